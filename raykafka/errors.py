@@ -1,0 +1,30 @@
+"""The errors that people and programs see. Each says what was wrong and what to do about it."""
+
+from __future__ import annotations
+
+from raykafka.protocol.error_code import ErrorCode
+
+
+class RaykafkaError(Exception):
+    """Base of every error that raykafka raises on purpose."""
+
+
+class ConfigError(RaykafkaError):
+    """A value that a person set is unknown, malformed or out of range."""
+
+
+class DeployError(RaykafkaError):
+    """The cluster could not be brought to what its config file asks for."""
+
+
+class LinkError(RaykafkaError):
+    """A socket between two actors was refused, failed its handshake, or broke."""
+
+
+class KafkaError(RaykafkaError):
+    """An answer that goes back to a Kafka client as ``code``, with ``message`` where the protocol has room for it."""
+
+    def __init__(self, code: ErrorCode, message: str = "") -> None:
+        super().__init__(message or code.name)
+        self.code = code
+        self.message = message

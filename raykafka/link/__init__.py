@@ -1,0 +1,6 @@
+"""Frames between actors over sockets. Knows nothing of Ray, brokers or the Kafka protocol."""
+
+from raykafka.link.frames import FrameProtocol
+from raykafka.link.link import Link, connect_tcp, connect_unix, serve_tcp, serve_unix
+
+__all__ = ["FrameProtocol", "Link", "connect_tcp", "connect_unix", "serve_tcp", "serve_unix"]

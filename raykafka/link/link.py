@@ -1,0 +1,322 @@
+"""A link: one authenticated, ordered connection between two actors, over a Unix socket on a node or TCP between nodes.
+
+Opening is a mutual HMAC over the cluster secret (rule 27): the server sends a nonce, the client answers with its own nonce,
+its identity and a proof, the server answers with its identity and a proof. After that both sides send frames
+``type (1 byte) + payload``; ``raykafka.link.messages`` says what each type carries. Control traffic uses ``call``
+and ``tell`` (JSON, small and rare); data traffic uses ``send`` with packed structs and raw record batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from raykafka.errors import KafkaError, LinkError
+from raykafka.link import messages
+from raykafka.link.frames import CloseHandler, FrameHandler, FrameProtocol
+from raykafka.protocol.error_code import ErrorCode
+
+FORMAT = b"RKL1"
+_NONCE_BYTES = 32
+_HANDSHAKE_TIMEOUT_S = 10.0
+_FRAME_HEAD = struct.Struct(">iB")
+_CORRELATION = struct.Struct(">Q")
+
+CallHandler = Callable[[str, dict[str, Any]], Awaitable[Any]]
+ForwardHandler = Callable[[memoryview], Awaitable[list[bytes | bytearray | memoryview]]]
+
+
+def _proof(secret: bytes, side: bytes, first: bytes, second: bytes, identity: bytes) -> bytes:
+    return hmac.new(secret, b"|".join((FORMAT, side, first, second, identity)), hashlib.sha256).digest()
+
+
+class Link(FrameProtocol):
+    """One end of a link. ``peer`` is the other side's identity (a dict with at least ``role``) once it is open.
+
+    Call ``start`` once to attach handlers; frames that arrive earlier wait. ``on_frame(type, payload)`` gets data frames;
+    ``on_call(method, args)`` answers control calls: what it returns goes back, a KafkaError goes back as one.
+    """
+
+    max_frame_bytes = 1 << 30
+
+    def __init__(self, secret: bytes, identity: dict[str, Any], server_side: bool) -> None:
+        super().__init__()
+        self._secret = secret
+        self._identity = json.dumps(identity).encode()
+        self._server_side = server_side
+        self._nonce = os.urandom(_NONCE_BYTES)
+        self._peer_nonce = b""
+        self.peer: dict[str, Any] = {}
+        self.opened: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+        self._open = False
+        self._waiting: list[memoryview] | None = []
+        self._on_frame: FrameHandler | None = None
+        self._on_close: CloseHandler | None = None
+        self._on_call: CallHandler | None = None
+        self._on_forward: ForwardHandler | None = None
+        self._next_correlation = 0
+        self._replies: dict[int, asyncio.Future[Any]] = {}
+        self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # opening
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._server_side:
+            self._write_raw(FORMAT + self._nonce)
+
+    def _write_raw(self, payload: bytes) -> None:
+        self.transport.write(struct.pack(">i", len(payload)) + payload)
+
+    def frame_received(self, frame: memoryview) -> None:
+        if self._open:
+            if self._waiting is not None:
+                self._waiting.append(frame)
+            else:
+                self._dispatch(frame)
+            return
+        try:
+            self._handshake(bytes(frame))
+        except (LinkError, ValueError) as error:
+            if not self.opened.done():
+                self.opened.set_exception(LinkError(f"handshake failed: {error}"))
+            self.transport.abort()
+
+    def _handshake(self, frame: bytes) -> None:
+        if self._server_side:
+            self._peer_nonce, proof, identity = frame[:32], frame[32:64], frame[64:]
+            expected = _proof(self._secret, b"client", self._nonce, self._peer_nonce, identity)
+            if not hmac.compare_digest(proof, expected):
+                raise LinkError("the peer does not hold this cluster's secret")
+            answer = _proof(self._secret, b"server", self._peer_nonce, self._nonce, self._identity)
+            self._write_raw(answer + self._identity)
+        elif not self._peer_nonce:
+            if frame[:4] != FORMAT or len(frame) != 4 + _NONCE_BYTES:
+                raise LinkError("the peer speaks another link format")
+            self._peer_nonce = frame[4:]
+            proof = _proof(self._secret, b"client", self._peer_nonce, self._nonce, self._identity)
+            self._write_raw(self._nonce + proof + self._identity)
+            return
+        else:
+            proof, identity = frame[:32], frame[32:]
+            if not hmac.compare_digest(
+                proof, _proof(self._secret, b"server", self._nonce, self._peer_nonce, identity)
+            ):
+                raise LinkError("the peer does not hold this cluster's secret")
+        self.peer = json.loads(identity)
+        self._open = True
+        self.opened.set_result(self)
+
+    def start(
+        self,
+        on_frame: FrameHandler | None = None,
+        on_close: CloseHandler | None = None,
+        on_call: CallHandler | None = None,
+        on_forward: ForwardHandler | None = None,
+    ) -> None:
+        """Attach handlers and deliver what arrived before."""
+        self._on_frame, self._on_close, self._on_call, self._on_forward = on_frame, on_close, on_call, on_forward
+        waiting, self._waiting = self._waiting or [], None
+        for frame in waiting:
+            self._dispatch(frame)
+        if self._closed and on_close is not None:
+            on_close(None)
+
+    # frames
+
+    def send(self, kind: int, *parts: bytes | bytearray | memoryview) -> None:
+        """Queue one frame. Buffers are not copied; do not write into them afterwards."""
+        length = 1
+        for part in parts:
+            length += len(part)
+        self.transport.writelines((_FRAME_HEAD.pack(length, kind), *parts))
+
+    def _dispatch(self, frame: memoryview) -> None:
+        kind = frame[0]
+        if kind >= messages.FIRST_DATA_KIND:
+            if self._on_frame is not None:
+                self._on_frame(kind, frame[1:])
+        elif kind == messages.PING:
+            self.send(messages.PONG, frame[1:])
+        elif kind == messages.PONG or kind == messages.REPLY or kind == messages.FORWARDED:
+            self._take_reply(kind, frame)
+        elif kind == messages.CALL:
+            self._run(self._answer_call(frame))
+        elif kind == messages.TELL:
+            body = json.loads(bytes(frame[1:]))
+            if self._on_call is not None:
+                self._run(self._hear(body))
+        elif kind == messages.FORWARD:
+            self._run(self._answer_forward(frame))
+
+    def _run(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _hear(self, body: dict[str, Any]) -> None:
+        assert self._on_call is not None
+        await self._on_call(body["method"], body["args"])
+
+    async def _answer_call(self, frame: memoryview) -> None:
+        correlation = bytes(frame[1:9])
+        body = json.loads(bytes(frame[9:]))
+        try:
+            if self._on_call is None:
+                raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, f"nobody answers {body['method']} here")
+            reply = {"ok": await self._on_call(body["method"], body["args"])}
+        except KafkaError as error:
+            reply = {"code": int(error.code), "message": error.message}
+        except Exception as error:
+            reply = {"code": int(ErrorCode.UNKNOWN_SERVER_ERROR), "message": f"{type(error).__name__}: {error}"}
+        if not self._closed:
+            self.send(messages.REPLY, correlation, json.dumps(reply).encode())
+
+    async def _answer_forward(self, frame: memoryview) -> None:
+        correlation = bytes(frame[1:9])
+        assert self._on_forward is not None
+        parts = await self._on_forward(frame[9:])
+        if not self._closed:
+            self.send(messages.FORWARDED, correlation, *parts)
+
+    def _take_reply(self, kind: int, frame: memoryview) -> None:
+        (correlation,) = _CORRELATION.unpack_from(frame, 1)
+        future = self._replies.pop(correlation, None)
+        if future is None or future.done():
+            return
+        if kind == messages.REPLY:
+            reply = json.loads(bytes(frame[9:]))
+            if "ok" in reply:
+                future.set_result(reply["ok"])
+            else:
+                future.set_exception(KafkaError(ErrorCode(reply["code"]), reply["message"]))
+        else:
+            future.set_result(frame[9:])
+
+    def _expect(self) -> tuple[bytes, asyncio.Future[Any]]:
+        if self._closed:
+            raise LinkError(f"the link to {self.peer.get('role', 'peer')} is closed")
+        self._next_correlation += 1
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._replies[self._next_correlation] = future
+        return _CORRELATION.pack(self._next_correlation), future
+
+    async def call(self, method: str, args: dict[str, Any], timeout_s: float | None = None) -> Any:
+        """Ask the peer's ``on_call``. Raises KafkaError as the peer raised it, LinkError if the link ends first,
+        TimeoutError."""
+        correlation, future = self._expect()
+        self.send(messages.CALL, correlation, json.dumps({"method": method, "args": args}).encode())
+        return await asyncio.wait_for(future, timeout_s)
+
+    def tell(self, method: str, args: dict[str, Any]) -> None:
+        """Like ``call``, but nothing comes back."""
+        self.send(messages.TELL, json.dumps({"method": method, "args": args}).encode())
+
+    async def forward(self, *parts: bytes | bytearray | memoryview, timeout_s: float | None = None) -> memoryview:
+        """Send raw bytes to the peer's ``on_forward`` and return the raw bytes it answers with."""
+        correlation, future = self._expect()
+        self.send(messages.FORWARD, correlation, *parts)
+        return await asyncio.wait_for(future, timeout_s)
+
+    async def ping(self, timeout_s: float) -> None:
+        """Return once the peer's event loop has answered. Raises TimeoutError or LinkError."""
+        correlation, future = self._expect()
+        self.send(messages.PING, correlation)
+        await asyncio.wait_for(future, timeout_s)
+
+    # closing
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
+    def closed(self, error: Exception | None) -> None:
+        self._closed = True
+        ended = LinkError(f"the link to {self.peer.get('role', 'peer')} ended")
+        if not self.opened.done():
+            self.opened.set_exception(ended)
+        replies, self._replies = self._replies, {}
+        for future in replies.values():
+            if not future.done():
+                future.set_exception(ended)
+        if self._on_close is not None and self._waiting is None:
+            self._on_close(error)
+
+
+async def connect_unix(path: str, secret: bytes, identity: dict[str, Any]) -> Link:
+    """Open a link to the actor that listens on ``path``. Raises OSError or LinkError. Call ``start`` on the result."""
+    loop = asyncio.get_running_loop()
+    _, link = await loop.create_unix_connection(lambda: Link(secret, identity, server_side=False), path)
+    return await _opened(link)
+
+
+async def connect_tcp(host: str, port: int, secret: bytes, identity: dict[str, Any]) -> Link:
+    """Open a link to ``host:port``. Raises OSError or LinkError. Call ``start`` on the result."""
+    loop = asyncio.get_running_loop()
+    _, link = await loop.create_connection(lambda: Link(secret, identity, server_side=False), host, port)
+    return await _opened(link)
+
+
+async def _opened(link: Link) -> Link:
+    try:
+        return await asyncio.wait_for(asyncio.shield(link.opened), _HANDSHAKE_TIMEOUT_S)
+    except TimeoutError:
+        link.transport.abort()
+        raise LinkError("the peer did not finish the handshake") from None
+
+
+def _server_factory(secret: bytes, identity: dict[str, Any], accept: Callable[[Link], None]) -> Callable[[], Link]:
+    def make() -> Link:
+        link = Link(secret, identity, server_side=True)
+
+        def opened(future: asyncio.Future[Link]) -> None:
+            if not future.cancelled() and future.exception() is None:
+                accept(link)
+
+        link.opened.add_done_callback(opened)
+        asyncio.get_running_loop().call_later(_HANDSHAKE_TIMEOUT_S, _abort_unopened, link)
+        return link
+
+    return make
+
+
+def _abort_unopened(link: Link) -> None:
+    if not link.opened.done() and link.transport is not None:
+        link.transport.abort()
+
+
+async def serve_unix(
+    path: str, secret: bytes, identity: dict[str, Any], accept: Callable[[Link], None]
+) -> asyncio.AbstractServer:
+    """Listen on ``path`` (mode 0600); ``accept`` gets each link whose peer proved the secret, and calls ``start``."""
+    if os.path.exists(path):
+        os.unlink(path)
+    previous = os.umask(0o177)
+    try:
+        loop = asyncio.get_running_loop()
+        return await loop.create_unix_server(_server_factory(secret, identity, accept), path)
+    finally:
+        os.umask(previous)
+
+
+async def serve_tcp(
+    host: str, port: int, secret: bytes, identity: dict[str, Any], accept: Callable[[Link], None]
+) -> asyncio.AbstractServer:
+    """Listen on ``host:port``; ``accept`` gets each link whose peer proved the secret, and calls ``start``."""
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(_server_factory(secret, identity, accept), host, port)

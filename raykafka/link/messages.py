@@ -1,0 +1,194 @@
+"""What travels on a link: one number a kind, and the packed structs of the data kinds. Format number: ``link.FORMAT``.
+
+All integers are big-endian. ``records`` is always one or more whole Kafka record batches (magic 2), as the client sent them.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from raykafka.protocol.error_code import ErrorCode
+from raykafka.types import LogPosition
+
+# control kinds, handled by Link itself
+PING = 1
+PONG = 2
+CALL = 3
+REPLY = 4
+TELL = 5
+FORWARD = 6
+FORWARDED = 7
+
+FIRST_DATA_KIND = 16
+# broker <-> replica
+APPEND = 16
+APPENDED = 17
+VIEW = 18
+# coordinator <-> broker
+LOG_APPEND = 24
+LOG_APPENDED = 25
+LOG_READ = 26
+LOG_RECORDS = 27
+
+ANY_EPOCH = -1
+
+_APPEND = struct.Struct(">QbiI")
+_APPENDED = struct.Struct(">Qhqqq")
+_LOG_APPEND = struct.Struct(">QIiI")
+_LOG_READ = struct.Struct(">QIqI")
+_LOG_RECORDS = struct.Struct(">Qhqq")
+_VIEW = struct.Struct(">iqIqqqqqqqqqI")
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Broker to replica: append ``records`` as leader. ``acks`` is 0, 1 or -1; ``leader_epoch`` ANY_EPOCH, or the only one that
+    may take it; ``timeout_ms`` bounds the wait of acks=-1 for the high watermark."""
+
+    correlation: int
+    acks: int
+    leader_epoch: int
+    timeout_ms: int
+
+    def pack(self) -> bytes:
+        return _APPEND.pack(self.correlation, self.acks, self.leader_epoch, self.timeout_ms)
+
+    @staticmethod
+    def unpack(payload: memoryview) -> tuple[Append, memoryview]:
+        """The message, and the records behind it."""
+        return Append(*_APPEND.unpack_from(payload)), payload[_APPEND.size :]
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Replica to broker: what became of an Append. ``log_append_time_ms`` is -1 unless the topic uses LogAppendTime."""
+
+    correlation: int
+    error: ErrorCode
+    base_offset: int = -1
+    log_append_time_ms: int = -1
+    log_start_offset: int = -1
+    message: str = ""
+
+    def pack(self) -> bytes:
+        head = _APPENDED.pack(
+            self.correlation, self.error, self.base_offset, self.log_append_time_ms, self.log_start_offset
+        )
+        return head + self.message.encode()
+
+    @staticmethod
+    def unpack(payload: memoryview) -> Appended:
+        correlation, error, base, time_ms, start = _APPENDED.unpack_from(payload)
+        return Appended(correlation, ErrorCode(error), base, time_ms, start, str(payload[_APPENDED.size :], "utf-8"))
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Replica to broker: what may be read (rule 20). Sent after the file writes it speaks of have returned.
+
+    ``leader_epoch`` is the epoch this replica leads or follows; ``epoch_start_offset`` where its leadership began.
+    ``truncations`` counts truncations, so that positions cached before one are dropped. ``segments`` lists the base
+    offsets of all segments, ascending, and is None when they are as in the last view sent.
+    """
+
+    leader_epoch: int
+    epoch_start_offset: int
+    truncations: int
+    log_start_offset: int
+    high_watermark: int
+    high_watermark_position: LogPosition
+    last_stable_offset: int
+    last_stable_position: LogPosition
+    log_end_offset: int
+    recovery_point: int
+    segments: tuple[int, ...] | None = None
+
+    def pack(self) -> bytes:
+        count = 0 if self.segments is None else len(self.segments)
+        head = _VIEW.pack(
+            self.leader_epoch,
+            self.epoch_start_offset,
+            self.truncations,
+            self.log_start_offset,
+            self.high_watermark,
+            *self.high_watermark_position,
+            self.last_stable_offset,
+            *self.last_stable_position,
+            self.log_end_offset,
+            self.recovery_point,
+            count,
+        )
+        return head if not count else head + struct.pack(f">{count}q", *(self.segments or ()))
+
+    @staticmethod
+    def unpack(payload: memoryview) -> View:
+        (epoch, epoch_start, truncations, start, hw, hw_seg, hw_pos, lso, lso_seg, lso_pos, end, recovery, count) = (
+            _VIEW.unpack_from(payload)
+        )
+        segments = struct.unpack_from(f">{count}q", payload, _VIEW.size) if count else None
+        return View(
+            epoch,
+            epoch_start,
+            truncations,
+            start,
+            hw,
+            LogPosition(hw_seg, hw_pos),
+            lso,
+            LogPosition(lso_seg, lso_pos),
+            end,
+            recovery,
+            segments,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LogAppend:
+    """Coordinator to broker: append to a partition of the offsets topic with acks=all, in ``leader_epoch`` only (rule 24)."""
+
+    correlation: int
+    partition: int
+    leader_epoch: int
+    timeout_ms: int
+
+    def pack(self) -> bytes:
+        return _LOG_APPEND.pack(self.correlation, self.partition, self.leader_epoch, self.timeout_ms)
+
+    @staticmethod
+    def unpack(payload: memoryview) -> tuple[LogAppend, memoryview]:
+        return LogAppend(*_LOG_APPEND.unpack_from(payload)), payload[_LOG_APPEND.size :]
+
+
+@dataclass(frozen=True, slots=True)
+class LogRead:
+    """Coordinator to broker: give me whole batches of an offsets partition from ``offset``, committed ones only."""
+
+    correlation: int
+    partition: int
+    offset: int
+    max_bytes: int
+
+    def pack(self) -> bytes:
+        return _LOG_READ.pack(self.correlation, self.partition, self.offset, self.max_bytes)
+
+    @staticmethod
+    def unpack(payload: memoryview) -> LogRead:
+        return LogRead(*_LOG_READ.unpack_from(payload))
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecords:
+    """Broker to coordinator: the answer to LogRead, with the batches behind it (none: nothing committed from there on)."""
+
+    correlation: int
+    error: ErrorCode
+    high_watermark: int = -1
+    log_end_offset: int = -1
+
+    def pack(self) -> bytes:
+        return _LOG_RECORDS.pack(self.correlation, self.error, self.high_watermark, self.log_end_offset)
+
+    @staticmethod
+    def unpack(payload: memoryview) -> tuple[LogRecords, memoryview]:
+        correlation, error, high_watermark, log_end = _LOG_RECORDS.unpack_from(payload)
+        return LogRecords(correlation, ErrorCode(error), high_watermark, log_end), payload[_LOG_RECORDS.size :]

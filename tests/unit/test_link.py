@@ -1,0 +1,131 @@
+"""Links between actors: the handshake, frames of every size, calls and their errors."""
+
+import asyncio
+import stat
+from pathlib import Path
+
+import pytest
+
+from raykafka.errors import KafkaError, LinkError
+from raykafka.link import Link, connect_unix, serve_unix
+from raykafka.link import messages as m
+from raykafka.protocol.error_code import ErrorCode
+from raykafka.types import LogPosition
+
+SECRET = b"s" * 32
+
+
+class _Peers:
+    """Two open ends of one link."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path / "l.sock")
+
+    async def __aenter__(self) -> tuple[Link, Link]:
+        accepted: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+        self.server = await serve_unix(self.path, SECRET, {"role": "broker"}, accepted.set_result)
+        client = await connect_unix(self.path, SECRET, {"role": "replica", "pid": 7})
+        self.ends = (await accepted, client)
+        return self.ends
+
+    async def __aexit__(self, *_: object) -> None:
+        for end in self.ends:
+            end.close()
+        self.server.close()
+
+
+def test_each_side_learns_the_others_identity_and_the_socket_is_private(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with _Peers(tmp_path) as (server, client):
+            assert server.peer == {"role": "replica", "pid": 7}
+            assert client.peer == {"role": "broker"}
+            assert stat.S_IMODE((tmp_path / "l.sock").stat().st_mode) == 0o600
+
+    asyncio.run(run())
+
+
+def test_a_peer_without_the_secret_is_refused_on_either_side(tmp_path: Path) -> None:
+    async def run() -> None:
+        accepted: list[Link] = []
+        server = await serve_unix(str(tmp_path / "l"), SECRET, {"role": "broker"}, accepted.append)
+        with pytest.raises(LinkError):
+            await connect_unix(str(tmp_path / "l"), b"another secret", {"role": "replica"})
+        assert accepted == []
+        server.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_531 - 5, 65_536, 300_000, 5_000_000])
+def test_frames_of_every_size_arrive_whole_in_order_and_writable(tmp_path: Path, size: int) -> None:
+    async def run() -> None:
+        async with _Peers(tmp_path) as (server, client):
+            got: list[tuple[int, bytes]] = []
+            done = asyncio.Event()
+
+            def take(kind: int, payload: memoryview) -> None:
+                got.append((kind, bytes(payload)))
+                if payload:
+                    payload[0] = 1
+                if len(got) == 6:
+                    done.set()
+
+            server.start(on_frame=take)
+            body = bytes(i % 251 for i in range(size))
+            for i in range(3):
+                client.send(m.APPEND, body)
+                client.send(m.VIEW, b"small", bytes([i]))
+            await asyncio.wait_for(done.wait(), 10)
+            assert got == [x for i in range(3) for x in ((m.APPEND, body), (m.VIEW, b"small" + bytes([i])))]
+
+    asyncio.run(run())
+
+
+def test_calls_return_values_and_kafka_errors_and_fail_when_the_link_ends(tmp_path: Path) -> None:
+    async def answer(method: str, args: dict) -> object:
+        if method == "add":
+            return args["a"] + args["b"]
+        if method == "hang":
+            await asyncio.sleep(60)
+        raise KafkaError(ErrorCode.FENCED_LEADER_EPOCH, "too old")
+
+    async def run() -> None:
+        async with _Peers(tmp_path) as (server, client):
+            server.start(on_call=answer)
+            client.start()
+            assert await client.call("add", {"a": 2, "b": 3}) == 5
+            with pytest.raises(KafkaError) as refused:
+                await client.call("other", {})
+            assert refused.value.code is ErrorCode.FENCED_LEADER_EPOCH
+            await client.ping(5)
+            hanging = asyncio.ensure_future(client.call("hang", {}))
+            await client.ping(5)
+            server.transport.abort()
+            with pytest.raises(LinkError):
+                await hanging
+            with pytest.raises(LinkError):
+                await client.call("add", {"a": 1, "b": 1})
+
+    asyncio.run(run())
+
+
+def test_frames_sent_before_the_receiver_started_are_delivered(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with _Peers(tmp_path) as (server, client):
+            client.start()
+            client.send(m.VIEW, b"early")
+            await asyncio.sleep(0.05)
+            got: list[bytes] = []
+            server.start(on_frame=lambda kind, payload: got.append(bytes(payload)))
+            assert got == [b"early"]
+
+    asyncio.run(run())
+
+
+def test_messages_survive_packing() -> None:
+    view = m.View(3, 10, 1, 0, 42, LogPosition(0, 900), 40, LogPosition(0, 800), 50, 7, (0, 30))
+    assert m.View.unpack(memoryview(view.pack())) == view
+    append, records = m.Append.unpack(memoryview(m.Append(9, -1, 4, 30_000).pack() + b"batch"))
+    assert append == m.Append(9, -1, 4, 30_000) and bytes(records) == b"batch"
+    appended = m.Appended(9, ErrorCode.NOT_ENOUGH_REPLICAS, message="isr is {1}")
+    assert m.Appended.unpack(memoryview(appended.pack())) == appended
