@@ -33,6 +33,12 @@ def response_module(api_key: int, version: int) -> ModuleType:
 
 
 @functools.cache
+def response_class(api_key: int, version: int) -> Any:
+    """kio's dataclass of that response."""
+    return load_response_schema(api_key, version)
+
+
+@functools.cache
 def request_is_flexible(api_key: int, version: int) -> bool:
     return bool(load_request_schema(api_key, version).__flexible__)
 
@@ -46,7 +52,7 @@ def response_header_is_flexible(api_key: int, version: int) -> bool:
 
 def decode_request(api_key: int, version: int, body: bytes | bytearray | memoryview) -> Any:
     """The kio dataclass for a request body. Raises whatever kio raises on malformed bytes."""
-    entity, _ = _request_reader(api_key, version)(body, 0)
+    entity, _ = _request_reader(api_key, version)(memoryview(body).toreadonly(), 0)
     return entity
 
 
@@ -63,6 +69,6 @@ def _field_names(cls: type) -> frozenset[str]:
 
 
 def build(cls: type, **values: Any) -> Any:
-    """Make a kio dataclass from those ``values`` that its version has, so that a handler is written once for all versions."""
+    """Make a kio dataclass from those ``values`` that its version has: a handler is written once for all versions."""
     names = _field_names(cls)
     return cls(**{k: v for k, v in values.items() if k in names})
