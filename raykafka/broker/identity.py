@@ -1,0 +1,143 @@
+"""Who a broker is on disk: the lock on its data directory, ``meta.properties``, the clean-shutdown mark (rules 4, 18, 19)."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from raykafka.broker.checkpoints import replace_file, sync_directory
+from raykafka.errors import RaykafkaError
+
+META_PROPERTIES = "meta.properties"
+CLEAN_SHUTDOWN = ".kafka_cleanshutdown"
+_LOCK = ".lock"
+_META_VERSION = "0"
+_LOCK_POLL_S = 0.05
+
+
+class IdentityError(RaykafkaError):
+    """The data directory belongs to another broker, another cluster, or to a process that still runs."""
+
+
+def boot_id() -> str:
+    """This boot of the machine: changes when the page cache was lost."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def random_kafka_uuid() -> str:
+    """A fresh id as Kafka prints ids: 22 characters of URL-safe base64, never starting with a dash."""
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not text.startswith("-"):
+            return text
+
+
+@dataclass(frozen=True, slots=True)
+class MetaProperties:
+    """The content of ``meta.properties``. ``directory_id`` names this directory for as long as it exists."""
+
+    cluster_id: str
+    broker_id: int
+    directory_id: str
+
+
+class DataDirectory:
+    """A broker's data directory, held by an exclusive lock until ``release`` or the end of the process.
+
+    Everything here blocks on the disk; call it from a thread.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock_fd = -1
+
+    def lock(self, wait_s: float) -> None:
+        """Create the directory when it is missing and take its lock, waiting up to ``wait_s`` seconds for a holder that is
+        on its way out. Raises IdentityError naming the process that still holds it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip() or "unknown"
+                    os.close(descriptor)
+                    raise IdentityError(
+                        f"the data directory {self.path} is in use by another broker (process {holder}); "
+                        "stop that one or choose another data directory"
+                    ) from None
+                time.sleep(_LOCK_POLL_S)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._lock_fd = descriptor
+
+    def release(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def identify(self, cluster_id: str, broker_id: int) -> MetaProperties:
+        """Read ``meta.properties``, or write it into a directory that has none. Raises IdentityError when the directory is
+        another broker's or another cluster's."""
+        path = self.path / META_PROPERTIES
+        try:
+            found = _parse_properties(path.read_text())
+        except FileNotFoundError:
+            meta = MetaProperties(cluster_id, broker_id, random_kafka_uuid())
+            self._write(meta)
+            return meta
+        if found.get("version") != _META_VERSION:
+            raise IdentityError(f"{path} has format version {found.get('version')}; this raykafka reads {_META_VERSION}")
+        if found.get("broker.id") != str(broker_id):
+            raise IdentityError(
+                f"{path} says that this directory is broker {found.get('broker.id')}'s, and this is broker {broker_id}; "
+                "give each broker its own data directory"
+            )
+        if found.get("cluster.id") != cluster_id:
+            raise IdentityError(
+                f"{path} says cluster id {found.get('cluster.id')}, and ZooKeeper says {cluster_id}; "
+                "this directory holds another cluster's data: check zookeeper's address and chroot, or the data directory"
+            )
+        directory_id = found.get("directory.id")
+        meta = MetaProperties(cluster_id, broker_id, directory_id or random_kafka_uuid())
+        if directory_id is None:
+            self._write(meta)
+        return meta
+
+    def _write(self, meta: MetaProperties) -> None:
+        replace_file(
+            self.path / META_PROPERTIES,
+            f"#\nversion={_META_VERSION}\ncluster.id={meta.cluster_id}\nbroker.id={meta.broker_id}\n"
+            f"directory.id={meta.directory_id}\n",
+        )
+
+    def take_clean_shutdown_mark(self) -> bool:
+        """Whether the last life of this broker closed all its logs. The mark is removed: from now on only a clean stop
+        sets it again."""
+        try:
+            os.unlink(self.path / CLEAN_SHUTDOWN)
+        except FileNotFoundError:
+            return False
+        sync_directory(self.path)
+        return True
+
+    def leave_clean_shutdown_mark(self, broker_epoch: int) -> None:
+        replace_file(self.path / CLEAN_SHUTDOWN, json.dumps({"version": 0, "brokerEpoch": broker_epoch}))
+
+
+def _parse_properties(text: str) -> dict[str, str]:
+    found = {}
+    for line in text.splitlines():
+        if line.strip() and not line.startswith(("#", "!")):
+            key, _, value = line.partition("=")
+            found[key.strip()] = value.strip()
+    return found

@@ -1,0 +1,30 @@
+"""The lease: how long a broker that can't reach ZooKeeper may still act as if it were registered (rule 15)."""
+
+from __future__ import annotations
+
+import time
+
+
+def boot_clock() -> float:
+    """Seconds that run on while the machine sleeps and never jump (rule 23)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Lease:
+    """Good for ``timeout_s`` (the negotiated session timeout) from when the last answered read of our own registration was
+    sent. acks=all is safe without it; acks 0 and 1, and anything newly started, are not."""
+
+    def __init__(self, timeout_s: float, now: float) -> None:
+        self.timeout_s = timeout_s
+        self._renewed_at = now
+
+    def renew(self, sent_at: float, timeout_s: float) -> None:
+        """A read that was sent at ``sent_at`` found our registration in place."""
+        self._renewed_at = max(self._renewed_at, sent_at)
+        self.timeout_s = timeout_s
+
+    def holds(self, now: float) -> bool:
+        return now - self._renewed_at < self.timeout_s
+
+    def age_s(self, now: float) -> float:
+        return now - self._renewed_at
