@@ -96,7 +96,9 @@ class DataDirectory:
             self._write(meta)
             return meta
         if found.get("version") != _META_VERSION:
-            raise IdentityError(f"{path} has format version {found.get('version')}; this raykafka reads {_META_VERSION}")
+            raise IdentityError(
+                f"{path} has format version {found.get('version')}; this raykafka reads {_META_VERSION}"
+            )
         if found.get("broker.id") != str(broker_id):
             raise IdentityError(
                 f"{path} says that this directory is broker {found.get('broker.id')}'s, and this is broker {broker_id}; "

@@ -38,7 +38,8 @@ def _proof(secret: bytes, side: bytes, first: bytes, second: bytes, identity: by
 
 
 class Link(FrameProtocol):
-    """One end of a link. ``peer`` is the other side's identity (a dict with at least ``role``) once it is open.
+    """One end of a link. ``peer`` is the other side's identity (a dict with at least ``role``) once it is open; ``ended`` is
+    done when the connection is over, whoever ended it.
 
     Call ``start`` once to attach handlers; frames that arrive earlier wait. ``on_frame(type, payload)`` gets data frames;
     ``on_call(method, args)`` answers control calls: what it returns goes back, a KafkaError goes back as one.
@@ -55,6 +56,7 @@ class Link(FrameProtocol):
         self._peer_nonce = b""
         self.peer: dict[str, Any] = {}
         self.opened: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._open = False
         self._waiting: list[memoryview] | None = []
         self._on_frame: FrameHandler | None = None
@@ -250,6 +252,8 @@ class Link(FrameProtocol):
         ended = LinkError(f"the link to {self.peer.get('role', 'peer')} ended")
         if not self.opened.done():
             self.opened.set_exception(ended)
+        if not self.ended.done():
+            self.ended.set_result(None)
         replies, self._replies = self._replies, {}
         for future in replies.values():
             if not future.done():
