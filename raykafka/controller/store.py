@@ -1,0 +1,173 @@
+"""What a broker keeps in ZooKeeper: the cluster's id, its registration and broker epoch, blocks of producer ids.
+
+Everything here blocks (run it in a thread) and raises kazoo's SessionExpiredError once the session is gone.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kazoo.client import KazooClient, TransactionRequest
+from kazoo.exceptions import NoNodeError
+
+from raykafka.cluster.image import BrokerInfo
+from raykafka.controller import znodes
+from raykafka.controller.zookeeper import Conflict, close, commit, connect, create_if_missing, ensure_path, reading,
+set_at_version from raykafka.errors import RaykafkaError
+
+__all__ = [
+    "BrokerIdTaken",
+    "Registration",
+    "allocate_producer_id_block",
+    "close",
+    "connect",
+    "ensure_cluster_id",
+    "ensure_layout",
+    "read_registration",
+    "register_broker",
+    "unregister_broker",
+]
+
+_POLL_S = 0.1
+_MAX_PRODUCER_ID = (1 << 63) - 1
+
+
+class BrokerIdTaken(RaykafkaError):
+    """Another live broker, on another data directory, is registered under this id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A life of a broker as ZooKeeper has it. ``incarnation`` is made anew by each ``register_broker``."""
+
+    info: BrokerInfo
+    incarnation: str
+
+
+def ensure_layout(client: KazooClient) -> None:
+    """Create the persistent parents that everybody writes under."""
+    for path in znodes.PERSISTENT_PATHS:
+        ensure_path(client, path)
+
+
+def ensure_cluster_id(client: KazooClient) -> str:
+    """The cluster's id (22 characters, as Kafka makes them); made by whoever asks first."""
+    while True:
+        try:
+            return znodes.unpack_cluster_id(reading(lambda: client.get(znodes.CLUSTER_ID))[0])
+        except NoNodeError:
+            made = znodes.pack_cluster_id(znodes.kafka_uuid_text(znodes.new_kafka_uuid()))
+            create_if_missing(client, znodes.CLUSTER_ID, made)
+
+
+def read_registration(
+    client: KazooClient, broker_id: int, watch: Callable[[Any], None] | None = None
+) -> Registration | None:
+    """The broker's registration, or None. ``watch`` is called once, in a kazoo thread, when it changes or goes."""
+    try:
+        data, _ = reading(lambda: client.get(znodes.broker_path(broker_id), watch=watch))
+    except NoNodeError:
+        return None
+    return Registration(*znodes.unpack_broker(broker_id, data))
+
+
+def register_broker(client: KazooClient, info: BrokerInfo, wait_s: float = 0.0) -> Registration:
+    """Begin a life of broker ``info.id`` (rule 13) and return its registration with the broker epoch filled in.
+
+    One transaction raises ``/brokers/epochs/N`` and creates the ephemeral ``/brokers/ids/N``. A predecessor on the
+    same data directory (``directory_id``; the caller holds that directory's lock) is removed in the same transaction.
+    One on another directory is waited for during ``wait_s`` and then raises BrokerIdTaken.
+    """
+    ensure_layout(client)
+    epoch_path, id_path = znodes.broker_epoch_path(info.id), znodes.broker_path(info.id)
+    incarnation = uuid.uuid4().hex
+    deadline = time.clock_gettime(time.CLOCK_BOOTTIME) + wait_s
+    while True:
+        epoch_version = _epoch_version(client, epoch_path)
+        predecessor = read_registration(client, info.id)
+        if predecessor is not None and predecessor.info.directory_id != info.directory_id:
+            if time.clock_gettime(time.CLOCK_BOOTTIME) < deadline:
+                time.sleep(_POLL_S)
+                continue
+            where = ", ".join(f"{e.host}:{e.port}" for e in predecessor.info.endpoints)
+            raise BrokerIdTaken(
+                f"broker id {info.id} is taken by a broker at {where} on another data directory: "
+                "stop that one, or give this one another id."
+            )
+        mine = replace(info, epoch=epoch_version + 1)
+        data = znodes.pack_broker(mine, incarnation)
+        mark = f'{{"format":{znodes.FORMAT},"incarnation":"{incarnation}"}}'.encode()
+
+        def fill(
+            tx: TransactionRequest,
+            version: int = epoch_version,
+            replaces: bool = predecessor is not None,
+            mark: bytes = mark,
+            data: bytes = data,
+        ) -> None:
+            tx.set_data(epoch_path, mark, version)
+            if replaces:
+                tx.delete(id_path)
+            tx.create(id_path, data, ephemeral=True)
+
+        def landed() -> bool:
+            standing = read_registration(client, info.id)
+            return standing is not None and standing.incarnation == incarnation
+
+        try:
+            commit(client, fill, landed)
+        except Conflict:
+            continue  # another life, or the controller removing the predecessor, came between the reads and the write
+        return Registration(mine, incarnation)
+
+
+def _epoch_version(client: KazooClient, path: str) -> int:
+    stat = reading(lambda: client.exists(path))
+    if stat is None:
+        create_if_missing(client, path, f'{{"format":{znodes.FORMAT}}}'.encode())
+        return 0
+    return int(stat.version)
+
+
+def unregister_broker(client: KazooClient, registration: Registration) -> bool:
+    """Take back one's own registration, if it still stands. False if it was gone or another life's already."""
+    info = registration.info
+    try:
+        commit(client, lambda tx: fill_removal(tx, info.id, info.epoch))
+    except Conflict:
+        return False
+    return True
+
+
+def fill_removal(tx: TransactionRequest, broker_id: int, broker_epoch: int) -> None:
+    """The conditions and the write of a removal (rule 13). The controller adds a check of its own epoch."""
+    tx.check(znodes.broker_epoch_path(broker_id), broker_epoch)
+    tx.delete(znodes.broker_path(broker_id))
+
+
+def allocate_producer_id_block(client: KazooClient, broker_id: int) -> tuple[int, int]:
+    """Reserve 1,000 producer ids for this broker; (first, last), both inclusive. No two calls ever get the same ids.
+
+    A block whose reservation has an unknown outcome (lost connection) is skipped, which loses nothing but numbers.
+    """
+    while True:
+        try:
+            data, stat = reading(lambda: client.get(znodes.PRODUCER_ID_BLOCK))
+        except NoNodeError:
+            create_if_missing(client, znodes.PRODUCER_ID_BLOCK, b"")
+            continue
+        first = znodes.unpack_producer_ids(data)[2] + 1 if data else 0
+        last = first + znodes.PRODUCER_ID_BLOCK_SIZE - 1
+        if last > _MAX_PRODUCER_ID:
+            raise RaykafkaError("every producer id there is has been handed out")
+        try:
+            set_at_version(
+                client, znodes.PRODUCER_ID_BLOCK, znodes.pack_producer_ids(broker_id, first, last), stat.version
+            )
+        except Conflict:
+            continue
+        return first, last

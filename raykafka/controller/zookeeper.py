@@ -1,0 +1,189 @@
+"""A ZooKeeper session: connecting with a chroot and ACLs, reads that outlast a lost connection, conditional
+transactions.
+
+All calls block; event loops run them in a thread. kazoo calls listeners and watches in threads of its own: they must
+only hand over to a loop (``loop.call_soon_threadsafe``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from kazoo.client import KazooClient, TransactionRequest
+from kazoo.exceptions import (
+    BadVersionError,
+    ConnectionLoss,
+    KazooException,
+    NodeExistsError,
+    NoNodeError,
+    NotEmptyError,
+    RolledBackError,
+    RuntimeInconsistency,
+)
+from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.retry import KazooRetry
+from kazoo.security import CREATOR_ALL_ACL
+
+from raykafka.errors import RaykafkaError
+
+DIGEST_USER = "raykafka"
+_RECONNECT_DELAY_S = 0.05
+_RECONNECT_MAX_DELAY_S = 1.0
+_T = TypeVar("_T")
+
+
+class Conflict(RaykafkaError):
+    """A conditional write found ZooKeeper in another state than it named; nothing of it was written."""
+
+
+class ZooKeeperUnreachable(RaykafkaError):
+    """No ZooKeeper server answered in time."""
+
+
+class ZooKeeperClient(KazooClient):
+    """kazoo's client, which also tells the session timeout that the server granted."""
+
+    negotiated_session_timeout_ms: int
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.negotiated_session_timeout_ms = self._session_timeout
+        invoke = self._connection._invoke
+
+        def noting_invoke(timeout: float, request: Any, xid: int | None = None) -> Any:
+            answer = invoke(timeout, request, xid)
+            if type(request).__name__ == "Connect" and answer[0].time_out > 0:
+                self.negotiated_session_timeout_ms = answer[0].time_out
+            return answer
+
+        self._connection._invoke = noting_invoke
+
+
+def digest_password(secret: bytes) -> str:
+    """The password of our digest user: derived, so that ZooKeeper's logs and nodes never show the cluster secret."""
+    return hmac.new(secret, b"raykafka zookeeper digest", hashlib.sha256).hexdigest()
+
+
+def connect(
+    hosts: str, secret: bytes | None = None, session_timeout_ms: int = 6000, connect_timeout_s: float = 15.0
+) -> ZooKeeperClient:
+    """Open a session at ``host:port,...[/chroot]``, making the chroot if it is missing.
+
+    With a ``secret`` the session authenticates by digest and everything it creates is for that user alone. Raises
+    ZooKeeperUnreachable.
+    """
+    forever = KazooRetry(max_tries=-1, delay=_RECONNECT_DELAY_S, backoff=2, max_delay=_RECONNECT_MAX_DELAY_S)
+    client = ZooKeeperClient(
+        hosts=hosts.partition("/")[0],
+        timeout=session_timeout_ms / 1000,
+        connection_retry=forever,
+        auth_data=[("digest", f"{DIGEST_USER}:{digest_password(secret)}")] if secret else None,
+        default_acl=CREATOR_ALL_ACL if secret else None,
+    )
+    try:
+        client.start(timeout=connect_timeout_s)
+    except KazooTimeoutError:
+        client.close()
+        raise ZooKeeperUnreachable(
+            f"no ZooKeeper server answered at {hosts} within {connect_timeout_s:g} s: "
+            "is it running, and is the address right?"
+        ) from None
+    chroot = "/" + hosts.partition("/")[2].strip("/")
+    if chroot != "/":
+        ensure_path(client, chroot)
+        client.chroot = chroot
+    return client
+
+
+def close(client: KazooClient) -> None:
+    """End the session: its ephemeral nodes go at once."""
+    client.stop()
+    client.close()
+
+
+def reading(operation: Callable[[], _T]) -> _T:
+    """The result of a read (or of a write that may be repeated freely), asked again for as long as connections get
+    lost.
+
+    The session's end raises SessionExpiredError or ConnectionClosedError, so this cannot wait on a session that is
+    gone.
+    """
+    while True:
+        try:
+            return operation()
+        except ConnectionLoss:
+            time.sleep(_RECONNECT_DELAY_S)
+
+
+def ensure_path(client: KazooClient, path: str) -> None:
+    """Create ``path`` and its parents, empty, where they are missing."""
+    reading(lambda: client.ensure_path(path))
+
+
+def create_if_missing(client: KazooClient, path: str, data: bytes) -> None:
+    """Create ``path`` (and its parents) with ``data``; leave it as it is if somebody else was first."""
+    with contextlib.suppress(NodeExistsError):
+        reading(lambda: client.create(path, data, makepath=True))
+
+
+def set_at_version(client: KazooClient, path: str, data: bytes, version: int) -> None:
+    """Write ``path`` if it still has ``version``; Conflict otherwise, also when it was this write, repeated, that
+    landed."""
+    commit(client, lambda tx: tx.set_data(path, data, version))
+
+
+def reading_all(client: KazooClient, paths: Iterable[str]) -> list[tuple[bytes, Any] | None]:
+    """Data and stat of each path, None where there is no node. One round trip's wait for all of them."""
+
+    def read() -> list[tuple[bytes, Any] | None]:
+        found: list[tuple[bytes, Any] | None] = []
+        for result in [client.get_async(path) for path in wanted]:
+            try:
+                found.append(result.get())
+            except NoNodeError:
+                found.append(None)
+        return found
+
+    wanted = list(paths)
+    return reading(read)
+
+
+def commit(
+    client: KazooClient, fill: Callable[[TransactionRequest], None], landed: Callable[[], bool] | None = None
+) -> list[Any]:
+    """Commit the conditional transaction that ``fill`` writes and return its results.
+
+    Raises Conflict when a condition did not hold. After ConnectionLoss the outcome is unknown: the same transaction
+    is sent again (its conditions let it land only once), and if it conflicts then, ``landed`` reads back whether what
+    stands in ZooKeeper is this writer's own; if so the result list is empty.
+    """
+    unknown = False
+    while True:
+        transaction = client.transaction()
+        fill(transaction)
+        try:
+            results = transaction.commit()
+        except ConnectionLoss:
+            unknown = True
+            time.sleep(_RECONNECT_DELAY_S)
+            continue
+        failure = next((r for r in results if isinstance(r, KazooException) and not _is_bystander(r)), None)
+        if failure is None:
+            return results
+        if not isinstance(failure, (BadVersionError, NodeExistsError, NoNodeError, NotEmptyError)):
+            raise failure
+        if unknown and landed is not None and landed():
+            return []
+        index = results.index(failure)
+        operation = transaction.operations[index]
+        raise Conflict(f"{type(operation).__name__} of {operation.path}: {type(failure).__name__}") from failure
+
+
+def _is_bystander(result: KazooException) -> bool:
+    """True for the operations of a failed transaction that are not the reason."""
+    return isinstance(result, (RolledBackError, RuntimeInconsistency))

@@ -1,0 +1,134 @@
+"""What brokers keep in ZooKeeper: registrations and broker epochs, producer ids, the cluster id. A real ZooKeeper."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+from kazoo.client import KazooClient
+from kazoo.exceptions import NoAuthError
+
+from raykafka.cluster.image import BrokerInfo, Endpoint
+from raykafka.controller import store, znodes
+from raykafka.controller.zookeeper import Conflict, commit
+
+Connect = Callable[..., KazooClient]
+
+
+@pytest.fixture
+def connect(zookeeper: str) -> Iterator[Connect]:
+    """Opens sessions in a chroot of this test's own; they end with the test."""
+    clients: list[KazooClient] = []
+    chroot = f"/test-{uuid.uuid4().hex[:8]}/nested"
+
+    def open_session(secret: bytes | None = None) -> KazooClient:
+        clients.append(store.connect(zookeeper + chroot, secret))
+        return clients[-1]
+
+    yield open_session
+    for client in clients:
+        store.close(client)
+
+
+def broker(broker_id: int = 1, directory_id: str = "dir-a") -> BrokerInfo:
+    endpoints = (Endpoint("INSIDE", "127.0.0.1", 9092), Endpoint("OUTSIDE", "example.org", 9192))
+    return BrokerInfo(broker_id, -1, endpoints, "127.0.0.1", 9292, directory_id, "boot-1", True, "rack-1")
+
+
+def test_the_chroot_is_made_and_the_cluster_id_stays(connect: Connect) -> None:
+    first = store.ensure_cluster_id(connect())
+    assert len(first) == 22
+    assert store.ensure_cluster_id(connect()) == first
+
+
+def test_each_registration_raises_the_broker_epoch_by_one_and_reads_back_whole(connect: Connect) -> None:
+    client = connect()
+    first = store.register_broker(client, broker())
+    standing = store.read_registration(client, 1)
+    assert standing == first
+    assert standing.info == broker().__class__(**{**_fields(broker()), "epoch": 1})
+    assert store.unregister_broker(client, first)
+    assert store.read_registration(client, 1) is None
+    assert store.register_broker(client, broker()).info.epoch == 2
+
+
+def test_a_new_life_on_the_same_directory_removes_its_predecessor(connect: Connect) -> None:
+    old = store.register_broker(connect(), broker())
+    new_client = connect()
+    new = store.register_broker(new_client, broker())
+    assert new.info.epoch == old.info.epoch + 1
+    assert store.read_registration(new_client, 1) == new
+
+
+def test_a_broker_on_another_directory_is_refused_while_the_id_is_taken(connect: Connect) -> None:
+    client = connect()
+    held = store.register_broker(client, broker())
+    with pytest.raises(store.BrokerIdTaken, match="broker id 1 is taken by a broker at 127.0.0.1:9092"):
+        store.register_broker(connect(), broker(directory_id="dir-b"))
+    assert store.read_registration(client, 1) == held
+
+
+def test_an_old_life_cannot_take_back_its_successors_registration(connect: Connect) -> None:
+    client = connect()
+    old = store.register_broker(client, broker())
+    new = store.register_broker(connect(), broker())
+    assert not store.unregister_broker(client, old)
+    assert store.read_registration(client, 1) == new
+
+
+def test_a_registration_goes_with_its_session(connect: Connect) -> None:
+    owner, watcher = connect(), connect()
+    store.register_broker(owner, broker())
+    gone = threading.Event()
+    assert store.read_registration(watcher, 1, watch=lambda event: gone.set()) is not None
+    owner.stop()
+    assert gone.wait(10)
+    assert store.read_registration(watcher, 1) is None
+
+
+def test_producer_id_blocks_never_overlap(connect: Connect) -> None:
+    clients = [connect() for _ in range(3)]
+    blocks: list[tuple[int, int]] = []
+
+    def take(broker_id: int, client: KazooClient) -> None:
+        for _ in range(10):
+            blocks.append(store.allocate_producer_id_block(client, broker_id))
+
+    threads = [threading.Thread(target=take, args=pair) for pair in enumerate(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(blocks) == [(n * 1000, n * 1000 + 999) for n in range(30)]
+    assert clients[0].get(znodes.PRODUCER_ID_BLOCK)[0].startswith(b'{"version":1,"broker":')
+
+
+def test_with_a_secret_nodes_are_for_holders_of_it_alone(connect: Connect) -> None:
+    owner, holder, stranger = connect(b"secret"), connect(b"secret"), connect()
+    registration = store.register_broker(owner, broker())
+    assert store.read_registration(holder, 1) == registration
+    with pytest.raises(NoAuthError):
+        store.read_registration(stranger, 1)
+
+
+def test_a_transaction_whose_condition_fails_writes_nothing_and_says_which_one(connect: Connect) -> None:
+    client = connect()
+    client.create("/a", b"")
+
+    def fill(tx) -> None:
+        tx.create("/b", b"")
+        tx.check("/a", 7)
+
+    with pytest.raises(Conflict, match="CheckVersion of .*/a: BadVersionError"):
+        commit(client, fill)
+    assert client.exists("/b") is None
+
+
+def test_a_session_is_granted_the_timeout_it_reports(connect: Connect) -> None:
+    assert connect().negotiated_session_timeout_ms == 6000
+
+
+def _fields(info: BrokerInfo) -> dict:
+    return {name: getattr(info, name) for name in info.__slots__}
