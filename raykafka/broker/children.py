@@ -1,7 +1,8 @@
 """A broker's children: replica, coordinator and controller processes, each on one link to the broker's Unix socket.
 
-A child is started with a token, connects with it, and lives exactly as long as that link: it exits on end-of-file, and the
-broker kills one whose event loop is silent. Nothing here restarts a child in place; a new one takes over with backoff (rule 26).
+A child is started with a token, connects with it, and lives exactly as long as that link: it exits on end-of-file, and
+the broker kills one whose event loop is silent. A child is never restarted in place; a new one takes over with backoff
+(rule 26).
 """
 
 from __future__ import annotations
@@ -166,8 +167,8 @@ class Children:
     # replicas
 
     async def acquire_replica(self) -> Child:
-        """A connected replica child of nobody yet: a spare, or else the next one that starts. The caller attaches its own
-        handlers with ``child.link.start`` and closes the link when it is done."""
+        """A connected replica child of nobody yet: a spare, or else the next one that starts. The caller attaches its
+        own handlers with ``child.link.start`` and closes the link when it is done."""
         while self._spares:
             child = self._spares.popleft()
             if not child.link.is_closed:

@@ -1,17 +1,16 @@
-"""Who a broker is on disk: the lock on its data directory, ``meta.properties``, the clean-shutdown mark (rules 4, 18, 19)."""
+"""Who a broker is on disk: its data directory's lock, ``meta.properties``, the clean-shutdown mark (rules 4, 18, 19)."""
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import json
 import os
 import time
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from raykafka.broker.checkpoints import replace_file, sync_directory
+from raykafka.controller.znodes import kafka_uuid_text, new_kafka_uuid
 from raykafka.errors import RaykafkaError
 
 META_PROPERTIES = "meta.properties"
@@ -28,14 +27,6 @@ class IdentityError(RaykafkaError):
 def boot_id() -> str:
     """This boot of the machine: changes when the page cache was lost."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def random_kafka_uuid() -> str:
-    """A fresh id as Kafka prints ids: 22 characters of URL-safe base64, never starting with a dash."""
-    while True:
-        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        if not text.startswith("-"):
-            return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +49,8 @@ class DataDirectory:
         self._lock_fd = -1
 
     def lock(self, wait_s: float) -> None:
-        """Create the directory when it is missing and take its lock, waiting up to ``wait_s`` seconds for a holder that is
-        on its way out. Raises IdentityError naming the process that still holds it."""
+        """Create the directory when it is missing and take its lock, waiting up to ``wait_s`` seconds for a holder that
+        is on its way out. Raises IdentityError naming the process that still holds it."""
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + wait_s
@@ -86,13 +77,13 @@ class DataDirectory:
             self._lock_fd = -1
 
     def identify(self, cluster_id: str, broker_id: int) -> MetaProperties:
-        """Read ``meta.properties``, or write it into a directory that has none. Raises IdentityError when the directory is
-        another broker's or another cluster's."""
+        """Read ``meta.properties``, or write it into a directory that has none. Raises IdentityError when the directory
+        is another broker's or another cluster's."""
         path = self.path / META_PROPERTIES
         try:
             found = _parse_properties(path.read_text())
         except FileNotFoundError:
-            meta = MetaProperties(cluster_id, broker_id, random_kafka_uuid())
+            meta = MetaProperties(cluster_id, broker_id, kafka_uuid_text(new_kafka_uuid()))
             self._write(meta)
             return meta
         if found.get("version") != _META_VERSION:
@@ -101,16 +92,16 @@ class DataDirectory:
             )
         if found.get("broker.id") != str(broker_id):
             raise IdentityError(
-                f"{path} says that this directory is broker {found.get('broker.id')}'s, and this is broker {broker_id}; "
-                "give each broker its own data directory"
+                f"{path} says that this directory is broker {found.get('broker.id')}'s, and this is broker "
+                f"{broker_id}; give each broker its own data directory"
             )
         if found.get("cluster.id") != cluster_id:
             raise IdentityError(
                 f"{path} says cluster id {found.get('cluster.id')}, and ZooKeeper says {cluster_id}; "
-                "this directory holds another cluster's data: check zookeeper's address and chroot, or the data directory"
+                "it holds another cluster's data: check ZooKeeper's address and chroot, or the data directory"
             )
         directory_id = found.get("directory.id")
-        meta = MetaProperties(cluster_id, broker_id, directory_id or random_kafka_uuid())
+        meta = MetaProperties(cluster_id, broker_id, directory_id or kafka_uuid_text(new_kafka_uuid()))
         if directory_id is None:
             self._write(meta)
         return meta

@@ -11,8 +11,8 @@ def boot_clock() -> float:
 
 
 class Lease:
-    """Good for ``timeout_s`` (the negotiated session timeout) from when the last answered read of our own registration was
-    sent. acks=all is safe without it; acks 0 and 1, and anything newly started, are not."""
+    """Good for ``timeout_s`` (the negotiated session timeout) from when the last answered read of our own registration
+    was sent. acks=all is safe without it; acks 0 and 1, and anything newly started, are not."""
 
     def __init__(self, timeout_s: float, now: float) -> None:
         self.timeout_s = timeout_s

@@ -30,10 +30,11 @@ class ZooKeeperSettings:
 
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
-    """Settings of one broker. ``config`` holds Kafka's broker config keys with their text; what it lacks has its default.
+    """Settings of one broker. ``config`` holds Kafka's broker config keys with their text; what it lacks is at its
+    default.
 
-    ``link_host:link_port`` is the inter-broker port, ``secret_hex`` the cluster secret, ``spare_replicas`` the number of
-    replica actors kept started ahead of need.
+    ``link_host:link_port`` is the inter-broker port, ``secret_hex`` the cluster secret, ``spare_replicas`` the number
+    of replica actors kept started ahead of need.
     """
 
     cluster: str
