@@ -16,8 +16,17 @@ from kazoo.exceptions import NoNodeError
 
 from raykafka.cluster.image import BrokerInfo
 from raykafka.controller import znodes
-from raykafka.controller.zookeeper import Conflict, close, commit, connect, create_if_missing, ensure_path, reading,
-set_at_version from raykafka.errors import RaykafkaError
+from raykafka.controller.zookeeper import (
+    Conflict,
+    close,
+    commit,
+    connect,
+    create_if_missing,
+    ensure_path,
+    reading,
+    set_at_version,
+)
+from raykafka.errors import RaykafkaError
 
 __all__ = [
     "BrokerIdTaken",

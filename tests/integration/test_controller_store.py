@@ -65,7 +65,7 @@ def test_a_new_life_on_the_same_directory_removes_its_predecessor(connect: Conne
 def test_a_broker_on_another_directory_is_refused_while_the_id_is_taken(connect: Connect) -> None:
     client = connect()
     held = store.register_broker(client, broker())
-    with pytest.raises(store.BrokerIdTaken, match="broker id 1 is taken by a broker at 127.0.0.1:9092"):
+    with pytest.raises(store.BrokerIdTaken, match=r"broker id 1 is taken by a broker at 127\.0\.0\.1:9092"):
         store.register_broker(connect(), broker(directory_id="dir-b"))
     assert store.read_registration(client, 1) == held
 
@@ -121,7 +121,7 @@ def test_a_transaction_whose_condition_fails_writes_nothing_and_says_which_one(c
         tx.create("/b", b"")
         tx.check("/a", 7)
 
-    with pytest.raises(Conflict, match="CheckVersion of .*/a: BadVersionError"):
+    with pytest.raises(Conflict, match=r"CheckVersion of .*/a: BadVersionError"):
         commit(client, fill)
     assert client.exists("/b") is None
 
