@@ -1,8 +1,9 @@
 """Kafka's checkpoint files: one offset for each partition in a data directory, in text, replaced atomically.
 
 Format, the same for ``recovery-point-offset-checkpoint``, ``replication-offset-checkpoint`` (high watermarks) and
-``log-start-offset-checkpoint``: a version line ``0``, a line with the number of entries, then lines of ``topic partition
-offset``. Only the broker writes them (rule 19); it does so off its event loop, since every write is flushed to disk.
+``log-start-offset-checkpoint``: a version line ``0``, a line with the number of entries, then lines of
+``topic partition offset``. Only the broker writes them (rule 19); off its event loop, since every write is flushed to
+disk.
 """
 
 from __future__ import annotations

@@ -1,32 +1,28 @@
-"""Who a broker is on disk: its data directory's lock, ``meta.properties``, the clean-shutdown mark (rules 4, 18, 19)."""
+"""Who a broker is on disk: its directory's lock, ``meta.properties``, the clean-shutdown mark (rules 4, 18, 19)."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from raykafka.broker.checkpoints import replace_file, sync_directory
 from raykafka.controller.znodes import kafka_uuid_text, new_kafka_uuid
 from raykafka.errors import RaykafkaError
+from raykafka.log.lock import DirectoryLock, DirectoryLocked, boot_id, lock_holder, process_start_time
 
 META_PROPERTIES = "meta.properties"
 CLEAN_SHUTDOWN = ".kafka_cleanshutdown"
-_LOCK = ".lock"
 _META_VERSION = "0"
 _LOCK_POLL_S = 0.05
 
 
 class IdentityError(RaykafkaError):
     """The data directory belongs to another broker, another cluster, or to a process that still runs."""
-
-
-def boot_id() -> str:
-    """This boot of the machine: changes when the page cache was lost."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,35 +42,43 @@ class DataDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock_fd = -1
+        self._lock: DirectoryLock | None = None
 
     def lock(self, wait_s: float) -> None:
         """Create the directory when it is missing and take its lock, waiting up to ``wait_s`` seconds for a holder that
         is on its way out. Raises IdentityError naming the process that still holds it."""
         self.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + wait_s
-        while True:
+        while self._lock is None:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
+                self._lock = DirectoryLock(self.path)
+            except DirectoryLocked as error:
                 if time.monotonic() >= deadline:
-                    holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip() or "unknown"
-                    os.close(descriptor)
                     raise IdentityError(
-                        f"the data directory {self.path} is in use by another broker (process {holder}); "
-                        "stop that one or choose another data directory"
+                        f"another broker runs on this data directory: {error}; stop it or choose another directory"
                     ) from None
                 time.sleep(_LOCK_POLL_S)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        self._lock_fd = descriptor
 
     def release(self) -> None:
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def end_orphans(self, wait_s: float) -> list[int]:
+        """Kill the processes of an earlier life that still hold the locks of partitions (rule 4), wait until they are
+        gone, return their pids. For who holds the directory's own lock. Raises IdentityError when one won't go."""
+        ended = set()
+        deadline = time.monotonic() + wait_s
+        for directory in sorted(p for p in self.path.iterdir() if p.is_dir()):
+            while (holder := lock_holder(directory)) is not None:
+                if holder.boot_id == boot_id() and process_start_time(holder.pid) == holder.start_time:
+                    with suppress(ProcessLookupError):
+                        os.kill(holder.pid, signal.SIGKILL)
+                    ended.add(holder.pid)
+                if time.monotonic() >= deadline:
+                    raise IdentityError(f"process {holder.pid} still writes {directory} and can't be ended")
+                time.sleep(_LOCK_POLL_S)
+        return sorted(ended)
 
     def identify(self, cluster_id: str, broker_id: int) -> MetaProperties:
         """Read ``meta.properties``, or write it into a directory that has none. Raises IdentityError when the directory

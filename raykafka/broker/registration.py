@@ -1,4 +1,4 @@
-"""A broker's ZooKeeper session: its registration, the lease that rests on it, and blocks of producer ids (rules 13, 15)."""
+"""A broker's ZooKeeper session: its registration, the lease that rests on it, and producer ids (rules 13, 15)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 
 
 class Session:
-    """One ZooKeeper session of a broker, open from ``Session.open`` on. kazoo's calls block and run in threads of our own
-    here, so that a ZooKeeper outage holds up nothing else. ``on_lost(reason)`` is called at most once, on the event loop,
-    when the session has expired or the registration is gone: the broker must exit then."""
+    """One ZooKeeper session of a broker, from ``open`` on. kazoo's calls block; they run in threads of its own, so that
+    a ZooKeeper outage holds up nothing else. ``on_lost(reason)`` is called at most once, on the event loop, when the
+    session has expired or the registration is gone: the broker must exit then."""
 
     def __init__(self, settings: BrokerSettings, on_lost: Callable[[str], None]) -> None:
         self._settings = settings

@@ -1,0 +1,40 @@
+"""InitProducerId: an id and epoch for an idempotent producer.
+
+Versions: 0-5.
+v2: flexible. v3: a producer may name its old id and epoch; without a transactional id it gets a new id all the same, as
+from Kafka. v4: PRODUCER_FENCED. v5: transaction errors.
+Transactional ids are refused with INVALID_REQUEST until transactions exist.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raykafka.errors import KafkaError
+from raykafka.protocol import acl
+from raykafka.protocol.codec import NO_THROTTLE, build, response_module
+from raykafka.protocol.context import RequestContext
+from raykafka.protocol.error_code import ErrorCode
+
+API_KEY = 22
+VERSIONS = (0, 5)
+
+_NONE = -1
+
+
+async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+    if request.transactional_id is not None:
+        raise KafkaError(ErrorCode.INVALID_REQUEST, "transactions are not served by this cluster")
+    if not server.authorize(context, acl.Operation.IDEMPOTENT_WRITE, acl.CLUSTER):
+        raise KafkaError(ErrorCode.CLUSTER_AUTHORIZATION_FAILED)
+    known_id, known_epoch = getattr(request, "producer_id", _NONE), getattr(request, "producer_epoch", _NONE)
+    if (known_id == _NONE) != (known_epoch == _NONE):
+        raise KafkaError(ErrorCode.INVALID_REQUEST, "a producer id and its epoch come together")
+    m = response_module(API_KEY, context.api_version)
+    return build(
+        m.InitProducerIdResponse,
+        throttle_time=NO_THROTTLE,
+        error_code=ErrorCode.NONE,
+        producer_id=await server.next_producer_id(),
+        producer_epoch=0,
+    )
