@@ -45,7 +45,9 @@ class BrokerInfo:
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
-    """A partition's assignment and its state znode. ``leader`` is -1 while offline; ``version`` is the znode's version."""
+    """A partition's assignment and its state znode. ``leader`` is -1 while offline; ``version`` is the znode's version;
+    ``unclean_epoch`` the last leader epoch that an unclean election began (-1: none), so that a follower knows when it may
+    lose committed records."""
 
     replicas: tuple[int, ...]
     leader: int
@@ -54,6 +56,7 @@ class PartitionState:
     version: int
     adding: tuple[int, ...] = ()
     removing: tuple[int, ...] = ()
+    unclean_epoch: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +193,15 @@ def partition_to_json(state: PartitionState) -> list[Any]:
         state.version,
         list(state.adding),
         list(state.removing),
+        state.unclean_epoch,
     ]
 
 
 def partition_from_json(data: list[Any]) -> PartitionState:
-    replicas, leader, epoch, isr, version, adding, removing = data
-    return PartitionState(tuple(replicas), leader, epoch, tuple(isr), version, tuple(adding), tuple(removing))
+    replicas, leader, epoch, isr, version, adding, removing, unclean_epoch = data
+    return PartitionState(
+        tuple(replicas), leader, epoch, tuple(isr), version, tuple(adding), tuple(removing), unclean_epoch
+    )
 
 
 def topic_to_json(topic: Topic) -> dict[str, Any]:
