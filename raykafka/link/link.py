@@ -26,6 +26,7 @@ from raykafka.protocol.error_code import ErrorCode
 FORMAT = b"RKL1"
 _NONCE_BYTES = 32
 _HANDSHAKE_TIMEOUT_S = 10.0
+_BACKLOG = 128
 _FRAME_HEAD = struct.Struct(">iB")
 _CORRELATION = struct.Struct(">Q")
 
@@ -112,9 +113,7 @@ class Link(FrameProtocol):
             return
         else:
             proof, identity = frame[:32], frame[32:]
-            if not hmac.compare_digest(
-                proof, _proof(self._secret, b"server", self._nonce, self._peer_nonce, identity)
-            ):
+            if not hmac.compare_digest(proof, _proof(self._secret, b"server", self._nonce, self._peer_nonce, identity)):
                 raise LinkError("the peer does not hold this cluster's secret")
         self.peer = json.loads(identity)
         self._open = True
@@ -322,5 +321,29 @@ async def serve_tcp(
     host: str, port: int, secret: bytes, identity: dict[str, Any], accept: Callable[[Link], None]
 ) -> asyncio.AbstractServer:
     """Listen on ``host:port``; ``accept`` gets each link whose peer proved the secret, and calls ``start``."""
+    return await serve_socket(open_port(host, port), secret, identity, accept)
+
+
+def open_port(host: str, port: int) -> socket.socket:
+    """A listening socket whose connections wait, unanswered, until ``serve_socket`` takes them. Port 0: any free one."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setblocking(False)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+async def serve_socket(
+    sock: socket.socket, secret: bytes, identity: dict[str, Any], accept: Callable[[Link], None]
+) -> asyncio.AbstractServer:
+    """``serve_tcp`` on a socket of ``open_port``."""
     loop = asyncio.get_running_loop()
-    return await loop.create_server(_server_factory(secret, identity, accept), host, port)
+    return await loop.create_server(_server_factory(secret, identity, accept), sock=sock)
