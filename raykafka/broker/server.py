@@ -60,13 +60,25 @@ class Listener:
     def connections(self) -> int:
         return len(self._connections)
 
-    async def start(self) -> None:
-        """Bind and accept. Raises OSError when the address can't be bound."""
+    async def bind(self) -> None:
+        """Take the address, refusing connections until ``start``. Raises OSError when it can't be bound."""
         loop = asyncio.get_running_loop()
         self._listening = await loop.create_server(
-            self._connection, self.host or None, self.port, backlog=_BACKLOG, reuse_address=True
+            self._connection,
+            self.host or None,
+            self.port,
+            backlog=_BACKLOG,
+            reuse_address=True,
+            start_serving=False,
         )
         self.port = self._listening.sockets[0].getsockname()[1]
+
+    async def start(self) -> None:
+        """Accept connections, binding first where that has not been done. Raises OSError."""
+        if self._listening is None:
+            await self.bind()
+        assert self._listening is not None
+        await self._listening.start_serving()
         self._check_idle()
 
     async def stop(self) -> None:

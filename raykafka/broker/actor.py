@@ -1,0 +1,75 @@
+"""The Ray actor of a broker: a thin shell, so that Ray's part of a broker is its life and nothing of its data.
+
+``ray.remote`` is applied by whoever starts it (detached, named ``<cluster>/broker/<id>``, rule 26).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+from typing import Any
+
+from raykafka.broker.broker import Broker, BrokerState
+from raykafka.broker.children import CONTROLLER, COORDINATOR, ChildStarter
+from raykafka.broker.settings import BrokerSettings
+
+logger = logging.getLogger(__name__)
+
+
+def child_arguments(settings: BrokerSettings, role: str) -> dict[str, Any]:
+    """What ``run`` of a child of ``role`` takes beside its socket, secret and token."""
+    if role == COORDINATOR:
+        return {"broker_id": settings.broker_id, "config": dict(settings.config)}
+    if role == CONTROLLER:
+        return {
+            "broker_id": settings.broker_id,
+            "zookeeper": dataclasses.asdict(settings.zookeeper),
+            "config": dict(settings.config),
+        }
+    return {}
+
+
+def _ray_starter(settings: BrokerSettings) -> ChildStarter:
+    from raykafka.broker.ray_children import RayStarter
+
+    return RayStarter(settings.secret, lambda role: child_arguments(settings, role))
+
+
+class BrokerActor:
+    """Broker ``broker_id`` of ``cluster``. It does nothing until ``configure``, which the Supervisor may repeat."""
+
+    def __init__(self, cluster: str, broker_id: int) -> None:
+        self._cluster = cluster
+        self._broker_id = broker_id
+        self._broker: Broker | None = None
+        self._settings: BrokerSettings | None = None
+        self._changing = asyncio.Lock()
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    async def configure(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Run with ``settings`` (``BrokerSettings.to_json``): start, restart with changed ones, or do nothing. Returns
+        the status. Raises what ``Broker.start`` raises; the actor stays and can be configured again."""
+        wanted = BrokerSettings.from_json(settings)
+        async with self._changing:
+            running = self._broker is not None and self._broker.state is not BrokerState.STOPPED
+            if not running or wanted != self._settings:
+                if self._broker is not None:
+                    await self._broker.stop()
+                self._broker = Broker(_ray_starter)
+                self._settings = wanted
+                await self._broker.start(wanted)
+        return await self.status()
+
+    async def status(self) -> dict[str, Any]:
+        """Plain data; ``state`` is "stopped" before the first ``configure`` and after ``stop``."""
+        if self._broker is None:
+            return {"state": BrokerState.STOPPED.value, "pid": os.getpid()}
+        return self._broker.status()
+
+    async def stop(self) -> None:
+        """Stop cleanly. The actor stays."""
+        async with self._changing:
+            if self._broker is not None:
+                await self._broker.stop()

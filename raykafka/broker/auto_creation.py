@@ -1,0 +1,37 @@
+"""Auto-creation of topics that clients ask for before anybody made them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from raykafka.broker.links import ControllerLinks
+from raykafka.errors import KafkaError, LinkError
+from raykafka.protocol.error_code import ErrorCode
+
+
+class AutoCreation:
+    """Asks the controller for topics, once for each however many clients wait for it."""
+
+    def __init__(self, links: ControllerLinks) -> None:
+        self._links = links
+        self._running: dict[str, asyncio.Task[ErrorCode]] = {}
+
+    async def create(self, names: Iterable[str]) -> dict[str, ErrorCode]:
+        """NONE for a topic that stands in this broker's image now; LEADER_NOT_AVAILABLE: worth asking again."""
+        wanted = list(dict.fromkeys(names))
+        for name in wanted:
+            if name not in self._running:
+                task = self._running[name] = asyncio.create_task(self._create(name))
+                task.add_done_callback(lambda _, name=name: self._running.pop(name, None))
+        codes = await asyncio.gather(*(asyncio.shield(self._running[name]) for name in wanted))
+        return dict(zip(wanted, codes, strict=True))
+
+    async def _create(self, name: str) -> ErrorCode:
+        try:
+            code = (await self._links.create_topics([name]))[name]
+        except (KafkaError, LinkError, TimeoutError):
+            return ErrorCode.LEADER_NOT_AVAILABLE
+        if code is ErrorCode.NONE or code is ErrorCode.TOPIC_ALREADY_EXISTS:
+            return ErrorCode.NONE if name in self._links.image.topics else ErrorCode.LEADER_NOT_AVAILABLE
+        return code

@@ -1,0 +1,124 @@
+"""Between the coordinator child and the offsets partitions that this broker leads (rule 24).
+
+The coordinator learns which partitions it holds groups of (``lead``, ``resign``), reads and appends them through frames
+that the broker relays to the partitions, and answers group requests that the broker forwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Any
+
+from raykafka.broker.children import Child
+from raykafka.cluster.image import ClusterImage
+from raykafka.errors import KafkaError, LinkError
+from raykafka.link import Link, messages
+from raykafka.protocol.context import RequestContext, pack_forward
+from raykafka.protocol.error_code import ErrorCode
+from raykafka.types import OFFSETS_TOPIC, TopicPartition
+
+_ALL = -1
+
+logger = logging.getLogger(__name__)
+
+
+class Coordination:
+    """The broker's side of its coordinator. ``partitions`` are the broker's local ones."""
+
+    def __init__(self, broker_id: int, partitions: Any) -> None:
+        self._broker_id = broker_id
+        self._partitions = partitions
+        self._link: Link | None = None
+        self._led: dict[int, int] = {}
+        self._count = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def adopt(self, child: Child) -> None:
+        """Take a newly connected coordinator and tell it all that it leads."""
+        link = self._link = child.link
+        link.ended.add_done_callback(lambda _: self._gone(link))
+        link.start(on_frame=lambda kind, payload: self._frame(link, kind, payload))
+        for partition, epoch in self._led.items():
+            self._tell(link, "lead", {"partition": partition, "leader_epoch": epoch, "partitions": self._count})
+
+    def _gone(self, link: Link) -> None:
+        if self._link is link:
+            self._link = None
+
+    def apply(self, image: ClusterImage) -> None:
+        """Tell the coordinator what of the offsets topic this broker has begun or ceased to lead."""
+        topic = image.topics.get(OFFSETS_TOPIC)
+        states = topic.partitions if topic else {}
+        leads = {p: s.leader_epoch for p, s in states.items() if s.leader == self._broker_id}
+        before, self._led, self._count = self._led, leads, len(states)
+        if self._link is None:
+            return
+        for partition, epoch in before.items():
+            if partition not in leads:
+                self._tell(self._link, "resign", {"partition": partition, "leader_epoch": epoch})
+        for partition, epoch in leads.items():
+            if before.get(partition) != epoch:
+                args = {"partition": partition, "leader_epoch": epoch, "partitions": len(states)}
+                self._tell(self._link, "lead", args)
+
+    async def forward(self, context: RequestContext, body: memoryview) -> memoryview:
+        """Have the coordinator answer a group request. Raises KafkaError, LinkError."""
+        if self._link is None:
+            raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, "the coordinator process is being started")
+        return await self._link.forward(*pack_forward(context, body))
+
+    # frames of the coordinator
+
+    def _frame(self, link: Link, kind: int, payload: memoryview) -> None:
+        if kind == messages.LOG_APPEND:
+            append, records = messages.LogAppend.unpack(payload)
+            self._append(link, append, records)
+        elif kind == messages.LOG_READ:
+            self._run(self._read(link, messages.LogRead.unpack(payload)))
+
+    def _append(self, link: Link, append: messages.LogAppend, records: memoryview) -> None:
+        def done(appended: messages.Appended) -> None:
+            if not link.is_closed:
+                answer = replace(appended, correlation=append.correlation)
+                link.send(messages.LOG_APPENDED, answer.pack())
+
+        host = self._partitions.get(TopicPartition(OFFSETS_TOPIC, append.partition))
+        if host is None:
+            done(messages.Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER))
+            return
+        host.submit(records, _ALL, append.timeout_ms, append.leader_epoch, done)
+
+    async def _read(self, link: Link, read: messages.LogRead) -> None:
+        host = self._partitions.get(TopicPartition(OFFSETS_TOPIC, read.partition))
+        records = memoryview(b"")
+        answer = messages.LogRecords(read.correlation, ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        if host is not None and host.is_leader:
+            # figures first: what is read afterwards is never less than they say
+            view = host.view
+            if view is None:
+                answer = messages.LogRecords(read.correlation, ErrorCode.OFFSET_NOT_AVAILABLE)
+            else:
+                answer = messages.LogRecords(read.correlation, ErrorCode.NONE, view.high_watermark, view.log_end_offset)
+                records = await host.read(read.offset, read.max_bytes)
+        if not link.is_closed:
+            link.send(messages.LOG_RECORDS, answer.pack(), records)
+
+    def _tell(self, link: Link, method: str, args: dict[str, Any]) -> None:
+        self._run(self._call(link, method, args))
+
+    async def _call(self, link: Link, method: str, args: dict[str, Any]) -> None:
+        try:
+            await link.call(method, args)
+        except KafkaError as error:
+            logger.error(
+                "the coordinator could not %s %s partition %d: %s", method, OFFSETS_TOPIC, args["partition"], error
+            )
+        except LinkError:
+            pass  # its successor is told everything again
+
+    def _run(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
