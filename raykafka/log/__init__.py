@@ -1,0 +1,29 @@
+"""Kafka's on-disk format: one writer appends, recovers, cuts and expires; readers in other processes follow.
+
+Knows nothing of Ray, sockets or event loops. ``Log`` is the writer, ``LogReader`` a reader.
+"""
+
+from raykafka.log.config import LogConfig
+from raykafka.log.epochs import EpochEntry, LeaderEpochs
+from raykafka.log.lock import DirectoryLocked, LockHolder, lock_holder
+from raykafka.log.log import AppendInfo, Log
+from raykafka.log.producers import DuplicateSequence, ProducerStates
+from raykafka.log.reader import FileRange, FoundOffset, LogReader, StaleRange, WouldBlock
+
+__all__ = [
+    "AppendInfo",
+    "DirectoryLocked",
+    "DuplicateSequence",
+    "EpochEntry",
+    "FileRange",
+    "FoundOffset",
+    "LeaderEpochs",
+    "LockHolder",
+    "Log",
+    "LogConfig",
+    "LogReader",
+    "ProducerStates",
+    "StaleRange",
+    "WouldBlock",
+    "lock_holder",
+]

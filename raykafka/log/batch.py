@@ -1,0 +1,274 @@
+"""Record batches (magic 2), the unit that a log stores: their header, the records inside, and how to make one.
+
+A batch is ``base_offset:8 length:4 leader_epoch:4 magic:1 crc:4`` and, covered by the CRC-32C, ``attributes:2
+last_offset_delta:4 base_timestamp:8 max_timestamp:8 producer_id:8 producer_epoch:2 base_sequence:4 count:4 records``,
+all big-endian; ``length`` counts the bytes behind itself. So offset and leader epoch can be written in place without
+a new CRC.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from crc32c import crc32c
+
+from raykafka.log.compression import NONE, Buffer, UnreadableRecords, compress, decompress
+
+HEADER = struct.Struct(">qiibIhiqqqhii")
+HEADER_BYTES = HEADER.size  # 61
+PREFIX_BYTES = 12  # base offset and length, which ``length`` does not count
+MAGIC_POSITION = 16
+MAGIC = 2
+CRC_POSITION = 17
+CRC_START = 21
+
+NO_TIMESTAMP = -1
+NO_PRODUCER_ID = -1
+NO_PRODUCER_EPOCH = -1
+NO_SEQUENCE = -1
+MAX_INT32 = 2**31 - 1
+
+CODEC_MASK = 0x07
+LOG_APPEND_TIME_BIT = 0x08
+TRANSACTIONAL_BIT = 0x10
+CONTROL_BIT = 0x20
+
+BASE_OFFSET = struct.Struct(">q")
+LEADER_EPOCH = struct.Struct(">i")
+CRC = struct.Struct(">I")
+_ATTRIBUTES = struct.Struct(">h")
+_MAX_TIMESTAMP = struct.Struct(">q")
+LEADER_EPOCH_POSITION = 12
+_ATTRIBUTES_POSITION = 21
+_MAX_TIMESTAMP_POSITION = 35
+
+
+class BatchHeader(NamedTuple):
+    base_offset: int
+    length: int
+    leader_epoch: int
+    magic: int
+    crc: int
+    attributes: int
+    last_offset_delta: int
+    base_timestamp: int
+    max_timestamp: int
+    producer_id: int
+    producer_epoch: int
+    base_sequence: int
+    count: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole batch."""
+        return self.length + PREFIX_BYTES
+
+    @property
+    def last_offset(self) -> int:
+        return self.base_offset + self.last_offset_delta
+
+    @property
+    def last_sequence(self) -> int:
+        return advance_sequence(self.base_sequence, self.last_offset_delta)
+
+    @property
+    def codec(self) -> int:
+        return self.attributes & CODEC_MASK
+
+    @property
+    def is_control(self) -> bool:
+        return bool(self.attributes & CONTROL_BIT)
+
+    @property
+    def is_transactional(self) -> bool:
+        return bool(self.attributes & TRANSACTIONAL_BIT)
+
+    @property
+    def uses_log_append_time(self) -> bool:
+        return bool(self.attributes & LOG_APPEND_TIME_BIT)
+
+
+class Header(NamedTuple):
+    """A record header."""
+
+    key: str
+    value: bytes | None
+
+
+class Record(NamedTuple):
+    """One record. ``timestamp`` is in ms since the epoch; ``offset`` is ignored by ``build_batch``."""
+
+    key: bytes | None
+    value: bytes | None
+    timestamp: int = NO_TIMESTAMP
+    headers: Sequence[tuple[str, bytes | None]] = ()
+    offset: int = -1
+
+
+def advance_sequence(sequence: int, by: int) -> int:
+    """Producer sequences wrap from 2^31 - 1 to 0."""
+    return sequence + by if sequence <= MAX_INT32 - by else by - (MAX_INT32 - sequence) - 1
+
+
+def read_header(buffer: Buffer, position: int = 0) -> BatchHeader:
+    """The header of the batch at ``position``. Raises struct.error when less than a header is there."""
+    return BatchHeader._make(HEADER.unpack_from(buffer, position))
+
+
+def iter_batches(buffer: Buffer) -> Iterator[tuple[int, BatchHeader]]:
+    """(position, header) of each whole batch in ``buffer``; a part of one at the end is left out."""
+    position, end = 0, len(buffer)
+    while position + HEADER_BYTES <= end:
+        header = read_header(buffer, position)
+        if header.length < HEADER_BYTES - PREFIX_BYTES or position + header.size > end:
+            return
+        yield position, header
+        position += header.size
+
+
+def crc_of(buffer: memoryview, position: int, size: int) -> int:
+    """What the CRC field of the batch of ``size`` bytes at ``position`` must hold."""
+    return crc32c(buffer[position + CRC_START : position + size])
+
+
+def stamp_log_append_time(buffer: memoryview, position: int, size: int, now_ms: int) -> None:
+    """Make the batch at ``position`` one of LogAppendTime ``now_ms``, with the CRC that this needs."""
+    (attributes,) = _ATTRIBUTES.unpack_from(buffer, position + _ATTRIBUTES_POSITION)
+    _ATTRIBUTES.pack_into(buffer, position + _ATTRIBUTES_POSITION, attributes | LOG_APPEND_TIME_BIT)
+    _MAX_TIMESTAMP.pack_into(buffer, position + _MAX_TIMESTAMP_POSITION, now_ms)
+    CRC.pack_into(buffer, position + CRC_POSITION, crc_of(buffer, position, size))
+
+
+def recompress(batch: memoryview, header: BatchHeader, codec: int, level: int | None) -> bytearray:
+    """``batch`` with its records under another codec; everything else as it was. Raises UnreadableRecords."""
+    records = compress(codec, decompress(header.codec, batch[HEADER_BYTES : header.size]), level)
+    attributes = (header.attributes & ~CODEC_MASK) | codec
+    return _assemble(header._replace(attributes=attributes), records)
+
+
+def _assemble(header: BatchHeader, records: Buffer) -> bytearray:
+    length = HEADER_BYTES - PREFIX_BYTES + len(records)
+    batch = bytearray(HEADER.pack(*header._replace(length=length)))
+    batch += records
+    CRC.pack_into(batch, CRC_POSITION, crc32c(memoryview(batch)[CRC_START:]))
+    return batch
+
+
+def _append_varint(out: bytearray, value: int) -> None:
+    zigzag = (value << 1) ^ (value >> 63)
+    while zigzag > 0x7F:
+        out.append(zigzag & 0x7F | 0x80)
+        zigzag >>= 7
+    out.append(zigzag)
+
+
+def _append_bytes(out: bytearray, value: bytes | None) -> None:
+    if value is None:
+        out.append(1)  # the varint -1
+    else:
+        _append_varint(out, len(value))
+        out += value
+
+
+def build_batch(
+    records: Iterable[Record],
+    *,
+    base_offset: int = 0,
+    leader_epoch: int = -1,
+    codec: int = NONE,
+    producer_id: int = NO_PRODUCER_ID,
+    producer_epoch: int = NO_PRODUCER_EPOCH,
+    base_sequence: int = NO_SEQUENCE,
+    transactional: bool = False,
+    control: bool = False,
+) -> bytearray:
+    """One batch of ``records`` (at least one), offsets counted up from ``base_offset``."""
+    items = list(records)
+    if not items:
+        raise ValueError("a batch has at least one record")
+    base_timestamp = items[0].timestamp
+    body = bytearray()
+    for delta, record in enumerate(items):
+        out = bytearray(b"\x00")
+        _append_varint(out, record.timestamp - base_timestamp)
+        _append_varint(out, delta)
+        _append_bytes(out, record.key)
+        _append_bytes(out, record.value)
+        _append_varint(out, len(record.headers))
+        for key, value in record.headers:
+            _append_bytes(out, key.encode())
+            _append_bytes(out, value)
+        _append_varint(body, len(out))
+        body += out
+    attributes = codec | (TRANSACTIONAL_BIT if transactional else 0) | (CONTROL_BIT if control else 0)
+    header = BatchHeader(
+        base_offset,
+        0,
+        leader_epoch,
+        MAGIC,
+        0,
+        attributes,
+        len(items) - 1,
+        base_timestamp,
+        max(record.timestamp for record in items),
+        producer_id,
+        producer_epoch,
+        base_sequence,
+        len(items),
+    )
+    return _assemble(header, compress(codec, body))
+
+
+def _varint(data: Buffer, position: int) -> tuple[int, int]:
+    """(value, position behind it) of the zigzag varint at ``position``."""
+    byte = data[position]
+    position += 1
+    value, shift = byte & 0x7F, 7
+    while byte & 0x80:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if shift > 70:
+            raise UnreadableRecords("a varint is longer than 10 bytes")
+    return (value >> 1) ^ -(value & 1), position
+
+
+def _nullable(data: bytes, position: int, end: int) -> tuple[bytes | None, int]:
+    size, position = _varint(data, position)
+    if size < 0:
+        return None, position
+    if position + size > end:
+        raise UnreadableRecords("a field reaches past the end of its record")
+    return data[position : position + size], position + size
+
+
+def iter_records(batch: Buffer) -> Iterator[Record]:
+    """The records of the one batch that ``batch`` starts with, decompressed. Raises UnreadableRecords."""
+    view = memoryview(batch)
+    header = read_header(view)
+    data = bytes(decompress(header.codec, view[HEADER_BYTES : header.size]))
+    position, append_time = 0, header.max_timestamp if header.uses_log_append_time else None
+    try:
+        for _ in range(header.count):
+            size, position = _varint(data, position)
+            end = position + size
+            if size < 0 or end > len(data):
+                raise UnreadableRecords("a record reaches past the end of its batch")
+            timestamp_delta, position = _varint(data, position + 1)
+            offset_delta, position = _varint(data, position)
+            key, position = _nullable(data, position, end)
+            value, position = _nullable(data, position, end)
+            header_count, position = _varint(data, position)
+            headers = []
+            for _ in range(header_count):
+                name, position = _nullable(data, position, end)
+                content, position = _nullable(data, position, end)
+                headers.append(Header((name or b"").decode(errors="replace"), content))
+            timestamp = header.base_timestamp + timestamp_delta if append_time is None else append_time
+            yield Record(key, value, timestamp, headers, header.base_offset + offset_delta)
+            position = end
+    except IndexError:
+        raise UnreadableRecords("the records end in the middle of one") from None

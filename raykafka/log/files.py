@@ -1,0 +1,99 @@
+"""Small files that must be whole after a crash, and names of the files in a partition's directory."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from pathlib import Path
+
+from raykafka.errors import KafkaError
+from raykafka.protocol.error_code import ErrorCode
+
+LOG = ".log"
+INDEX = ".index"
+TIME_INDEX = ".timeindex"
+TRANSACTION_INDEX = ".txnindex"
+SNAPSHOT = ".snapshot"
+DELETED = ".deleted"
+SEGMENT_SUFFIXES = (LOG, INDEX, TIME_INDEX, TRANSACTION_INDEX)
+
+EPOCH_FILE = "leader-epoch-checkpoint"
+METADATA_FILE = "partition.metadata"
+
+
+def storage_error(doing: str, error: OSError) -> KafkaError:
+    return KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{doing}: {error.strerror or error}")
+
+
+def offset_name(offset: int, suffix: str) -> str:
+    """Kafka's file name for what starts at ``offset``: 20 digits and a suffix."""
+    return f"{offset:020d}{suffix}"
+
+
+def offset_of_name(name: str) -> int | None:
+    """The offset that a file name starts with, or None for another kind of file."""
+    digits = name.partition(".")[0]
+    return int(digits) if len(digits) == 20 and digits.isdigit() else None
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in ``directory`` durable."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content``, durably: after a crash it holds the old content or the new, never a part.
+    OSError.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(temporary, path)
+    sync_directory(path.parent)
+
+
+def write_all(fd: int, data: memoryview | bytes | bytearray, position: int) -> None:
+    """pwrite until everything is written. OSError; how much was written before it is unknown."""
+    written = os.pwrite(fd, data, position)
+    if written != len(data):
+        view = memoryview(data)
+        while written < len(view):
+            written += os.pwrite(fd, view[written:], position + written)
+
+
+def topic_id_text(topic_id: uuid.UUID) -> str:
+    """A topic id as Kafka prints it: URL-safe base64 without padding."""
+    return urlsafe_b64encode(topic_id.bytes).decode().rstrip("=")
+
+
+def read_topic_id(directory: Path) -> uuid.UUID | None:
+    """The topic id in ``directory``'s partition.metadata, or None without that file. Raises KafkaError if it is
+    unreadable.
+    """
+    path = directory / METADATA_FILE
+    try:
+        lines = path.read_text().split("\n")
+    except FileNotFoundError:
+        return None
+    fields = dict(line.split(": ", 1) for line in lines if ": " in line)
+    try:
+        if fields["version"] != "0":
+            raise ValueError(f"version {fields['version']} is not known")
+        return uuid.UUID(bytes=urlsafe_b64decode(fields["topic_id"] + "=="))
+    except (KeyError, ValueError) as error:
+        raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{path} is malformed: {error}") from error
+
+
+def write_topic_id(directory: Path, topic_id: uuid.UUID) -> None:
+    write_whole(directory / METADATA_FILE, f"version: 0\ntopic_id: {topic_id_text(topic_id)}\n".encode())
