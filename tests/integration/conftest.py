@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from tests.integration.wire import WireConnection, list_offsets_request
+
 # Kafka's delay of a group's first rebalance (3 s) is for many members that start together; here it only costs time.
 TEST_BROKER_CONFIG = {"group.initial.rebalance.delay.ms": 0}
 
@@ -37,7 +39,7 @@ class KafkaUnderTest:
         return sorted(self.data.glob(f"**/{topic}-{partition}/*.log"), key=lambda path: path.name)
 
     def leader(self, topic: str, partition: int = 0) -> str:
-        """host:port of the partition's leader at the INSIDE listener."""
+        """host:port, at the INSIDE listener, of the partition's leader, once that one knows that it leads."""
         admin = AdminClient({"bootstrap.servers": self.bootstrap})
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
@@ -45,7 +47,11 @@ class KafkaUnderTest:
             found = metadata.topics[topic].partitions.get(partition)
             if found is not None and found.leader in metadata.brokers:
                 broker = metadata.brokers[found.leader]
-                return f"{broker.host}:{broker.port}"
+                address = f"{broker.host}:{broker.port}"
+                with WireConnection(address) as wire:
+                    answer = wire.call(list_offsets_request(topic, -1, partition=partition))
+                if answer.topics[0].partitions[0].error_code.value == 0:
+                    return address
             time.sleep(0.05)
         raise AssertionError(f"{topic}-{partition} has no leader after 30 s")
 
@@ -76,7 +82,7 @@ def unique(word: str) -> str:
 
 @pytest.fixture
 def make_topic(admin: AdminClient, request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]:
-    """``make_topic(partitions=1, **config)`` creates a topic named after the test and gives its name; deleted after it."""
+    """``make_topic(partitions=1, **config)`` creates a topic and gives its name; it is deleted after the test."""
     made: list[str] = []
     word = request.node.originalname.removeprefix("test_").replace("_", "-")[:60]
 
