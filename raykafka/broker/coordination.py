@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from raykafka.broker.children import Child
-from raykafka.cluster.image import ClusterImage
+from raykafka.cluster.image import ClusterImage, Topic
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, messages
 from raykafka.protocol.context import RequestContext, pack_forward
@@ -33,6 +34,7 @@ class Coordination:
         self._link: Link | None = None
         self._led: dict[int, int] = {}
         self._count = 0
+        self._topics: Mapping[str, Topic] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def adopt(self, child: Child) -> None:
@@ -40,6 +42,7 @@ class Coordination:
         link = self._link = child.link
         link.ended.add_done_callback(lambda _: self._gone(link))
         link.start(on_frame=lambda kind, payload: self._frame(link, kind, payload))
+        self._tell(link, "topics", {"full": True, "topics": _counts(self._topics), "deleted": []})
         for partition, epoch in self._led.items():
             self._tell(link, "lead", {"partition": partition, "leader_epoch": epoch, "partitions": self._count})
 
@@ -48,7 +51,8 @@ class Coordination:
             self._link = None
 
     def apply(self, image: ClusterImage) -> None:
-        """Tell the coordinator what of the offsets topic this broker has begun or ceased to lead."""
+        """Tell the coordinator what topics there are, and what of the offsets topic this broker leads."""
+        self._apply_topics(image.topics)
         topic = image.topics.get(OFFSETS_TOPIC)
         states = topic.partitions if topic else {}
         leads = {p: s.leader_epoch for p, s in states.items() if s.leader == self._broker_id}
@@ -62,6 +66,15 @@ class Coordination:
             if before.get(partition) != epoch:
                 args = {"partition": partition, "leader_epoch": epoch, "partitions": len(states)}
                 self._tell(self._link, "lead", args)
+
+    def _apply_topics(self, topics: Mapping[str, Topic]) -> None:
+        before, self._topics = self._topics, topics
+        if self._link is None or before is topics:
+            return
+        deleted = [name for name, topic in before.items() if name not in topics or topics[name].id != topic.id]
+        changed = {name: topic for name, topic in topics.items() if before.get(name) is not topic}
+        if deleted or changed:
+            self._tell(self._link, "topics", {"full": False, "topics": _counts(changed), "deleted": deleted})
 
     async def forward(self, context: RequestContext, body: memoryview) -> memoryview:
         """Have the coordinator answer a group request. Raises KafkaError, LinkError."""
@@ -101,7 +114,7 @@ class Coordination:
                 answer = messages.LogRecords(read.correlation, ErrorCode.OFFSET_NOT_AVAILABLE)
             else:
                 answer = messages.LogRecords(read.correlation, ErrorCode.NONE, view.high_watermark, view.log_end_offset)
-                records = await host.read(read.offset, read.max_bytes)
+                records = await host.read(max(read.offset, view.log_start_offset), read.max_bytes)
         if not link.is_closed:
             link.send(messages.LOG_RECORDS, answer.pack(), records)
 
@@ -112,9 +125,7 @@ class Coordination:
         try:
             await link.call(method, args)
         except KafkaError as error:
-            logger.error(
-                "the coordinator could not %s %s partition %d: %s", method, OFFSETS_TOPIC, args["partition"], error
-            )
+            logger.error("the coordinator could not take %s %s: %s", method, args, error)
         except LinkError:
             pass  # its successor is told everything again
 
@@ -122,3 +133,7 @@ class Coordination:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _counts(topics: Mapping[str, Topic]) -> dict[str, int]:
+    return {name: len(topic.partitions) for name, topic in topics.items()}

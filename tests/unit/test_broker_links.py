@@ -1,0 +1,161 @@
+"""The inter-broker port: who may give orders, in which order they come into force, and what is asked back."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from raykafka.broker.links import ControllerLinks
+from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState, Topic, delta_to_json
+from raykafka.errors import KafkaError, LinkError
+from raykafka.link import Link, connect_tcp
+from raykafka.protocol.error_code import ErrorCode
+from raykafka.types import TopicPartition
+
+SECRET = b"s" * 32
+EPOCH = 5
+_ID = uuid.UUID(int=1)
+
+
+class _Port:
+    def __init__(self) -> None:
+        self.applied: list[ClusterImage] = []
+        self.hold: asyncio.Event | None = None
+        self.links = ControllerLinks(SECRET, self.apply)
+        self.port = 0
+
+    async def apply(self, image: ClusterImage) -> None:
+        if self.hold is not None:
+            await self.hold.wait()
+        self.applied.append(image)
+
+    async def controller(self, epoch: int, **start: Any) -> Link:
+        identity = {"role": "controller", "broker_id": 0, "controller_epoch": epoch}
+        link = await connect_tcp("127.0.0.1", self.port, SECRET, identity)
+        link.start(**start)
+        return link
+
+
+@asynccontextmanager
+async def _port() -> AsyncIterator[_Port]:
+    made = _Port()
+    made.port = made.links.open("127.0.0.1", 0)
+    await made.links.serve("cluster", 1, EPOCH)
+    yield made
+    made.links.stop()
+
+
+def _topic(name: str, leader_epoch: int, version: int = 0, topic_id: uuid.UUID = _ID) -> Topic:
+    return Topic(name, topic_id, {0: PartitionState((1,), 1, leader_epoch, (1,), version)})
+
+
+def _update(delta: ImageDelta, *, full: bool = False, epoch: int = 1, broker_epoch: int = EPOCH) -> dict[str, Any]:
+    return {"controller_epoch": epoch, "broker_epoch": broker_epoch, "full": full, "delta": delta_to_json(delta)}
+
+
+def test_updates_come_into_force_one_by_one_and_are_answered_after_that() -> None:
+    async def run() -> None:
+        async with _port() as port:
+            controller = await port.controller(1)
+            port.hold = asyncio.Event()
+            first = asyncio.ensure_future(
+                controller.call("update", _update(ImageDelta(topics={"a": _topic("a", 0)}), full=True))
+            )
+            second = asyncio.ensure_future(
+                controller.call("update", _update(ImageDelta(topics={"b": _topic("b", 0, 0, uuid.UUID(int=2))})))
+            )
+            await controller.ping(5)
+            assert not first.done() and not second.done() and port.applied == []
+            port.hold.set()
+            assert await first == {} and await second == {}
+            assert [sorted(image.topics) for image in port.applied] == [["a"], ["a", "b"]]
+            full = _update(ImageDelta(topics={"b": _topic("b", 1, 1, uuid.UUID(int=2))}), full=True)
+            await controller.call("update", full)
+            assert sorted(port.links.image.topics) == ["b"]
+
+    asyncio.run(run())
+
+
+def test_a_controller_of_a_lower_epoch_is_refused_and_one_of_a_higher_epoch_takes_over() -> None:
+    async def run() -> None:
+        async with _port() as port:
+            old = await port.controller(3)
+            await old.ping(5)
+            new = await port.controller(4)
+            await new.ping(5)
+            await asyncio.wait_for(old.ended, 5)
+            late = await port.controller(3)
+            await asyncio.wait_for(late.ended, 5)
+            assert await port.links.controller(1) is not None
+            with pytest.raises(KafkaError) as refused:
+                await new.call("update", _update(ImageDelta(), epoch=3))
+            assert refused.value.code is ErrorCode.STALE_CONTROLLER_EPOCH
+
+    asyncio.run(run())
+
+
+def test_an_update_for_another_life_or_back_in_time_is_refused() -> None:
+    async def run() -> None:
+        async with _port() as port:
+            controller = await port.controller(1)
+            with pytest.raises(KafkaError) as refused:
+                await controller.call("update", _update(ImageDelta(), broker_epoch=EPOCH - 1))
+            assert refused.value.code is ErrorCode.STALE_BROKER_EPOCH
+            await controller.call("update", _update(ImageDelta(topics={"a": _topic("a", 4, 2)}), full=True))
+            for older in (_topic("a", 3, 9), _topic("a", 4, 1)):
+                with pytest.raises(KafkaError) as refused:
+                    await controller.call("update", _update(ImageDelta(topics={"a": older})))
+                assert refused.value.code is ErrorCode.FENCED_LEADER_EPOCH
+            remade = _topic("a", 0, 0, uuid.UUID(int=9))
+            await controller.call("update", _update(ImageDelta(topics={"a": remade})))
+            assert port.links.image.topics["a"] == remade
+
+    asyncio.run(run())
+
+
+def test_who_connects_before_the_broker_is_registered_waits_for_its_answer() -> None:
+    async def run() -> None:
+        port = _Port()
+        port.port = port.links.open("127.0.0.1", 0)
+        connecting = asyncio.ensure_future(port.controller(1))
+        await asyncio.sleep(0.1)
+        assert not connecting.done()
+        await port.links.serve("cluster", 1, EPOCH)
+        link = await asyncio.wait_for(connecting, 5)
+        assert link.peer["broker_epoch"] == EPOCH
+        port.links.stop()
+        with pytest.raises((OSError, LinkError)):
+            await port.controller(1)
+
+    asyncio.run(run())
+
+
+def test_without_a_controller_requests_fail_retriably_and_a_failed_partition_is_reported_to_the_next_one() -> None:
+    async def run() -> None:
+        async with _port() as port:
+            with pytest.raises(KafkaError) as refused:
+                await port.links.controller(0.05)
+            assert refused.value.code is ErrorCode.NOT_CONTROLLER
+            first = await port.controller(1)
+            topic = _topic("a", 4)
+            await first.call("update", _update(ImageDelta(topics={"a": topic}), full=True))
+            first.close()
+            await first.ended
+            report = asyncio.ensure_future(
+                port.links.report_failed_partition(TopicPartition("a", 0), topic.partitions[0], "it died")
+            )
+            heard: list[dict[str, Any]] = []
+
+            async def answer(method: str, args: dict[str, Any]) -> dict[str, Any]:
+                assert method == "partition_failed"
+                heard.append(args)
+                return {}
+
+            await port.controller(2, on_call=answer)
+            await asyncio.wait_for(report, 10)
+            assert [(a["topic"], a["partition"], a["leader_epoch"]) for a in heard] == [("a", 0, 4)]
+
+    asyncio.run(run())
