@@ -1,0 +1,48 @@
+"""`raykafka deploy` and `raykafka undeploy`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from raykafka.cli.console import quiet_terminal
+from raykafka.cli.options import file_option
+from raykafka.config.cluster import load_cluster_config
+
+
+@click.command()
+@file_option
+def deploy(file: Path | None) -> None:
+    """Bring up a cluster, or apply a changed cluster file to a running one.
+
+    Attaches to the Ray cluster that runs (or starts one on this machine where the file says so), starts ZooKeeper, the
+    Supervisor and the brokers, and returns when clients can connect. The same file again changes nothing.
+    """
+    from raykafka.deploy.deploy import deploy as bring_up
+
+    config = load_cluster_config(file)
+    started = time.monotonic()
+    with quiet_terminal(config.data_dir / "deploy.log") as console:
+
+        def say(line: str) -> None:
+            console.print(f"{time.monotonic() - started:5.1f} s  {line}")
+
+        bring_up(config, say)
+        console.print(f"{time.monotonic() - started:5.1f} s  Cluster [bold]{config.cluster}[/] is ready")
+        for listener in config.brokers.parsed_listeners:
+            console.print(f"  {listener.name:<9} {config.bootstrap(listener.name)}", markup=False)
+
+
+@click.command()
+@file_option
+@click.option("--delete-data", is_flag=True, help="Delete the cluster's data folder as well.")
+def undeploy(file: Path | None, delete_data: bool) -> None:
+    """Stop a cluster. Its data stays, unless told otherwise, for the next deploy."""
+    from raykafka.deploy.deploy import undeploy as take_down
+
+    config = load_cluster_config(file)
+    with quiet_terminal(config.data_dir / "deploy.log") as console:
+        take_down(config, console.print, delete_data=delete_data)
+        console.print(f"Cluster [bold]{config.cluster}[/] is down")

@@ -1,0 +1,112 @@
+"""What must hold before anything is started: ZooKeeper is there, ports are free, data is not another cluster's."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from contextlib import suppress
+
+import psutil
+
+from raykafka.config.cluster import ClusterConfig
+from raykafka.deploy.folder import ClusterFolder
+from raykafka.deploy.zookeeper_process import ask, find_jar, find_java
+from raykafka.errors import DeployError
+
+
+def check_zookeeper(config: ClusterConfig) -> None:
+    """Raise DeployError unless ZooKeeper can be run here (managed), or answers where it is said to be (connect)."""
+    if config.zookeeper.managed is not None:
+        find_java()
+        find_jar()
+        return
+    servers = (config.zookeeper.connect or "").partition("/")[0].split(",")
+    for server in servers:
+        host, _, port = server.rpartition(":")
+        if ask(host.strip("[]"), int(port), "ruok") or _accepts(host.strip("[]"), int(port)):
+            return
+    raise DeployError(
+        f"No ZooKeeper server answers at {','.join(servers)}:"
+        " start it, or correct zookeeper.connect in the cluster file."
+    )
+
+
+def check_folder(config: ClusterConfig, folder: ClusterFolder) -> None:
+    """Raise DeployError when the data folder belongs to a cluster of another name."""
+    deployed = folder.deployed()
+    if deployed is not None and deployed.cluster != config.cluster:
+        raise DeployError(
+            f"The data folder {folder.path} holds the data of cluster {deployed.cluster}:"
+            f" give cluster {config.cluster} a data_dir of its own."
+        )
+
+
+def check_ports(config: ClusterConfig, folder: ClusterFolder) -> None:
+    """Raise DeployError naming the first port that something other than this very cluster listens on."""
+    own: set[int] | None = None
+    for host, port, owner in config.ports():
+        reason = _cannot_bind(host, port)
+        if reason is None:
+            continue
+        if own is None:
+            own = own_processes(folder)
+        holder = _listener(port)
+        if holder is not None and holder.pid in own:
+            continue
+        if holder is None:
+            raise DeployError(f"Port {port} on {host} for {owner} cannot be used: {reason}.")
+        raise DeployError(
+            f"Port {port} on {host} for {owner} is in use by process {holder.pid} ({_name(holder)}):"
+            " stop that process, or choose another port in the cluster file."
+        )
+
+
+def own_processes(folder: ClusterFolder) -> set[int]:
+    """The pids of living ZooKeeper servers and brokers that hold this folder's data."""
+    places = (str(folder.path / "zookeeper-"), str(folder.path / "broker-"))
+    found = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if any(word.startswith(places) for word in process.cmdline()) or any(
+                file.path.startswith(places) for file in process.open_files()
+            ):
+                found.add(process.pid)
+    return found
+
+
+def _cannot_bind(host: str, port: int) -> str | None:
+    """Why ``host:port`` can't be listened on just now, or None."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except socket.gaierror as error:
+        return f"{host} is not an address of this machine ({error.strerror})"
+    except OSError as error:
+        return "it is in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
+    return None
+
+
+def _listener(port: int) -> psutil.Process | None:
+    for connection in psutil.net_connections(kind="tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            with suppress(psutil.Error):
+                return psutil.Process(connection.pid)
+    return None
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:
+        return "unknown"
+
+
+def _accepts(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=2.0).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,223 @@
+"""What `raykafka deploy` and `raykafka undeploy` do, from the first check to the last process.
+
+Deploying the same file again changes nothing; a changed file is applied. A deploy that fails leaves things as they were
+before it: what it started is ended, what ran before runs on with its old config.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from raykafka.config.cluster import ClusterConfig
+from raykafka.deploy import checks, local_ray, ray_access
+from raykafka.deploy.folder import ClusterFolder
+from raykafka.deploy.names import BROKER, SUPERVISOR, ZOOKEEPER, split_actor_name
+from raykafka.deploy.zookeeper_process import ZooKeeperProcess
+from raykafka.errors import DeployError
+
+READY_WITHIN_S = 90.0
+_POLL_S = 0.1
+_CALL_WITHIN_S = 30.0
+_STOP_WITHIN_S = 40.0
+_HOPELESS_AFTER = 3
+
+Say = Callable[[str], None]
+
+
+def deploy(config: ClusterConfig, say: Say) -> None:
+    """Bring up ``config``, or bring a running cluster to it; returns when every broker serves clients.
+
+    ``say`` gets a short line at each step. Raises DeployError or ConfigError with one sentence; nothing is left
+    half-started then.
+    """
+    folder = ClusterFolder(config.data_dir)
+    with folder.exclusive(), ExitStack() as undo:
+        checks.check_folder(config, folder)
+        checks.check_zookeeper(config)
+        checks.check_ports(config, folder)
+        address = ray_access.running_address(config)
+        if address is None:
+            if not config.ray.start_local:
+                raise ray_access.unreachable(config)
+            address = _start_ray(config, folder, undo, say)
+        else:
+            say(f"Ray runs at {address}")
+        ray_access.attach(address)
+        undo.callback(ray_access.detach)
+        _bring_up(config, folder, undo, say)
+        undo.pop_all()
+        ray_access.detach()
+
+
+def undeploy(config: ClusterConfig, say: Say, *, delete_data: bool = False) -> None:
+    """Stop every actor and process of the cluster, and the Ray that its deploy started when nobody else uses it.
+
+    With ``delete_data`` its data folder goes too. Nothing running is no error.
+    """
+    folder = ClusterFolder(config.data_dir)
+    with folder.exclusive():
+        checks.check_folder(config, folder)
+        deployed = folder.deployed() or config
+        address = ray_access.running_address(deployed)
+        if address is not None:
+            ray_access.attach(address)
+            try:
+                stopped = stop_actors(config.cluster)
+                say(f"Stopped {stopped} actors" if stopped else "No actor of the cluster runs")
+                shared = _others_use_ray()
+            finally:
+                ray_access.detach()
+            _stop_own_ray(folder, address, shared, say)
+        _end_left_behind(folder)
+        if delete_data:
+            folder.delete()
+            say(f"Deleted the data in {folder.path}")
+
+
+def stop_actors(cluster: str) -> int:
+    """Stop the cluster's named actors, the Supervisor first, so that nothing comes back. Returns how many."""
+    import ray
+
+    by_role: dict[str, list[Any]] = {SUPERVISOR: [], BROKER: [], ZOOKEEPER: []}
+    for name in ray_access.named_actors(cluster):
+        _, role, actor_id = split_actor_name(name)
+        handle = ray_access.find_actor(cluster, role, actor_id)
+        if handle is not None:
+            by_role[role].append(handle)
+    for handle in by_role[SUPERVISOR]:
+        ray_access.end_actor(handle)
+    for role in (BROKER, ZOOKEEPER):
+        stops = [handle.stop.remote() for handle in by_role[role]]
+        if stops:
+            ray.wait(stops, num_returns=len(stops), timeout=_STOP_WITHIN_S)
+        for handle in by_role[role]:
+            ray_access.end_actor(handle)
+    return sum(len(handles) for handles in by_role.values())
+
+
+def _start_ray(config: ClusterConfig, folder: ClusterFolder, undo: ExitStack, say: Say) -> str:
+    say("Starting Ray on this machine")
+    note = local_ray.start(config)
+    folder.write_started_ray(note)
+    undo.callback(folder.write_started_ray, None)
+    undo.callback(local_ray.stop, Path(note["session"]))
+    return note["address"]
+
+
+def _bring_up(config: ClusterConfig, folder: ClusterFolder, undo: ExitStack, say: Say) -> None:
+    from raykafka.deploy.supervisor import start_supervisor
+
+    before = folder.deployed()
+    runs = ray_access.find_actor(config.cluster, SUPERVISOR, 0) is not None
+    if runs and before == config:
+        say("The cluster file is the deployed one")
+    else:
+        say("Applying the changed cluster file" if runs else f"Starting cluster {config.cluster}")
+    folder.secret()
+    folder.write_deployed(config)
+    undo.callback(folder.write_deployed, before)
+    if not runs:
+        undo.callback(_end_left_behind, folder)
+        undo.callback(stop_actors, config.cluster)
+    supervisor = start_supervisor(config.cluster, str(folder.path))
+    if runs and before is not None:
+        undo.callback(_apply, supervisor)
+        undo.callback(folder.write_deployed, before)
+    _apply(supervisor)
+    _wait_ready(config, supervisor, say)
+
+
+def _apply(supervisor: Any) -> None:
+    _ask(supervisor.apply.remote())
+
+
+def _ask(reference: Any) -> Any:
+    import ray
+
+    try:
+        return ray.get(reference, timeout=_CALL_WITHIN_S)
+    except ray.exceptions.GetTimeoutError:
+        raise DeployError(f"The Supervisor gave no answer for {_CALL_WITHIN_S:.0f} s.") from None
+    except ray.exceptions.RayError as error:
+        raise DeployError(f"The Supervisor failed: {ray_access.first_sentence(error)}") from None
+
+
+def _wait_ready(config: ClusterConfig, supervisor: Any, say: Say) -> None:
+    """Wait until every server runs, every broker serves and one of them is known as the controller."""
+    deadline = time.monotonic() + READY_WITHIN_S
+    missing = "the Supervisor"
+    said: set[str] = set()
+    while True:
+        rows = _ask(supervisor.progress.remote())
+        _give_up_on_hopeless(rows)
+        for row in rows:
+            label = _label(row)
+            if row["phase"] == "running" and label not in said:
+                said.add(label)
+                say(f"{label} {'is registered' if row['role'] == BROKER else 'runs'}")
+        waiting = [row for row in rows if row["phase"] != "running"]
+        if rows and not waiting:
+            missing = _not_serving(config, _ask(supervisor.status.remote()))
+            if not missing:
+                return
+        elif waiting:
+            missing = f"{_label(waiting[0])} ({waiting[0]['error'] or waiting[0]['phase']})"
+        if time.monotonic() > deadline:
+            raise DeployError(f"The cluster was not ready after {READY_WITHIN_S:.0f} s: still waiting for {missing}.")
+        time.sleep(_POLL_S)
+
+
+def _give_up_on_hopeless(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        if row["failures"] >= _HOPELESS_AFTER or (row["error"] and row["phase"] not in ("failed", "running")):
+            error = row["error"]
+            raise DeployError(f"{_label(row)} does not start: {error}")
+
+
+def _label(row: dict[str, Any]) -> str:
+    return f"{'Broker' if row['role'] == BROKER else 'ZooKeeper server'} {row['id']}"
+
+
+def _not_serving(config: ClusterConfig, status: dict[str, Any]) -> str:
+    """What of a cluster whose actors all run is not there for clients yet; empty when all is."""
+    for row in status["brokers"]:
+        detail = row["detail"] or {}
+        if detail.get("state") != "running":
+            return f"broker {row['id']} ({row['error'] or detail.get('state', 'unknown')})"
+        if detail["controller_id"] not in range(config.brokers.count):
+            return f"an active controller for broker {row['id']}"
+    return ""
+
+
+def _others_use_ray() -> bool:
+    """Whether the attached Ray cluster has other actors, or other drivers, than raykafka's."""
+    import ray
+    from ray._private import state
+    from ray.util import list_named_actors
+
+    if any(actor["name"] for actor in list_named_actors(all_namespaces=True)):
+        return True
+    own_job = ray.get_runtime_context().get_job_id()
+    return any(not job["IsDead"] and job["JobID"] != own_job for job in state.jobs())
+
+
+def _stop_own_ray(folder: ClusterFolder, address: str, shared: bool, say: Say) -> None:
+    note = folder.started_ray()
+    if note is None or note["address"] != address:
+        return
+    if shared:
+        say(f"Ray at {address} goes on: others use it")
+        return
+    local_ray.stop(Path(note["session"]))
+    folder.write_started_ray(None)
+    say("Stopped the Ray that deploy had started")
+
+
+def _end_left_behind(folder: ClusterFolder) -> None:
+    """End ZooKeeper servers that outlived their actor."""
+    for path in sorted(folder.path.glob("zookeeper-*")):
+        ZooKeeperProcess(path, 1).stop()

@@ -1,0 +1,225 @@
+"""Keeping one actor as the deployed config asks: created, pinned, configured, and configured again after each restart.
+
+Ray restarts the actor's process (rule 26); a restarted one knows only its identity. The keeper sees the new pid and
+gives it its settings again. An actor that Ray gave up on is created anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from raykafka.deploy import ray_access
+from raykafka.deploy.names import BROKER, NAMESPACE, ZOOKEEPER, actor_name
+from raykafka.deploy.placement import Placement
+
+_ACTOR_CLASSES = {
+    BROKER: ("raykafka.broker.actor", "BrokerActor"),
+    ZOOKEEPER: ("raykafka.deploy.zookeeper_server", "ZooKeeperServerActor"),
+}
+_POLL_S = 0.5
+_STATUS_WITHIN_S = 3.0
+_STOP_WITHIN_S = 30.0
+_FIRST_DELAY_S = 0.5
+_LONGEST_DELAY_S = 10.0
+_UNSCHEDULED_AFTER_S = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Keeps the actor of one placement. ``opened`` holds its configuring back until what it needs is there;
+    ``on_running`` is called each time that it runs.
+
+    ``phase`` is ``creating``, ``waiting`` (for ``opened``), ``starting``, ``running`` or ``failed``; ``error`` says why
+    it is not running, ``failures`` how often in a row its start failed.
+    """
+
+    def __init__(
+        self, cluster: str, placement: Placement, opened: asyncio.Event, on_running: Callable[[], None]
+    ) -> None:
+        self.cluster = cluster
+        self.placement = placement
+        self.phase = "creating"
+        self.error = ""
+        self.failures = 0
+        self.state: ray_access.ActorState | None = None
+        self.running = asyncio.Event()
+        self._opened = opened
+        self._on_running = on_running
+        self._handle: Any = None
+        self._configured: tuple[int, Placement] | None = None
+        self._configuring: asyncio.Task[None] | None = None
+        self._retry_at = 0.0
+        self._created_at = 0.0
+        self._changed = asyncio.Event()
+        self._task = asyncio.create_task(self._run())
+
+    @property
+    def name(self) -> str:
+        return actor_name(self.cluster, self.placement.role, self.placement.actor_id)
+
+    def want(self, placement: Placement) -> None:
+        """Ask for other settings; the same ones change nothing."""
+        if placement != self.placement:
+            self.placement = placement
+            self.failures = 0
+            self._retry_at = 0.0
+            self._changed.set()
+
+    def poke(self) -> None:
+        """Look again now."""
+        self._changed.set()
+
+    async def retire(self) -> None:
+        """Stop the actor in order and end it for good."""
+        self._task.cancel()
+        if self._configuring is not None:
+            self._configuring.cancel()
+        handle = self._handle or await asyncio.to_thread(
+            ray_access.find_actor, self.cluster, self.placement.role, self.placement.actor_id
+        )
+        if handle is not None:
+            await stop_actor(handle, self.name)
+
+    async def status(self) -> dict[str, Any]:
+        """What the keeper, Ray and the actor itself say of the actor."""
+        state = self.state
+        row: dict[str, Any] = {
+            "role": self.placement.role,
+            "id": self.placement.actor_id,
+            "name": self.name,
+            "phase": self.phase,
+            "error": self.error,
+            "actor_id": state.actor_id if state else "",
+            "node": state.node_ip if state else "",
+            "node_id": state.node_id if state else "",
+            "pid": state.pid if state else 0,
+            "ray_state": state.state if state else "MISSING",
+            "restarts": state.restarts if state else 0,
+            "detail": None,
+        }
+        if self._handle is not None and state is not None and state.state == "ALIVE":
+            try:
+                row["detail"] = await asyncio.wait_for(asyncio.shield(_call(self._handle, "status")), _STATUS_WITHIN_S)
+            except TimeoutError:
+                row["error"] = row["error"] or f"gave no status for {_STATUS_WITHIN_S:.0f} s"
+            except Exception as error:  # Ray raises many types here; all mean that this actor can't answer now
+                row["error"] = row["error"] or ray_access.first_sentence(error)
+        return row
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._step()
+            except Exception as error:  # one bad round must not end the keeping of an actor
+                logger.exception("%s: a round of the supervisor failed", self.name)
+                self._failed(error)
+            try:
+                async with asyncio.timeout(_POLL_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+            self._changed.clear()
+
+    async def _step(self) -> None:
+        if time.monotonic() < self._retry_at:
+            return
+        if self._handle is None:
+            self._handle = await asyncio.to_thread(_create, self.cluster, self.placement)
+            self._created_at = time.monotonic()
+            self._configured = None
+        self.state = await asyncio.to_thread(ray_access.actor_state, self._handle._actor_id.hex())
+        if self.state is not None and self.state.state == "DEAD":
+            self._handle = None
+            self.running.clear()
+            self._failed(RuntimeError(self.state.death_cause or "the actor died"))
+            return
+        pid = self.state.pid if self.state is not None and self.state.state == "ALIVE" else 0
+        self._note_unscheduled(pid)
+        if self._configuring is not None or self._configured == (pid, self.placement):
+            return
+        if not self._opened.is_set():
+            self.phase = "waiting"
+            return
+        self.running.clear()
+        if self.phase != "failed":
+            self.phase = "starting"
+        self._configuring = asyncio.create_task(self._configure(self._handle, self.placement))
+
+    def _note_unscheduled(self, pid: int) -> None:
+        if pid or self.state is None or self.state.restarts or self.phase == "failed":
+            return
+        if self.state.state != "PENDING_CREATION" or time.monotonic() - self._created_at < _UNSCHEDULED_AFTER_S:
+            return
+        self.error = f"Ray finds no room for it on {self.placement.node_ip}"
+
+    async def _configure(self, handle: Any, placement: Placement) -> None:
+        try:
+            status = await _call(handle, "configure", placement.settings)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # whatever the actor raised is the reason that status and deploy show
+            if not _is_passing(error):
+                logger.warning("%s did not start: %s", self.name, error)
+                self._failed(error)
+            self._retry_at = max(self._retry_at, time.monotonic() + _POLL_S)
+        else:
+            self._configured = (status["pid"], placement)
+            self.phase, self.error, self.failures = "running", "", 0
+            self.running.set()
+            self._on_running()
+        finally:
+            self._configuring = None
+            self._changed.set()
+
+    def _failed(self, error: BaseException) -> None:
+        self.phase = "failed"
+        self.error = ray_access.first_sentence(error)
+        delay_s = min(_FIRST_DELAY_S * 2**self.failures, _LONGEST_DELAY_S)
+        self.failures += 1
+        self._retry_at = time.monotonic() + delay_s
+
+
+async def stop_actor(handle: Any, name: str) -> None:
+    """Have the actor stop what it runs, then end it. One that does not stop in 30 s is ended anyway."""
+    try:
+        await asyncio.wait_for(_call(handle, "stop"), _STOP_WITHIN_S)
+    except Exception as error:  # a dead or stuck actor is ended below all the same
+        logger.warning("%s did not stop in order: %s", name, ray_access.first_sentence(error))
+    await asyncio.to_thread(ray_access.end_actor, handle)
+
+
+async def _call(handle: Any, method: str, *args: Any) -> Any:
+    return await getattr(handle, method).remote(*args)
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether ``error`` only says that the process just ended or begins: Ray restarts it, nothing failed."""
+    import ray
+
+    return isinstance(error, ray.exceptions.ActorUnavailableError | ray.exceptions.ActorDiedError)
+
+
+def _create(cluster: str, placement: Placement) -> Any:
+    import ray
+
+    module, name = _ACTOR_CLASSES[placement.role]
+    actor_class = ray.remote(getattr(importlib.import_module(module), name))
+    options: dict[str, Any] = {"memory": placement.memory_bytes} if placement.memory_bytes else {}
+    return actor_class.options(
+        name=actor_name(cluster, placement.role, placement.actor_id),
+        namespace=NAMESPACE,
+        get_if_exists=True,
+        lifetime="detached",
+        max_restarts=-1,
+        max_task_retries=0,
+        num_cpus=0,
+        # Pins the actor to its node, whatever id that gets when its Ray restarts, and keeps it from looking idle.
+        resources={f"node:{placement.node_ip}": 0.001},
+        **options,
+    ).remote(cluster, placement.actor_id)

@@ -1,0 +1,125 @@
+"""A Ray cluster of one node on this machine: started with `ray start`, ended by its own processes and no others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from raykafka.config.cluster import ClusterConfig
+from raykafka.deploy.ray_access import QUIET_ENVIRONMENT, answers, session_folder
+from raykafka.errors import DeployError
+
+_START_TIMEOUT_S = 60.0
+_END_WITHIN_S = 5.0
+
+
+def start_command(config: ClusterConfig, port: int) -> list[str]:
+    ray = config.ray
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={port}"]
+    command += ["--include-dashboard=false", "--include-log-monitor=false", "--no-monitor", "--disable-usage-stats"]
+    command += ["--dashboard-agent-listen-port=0", "--log-color=false", f"--temp-dir={ray.temp_dir}"]
+    command += [f"--object-store-memory={ray.object_store_memory_mb << 20}"]
+    if ray.num_cpus is not None:
+        command.append(f"--num-cpus={ray.num_cpus}")
+    return command
+
+
+def ensure_token() -> None:
+    """Have a Ray token, so that the Ray we start lets in nobody without it: its ports are open to the network.
+
+    ``ray start`` and ``ray.init`` both use the token file when it exists. RAY_AUTH_MODE, where set, decides alone.
+    """
+    if "RAY_AUTH_MODE" in os.environ or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    if path.exists():
+        return
+    import secrets
+
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError), open(path, "x", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+        file.write(secrets.token_hex(32))
+
+
+def start(config: ClusterConfig) -> dict[str, Any]:
+    """Start Ray on this machine; returns a note of it: its address and session folder. Raises DeployError."""
+    port = config.ray.port
+    if config.ray.address != "auto":
+        port = int(config.ray.address.rpartition(":")[2])
+    if answers(f"127.0.0.1:{port}"):
+        raise DeployError(
+            f"Port {port}, on which Ray is to start, is in use: choose another one in ray.port,"
+            " or say in ray.address which Ray cluster to use."
+        )
+    ensure_token()
+    environment = {**os.environ, **QUIET_ENVIRONMENT}
+    environment.pop("RAY_ADDRESS", None)
+    try:
+        done = subprocess.run(
+            start_command(config, port),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_START_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        stop(session_folder(config.ray.temp_dir))
+        raise DeployError(
+            f"Ray did not start within {_START_TIMEOUT_S:.0f} s; its logs are under {config.ray.temp_dir}."
+        ) from None
+    session = session_folder(config.ray.temp_dir)
+    if done.returncode != 0 or session is None:
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        raise DeployError(f"Ray did not start: {lines[-1] if lines else 'it gave no reason.'}")
+    address = (config.ray.temp_dir / "ray_current_cluster").read_text().strip()
+    return {"address": address, "session": str(session), "temp_dir": str(config.ray.temp_dir)}
+
+
+def stop(session: Path | None) -> None:
+    """End the processes of one Ray session: the raylet first, which ends its workers, then the rest."""
+    if session is None:
+        return
+    members = _members(session)
+    raylets = [process for process in members if process.name() == "raylet"]
+    workers = [child for raylet in raylets for child in _children(raylet)]
+    _end(raylets)
+    _end([*workers, *members])
+    current = session.parent / "ray_current_cluster"
+    with suppress(OSError):
+        if not answers(current.read_text().strip()):
+            current.unlink()
+
+
+def _members(session: Path) -> list[psutil.Process]:
+    mark = str(session)
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            words = process.cmdline()
+            if any(mark in word for word in words) and any("/ray/" in word for word in words):
+                found.append(process)
+    return found
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        return process.children(recursive=True)
+    return []
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.Error):
+            process.terminate()
+    _, left = psutil.wait_procs(processes, timeout=_END_WITHIN_S)
+    for process in left:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left, timeout=_END_WITHIN_S)

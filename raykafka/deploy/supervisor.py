@@ -1,0 +1,160 @@
+"""The Supervisor: makes what Ray runs equal to what was deployed, and keeps it so.
+
+It holds no truth. The deployed config is in the cluster's data folder, the actors are in Ray; a new life of the
+Supervisor finds both and goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import Any
+
+from raykafka.deploy import ray_access
+from raykafka.deploy.folder import ClusterFolder
+from raykafka.deploy.keeper import Keeper, stop_actor
+from raykafka.deploy.names import BROKER, NAMESPACE, SUPERVISOR, ZOOKEEPER, actor_name, split_actor_name
+from raykafka.deploy.placement import Placement, place
+from raykafka.errors import RaykafkaError
+
+_LOOK_EVERY_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class SupervisorActor:
+    """The one Supervisor of ``cluster``, on the node that holds ``data_dir``."""
+
+    def __init__(self, cluster: str, data_dir: str) -> None:
+        self._cluster = cluster
+        self._folder = ClusterFolder(data_dir)
+        self._keepers: dict[tuple[str, int], Keeper] = {}
+        self._opened = {ZOOKEEPER: asyncio.Event(), BROKER: asyncio.Event()}
+        self._opened[ZOOKEEPER].set()
+        self._known: set[tuple[str, int]] | None = None
+        self._error = ""
+        self._applying = asyncio.Lock()
+        self._task = asyncio.create_task(self._run())
+
+    async def apply(self) -> None:
+        """Read the deployed config again, now. Raises RaykafkaError when it can't be."""
+        async with self._applying:
+            wanted = await asyncio.to_thread(self._wanted)
+            if self._known is None or self._known != set(wanted):
+                await self._retire(set(self._keepers) - set(wanted))
+                await self._retire_strangers(wanted)
+                self._known = set(wanted)
+            for key, placement in wanted.items():
+                if key in self._keepers:
+                    self._keepers[key].want(placement)
+                else:
+                    self._keepers[key] = Keeper(self._cluster, placement, self._opened[placement.role], self._open)
+            self._open()
+
+    async def progress(self) -> list[dict[str, Any]]:
+        """Phase, error and failures of every actor; cheap."""
+        return [
+            {
+                "role": role,
+                "id": actor_id,
+                "phase": keeper.phase,
+                "error": keeper.error,
+                "failures": keeper.failures,
+                "pid": keeper.state.pid if keeper.state else 0,
+            }
+            for (role, actor_id), keeper in self._keepers.items()
+        ]
+
+    async def status(self) -> dict[str, Any]:
+        """The whole cluster: every actor as its keeper, Ray and itself see it."""
+        rows = await asyncio.gather(*(keeper.status() for keeper in self._keepers.values()))
+        return {
+            "cluster": self._cluster,
+            "data_dir": str(self._folder.path),
+            "error": self._error,
+            "supervisor": await asyncio.to_thread(self._own_status),
+            "zookeeper": sorted((row for row in rows if row["role"] == ZOOKEEPER), key=lambda row: row["id"]),
+            "brokers": sorted((row for row in rows if row["role"] == BROKER), key=lambda row: row["id"]),
+        }
+
+    async def bootstrap(self, listener: str | None = None) -> str:
+        """``host:port,...`` of the deployed brokers on ``listener`` (None: the inter-broker listener)."""
+        config = await asyncio.to_thread(self._folder.deployed)
+        if config is None:
+            raise RaykafkaError(f"Cluster {self._cluster} is not deployed.")
+        return config.bootstrap(listener)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.apply()
+                self._error = ""
+            except Exception as error:  # the next round reads everything again; status shows the reason meanwhile
+                logger.exception("the deployed config could not be applied")
+                self._error = ray_access.first_sentence(error)
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    def _wanted(self) -> dict[tuple[str, int], Placement]:
+        config = self._folder.deployed()
+        if config is None:
+            return {}
+        placements = place(config, self._folder, ray_access.this_node_ip())
+        return {(placement.role, placement.actor_id): placement for placement in placements}
+
+    def _open(self) -> None:
+        """Let brokers be configured once a majority of the managed ZooKeeper servers runs (or none is managed)."""
+        servers = [keeper for (role, _), keeper in self._keepers.items() if role == ZOOKEEPER]
+        running = sum(keeper.running.is_set() for keeper in servers)
+        if not self._opened[BROKER].is_set() and running >= (len(servers) + 1) // 2:
+            self._opened[BROKER].set()
+            for keeper in self._keepers.values():
+                keeper.poke()
+
+    async def _retire(self, keys: set[tuple[str, int]]) -> None:
+        leaving = [self._keepers.pop(key) for key in keys]
+        await asyncio.gather(*(keeper.retire() for keeper in leaving))
+
+    async def _retire_strangers(self, wanted: dict[tuple[str, int], Placement]) -> None:
+        """Stop actors that an earlier config asked for, and an earlier life of this Supervisor kept."""
+        for name in await asyncio.to_thread(ray_access.named_actors, self._cluster):
+            _, role, actor_id = split_actor_name(name)
+            if role == SUPERVISOR or (role, actor_id) in wanted:
+                continue
+            handle = await asyncio.to_thread(ray_access.find_actor, self._cluster, role, actor_id)
+            if handle is not None:
+                await stop_actor(handle, name)
+
+    def _own_status(self) -> dict[str, Any]:
+        import ray
+
+        state = ray_access.actor_state(ray.get_runtime_context().get_actor_id() or "")
+        return {
+            "name": actor_name(self._cluster, SUPERVISOR, 0),
+            "actor_id": state.actor_id if state else "",
+            "node": state.node_ip if state else "",
+            "node_id": state.node_id if state else "",
+            "pid": os.getpid(),
+            "ray_state": state.state if state else "MISSING",
+            "restarts": state.restarts if state else 0,
+        }
+
+
+def start_supervisor(cluster: str, data_dir: str) -> Any:
+    """The cluster's Supervisor actor, started on this node unless it runs already."""
+    import ray
+
+    return (
+        ray.remote(SupervisorActor)
+        .options(
+            name=actor_name(cluster, SUPERVISOR, 0),
+            namespace=NAMESPACE,
+            get_if_exists=True,
+            lifetime="detached",
+            max_restarts=-1,
+            max_task_retries=0,
+            num_cpus=0,
+            resources={f"node:{ray_access.this_node_ip()}": 0.001},
+        )
+        .remote(cluster, data_dir)
+    )
