@@ -15,7 +15,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from raykafka.errors import KafkaError, LinkError
@@ -142,6 +142,10 @@ class Link(FrameProtocol):
         for part in parts:
             length += len(part)
         self.transport.writelines((_FRAME_HEAD.pack(length, kind), *parts))
+
+    def send_many(self, frames: Iterable[tuple[int, bytes]]) -> None:
+        """Queue small frames, (kind, payload) each, with one write."""
+        self.transport.write(b"".join([_FRAME_HEAD.pack(len(body) + 1, kind) + body for kind, body in frames]))
 
     def _dispatch(self, frame: memoryview) -> None:
         kind = frame[0]

@@ -72,15 +72,33 @@ class Appended:
     message: str = ""
 
     def pack(self) -> bytes:
-        head = _APPENDED.pack(
-            self.correlation, self.error, self.base_offset, self.log_append_time_ms, self.log_start_offset
+        return pack_appended(
+            self.correlation,
+            self.error,
+            self.base_offset,
+            self.log_append_time_ms,
+            self.log_start_offset,
+            self.message,
         )
-        return head + self.message.encode()
 
     @staticmethod
     def unpack(payload: memoryview) -> Appended:
         correlation, error, base, time_ms, start = _APPENDED.unpack_from(payload)
         return Appended(correlation, ErrorCode(error), base, time_ms, start, str(payload[_APPENDED.size :], "utf-8"))
+
+
+def unpack_append(payload: memoryview) -> tuple[int, int, int, int, memoryview]:
+    """An Append as plain values, and its records: what a replica does for every batch."""
+    correlation, acks, leader_epoch, timeout_ms = _APPEND.unpack_from(payload)
+    return correlation, acks, leader_epoch, timeout_ms, payload[_APPEND.size :]
+
+
+def pack_appended(
+    correlation: int, error: ErrorCode, base_offset: int, log_append_time_ms: int, log_start_offset: int, message: str
+) -> bytes:
+    """An Appended from plain values."""
+    head = _APPENDED.pack(correlation, error, base_offset, log_append_time_ms, log_start_offset)
+    return head + message.encode() if message else head
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,6 +189,11 @@ class Log:
         return sum(segment.size for segment in self._segments)
 
     @property
+    def failed(self) -> bool:
+        """Whether the disk failed in a way that leaves this log closed to writes until it is opened again."""
+        return self._failure is not None
+
+    @property
     def first_unstable_offset(self) -> int | None:
         """Where the oldest transaction that is still open starts."""
         return self.producers.first_unstable_offset
@@ -301,16 +306,14 @@ class Log:
             segment.note(position, batch_size, offset + header.last_offset_delta, header.max_timestamp, interval)
             if header.producer_id != NO_PRODUCER_ID:
                 at = position + size - segment.size
-                self._take_producer(header._replace(base_offset=offset), records[at : at + batch_size])
+                commit = marker_of(records[at : at + batch_size]) if header.is_control else None
+                self.producers.take(header, offset, commit)
             position += batch_size
         if len(boundaries) > _REMEMBERED_BOUNDARIES:
             self._boundaries = dict(list(boundaries.items())[_REMEMBERED_BOUNDARIES // 2 :])
         self.log_end_offset = self.producers.end_offset = last_offset + 1
         if self._unflushed_since_ms is None:
             self._unflushed_since_ms = now_ms
-
-    def _take_producer(self, header: BatchHeader, batch: memoryview) -> None:
-        self.producers.take(header, marker_of(batch) if header.is_control else None)
 
     def _cut_back(self, segment: Segment) -> None:
         """Undo a write that failed half way; a log that cannot even be cut takes no more writes."""

@@ -1,0 +1,94 @@
+"""What a replica tells its broker: the view, then the answers to appends, in one write for each turn of the event
+loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from raykafka.link import Link, messages
+from raykafka.log import Log
+from raykafka.protocol.error_code import ErrorCode
+from raykafka.replica.partition import Partition
+
+
+class Outbox:
+    """Collects until the turn ends. An answer that has to wait for an fsync is held, and no later one overtakes it."""
+
+    def __init__(self, link: Link, log: Log, partition: Partition) -> None:
+        self._link = link
+        self._log = log
+        self._partition = partition
+        self._loop = asyncio.get_running_loop()
+        self._answers: list[tuple[int, bytes]] = []
+        self._held: deque[tuple[int, int, bytes]] = deque()
+        self._scheduled = False
+        self._view_due = False
+        self._segments_told: int | None = None
+
+    def answer(
+        self, correlation: int, error: ErrorCode, base_offset: int = -1, time_ms: int = -1, message: str = ""
+    ) -> None:
+        """Answer an append."""
+        packed = messages.pack_appended(correlation, error, base_offset, time_ms, self._log.log_start_offset, message)
+        if self._held:
+            self._held.append((-1, messages.APPENDED, packed))
+            return
+        self._answers.append((messages.APPENDED, packed))
+        if not self._scheduled:
+            self._schedule()
+
+    def hold(self, until_flushed_to: int) -> None:
+        """Hold the answers that come after this one back until the log is flushed to an offset."""
+        self._held.append((until_flushed_to, 0, b""))
+
+    def flushed(self) -> None:
+        """The log's recovery point moved."""
+        flushed_to = self._log.recovery_point
+        while self._held and self._held[0][0] <= flushed_to:
+            _, kind, packed = self._held.popleft()
+            if kind:
+                self._answers.append((kind, packed))
+        self.view_changed()
+
+    def view_changed(self) -> None:
+        self._view_due = True
+        if not self._scheduled:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        self._loop.call_soon(self.send)
+
+    def send(self) -> None:
+        """Write what has collected. Nothing if the link is gone: the broker has emptied its view by then (rule 20)."""
+        self._scheduled = False
+        answers, self._answers = self._answers, []
+        if self._view_due:
+            self._view_due = False
+            answers.insert(0, (messages.VIEW, self._view().pack()))
+        if answers and not self._link.is_closed:
+            self._link.send_many(answers)
+
+    def _view(self) -> messages.View:
+        log, partition = self._log, self._partition
+        high_watermark = partition.log.high_watermark
+        position = log.position_of(high_watermark)
+        unstable = log.first_unstable_offset
+        stable = high_watermark if unstable is None else min(unstable, high_watermark)
+        segments = None
+        if log.segments_version != self._segments_told:
+            self._segments_told, segments = log.segments_version, log.segments
+        return messages.View(
+            partition.epoch,
+            partition.epoch_start,
+            log.truncations,
+            log.log_start_offset,
+            high_watermark,
+            position,
+            stable,
+            position if stable == high_watermark else log.position_of(stable),
+            log.log_end_offset,
+            log.recovery_point,
+            segments,
+        )

@@ -1,0 +1,260 @@
+"""An open partition replica: one log, the rules over it, and what the broker is told of both.
+
+All of it runs on the event loop, which only ever waits for the page cache; fsync and deletion go to a thread (rule 22).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, NamedTuple
+
+from raykafka.cluster.image import PartitionState
+from raykafka.errors import KafkaError
+from raykafka.link import Link, messages
+from raykafka.log import DuplicateSequence, Log, LogConfig
+from raykafka.log.batch import read_header
+from raykafka.replica.events import (
+    AdvanceStart,
+    Cut,
+    Event,
+    Refused,
+    Reply,
+    Restart,
+    SetHistory,
+    Tick,
+    Told,
+    Truncate,
+    Wrote,
+)
+from raykafka.replica.outbox import Outbox
+from raykafka.replica.partition import Partition
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_RETENTION_CHECK_INTERVAL_MS = 300_000
+_NEVER_MS = 1 << 40
+
+
+def boot_ms() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class _Produce(NamedTuple):
+    """What is kept of an append until it is answered."""
+
+    correlation: int
+    base_offset: int
+    log_append_time_ms: int
+
+
+class Replica:
+    """``failed(reason)`` is called once, when this process can't go on with this log: it has to end (rule 1)."""
+
+    def __init__(self, link: Link, log: Log, partition: Partition, failed: Callable[[str], None]) -> None:
+        self.log = log
+        self.partition = partition
+        self._link = link
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._out = Outbox(link, log, partition)
+        self._refused: Refused | None = None
+        self._segments_version = log.segments_version
+        self._flush_messages = log.config.flush_messages
+        self._retention_interval_ms = DEFAULT_RETENTION_CHECK_INTERVAL_MS
+        self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._flushing = False
+        self._flush_again = False
+        self._closed = False
+        self._carry: dict[type, Callable[[Any], None]] = {
+            Reply: self._reply,
+            SetHistory: self._set_history,
+            Truncate: self._truncate,
+            Restart: self._restart,
+            AdvanceStart: self._advance_start,
+            Refused: self._refuse,
+        }
+        self._out.view_changed()
+
+    # appends
+
+    def append(self, payload: memoryview) -> None:
+        """Take one APPEND frame. It is answered by an APPENDED, acks=0 included."""
+        correlation, acks, leader_epoch, timeout_ms, records = messages.unpack_append(payload)
+        error = self.partition.admit(acks, leader_epoch)
+        if error:
+            self._out.answer(correlation, error)
+            return
+        log = self.log
+        try:
+            info = log.append_as_leader(records, self.partition.epoch, wall_ms())
+            token = _Produce(correlation, info.base_offset, info.log_append_time_ms)
+            last_offset = info.last_offset
+        except DuplicateSequence as duplicate:
+            last_offset = duplicate.base_offset + read_header(records, 0).last_offset_delta
+            time_ms = duplicate.timestamp if log.config.log_append_time else -1
+            token = _Produce(correlation, duplicate.base_offset, time_ms)
+        except KafkaError as refusal:
+            self._out.answer(correlation, refusal.code, message=refusal.message)
+            if log.failed:
+                self._give_up(refusal.message)
+            return
+        if log.log_end_offset - log.recovery_point >= self._flush_messages:
+            self._out.hold(log.log_end_offset)
+            self._flush()
+        now_ms = boot_ms()
+        self._step(Wrote(token, acks, last_offset, now_ms + timeout_ms), now_ms)
+        self._out.view_changed()
+        if log.segments_version != self._segments_version:
+            self._segments_version = log.segments_version
+            self._flush()
+
+    def _reply(self, reply: Reply) -> None:
+        token: _Produce = reply.token
+        self._out.answer(token.correlation, reply.error, token.base_offset, token.log_append_time_ms)
+
+    # the rules
+
+    def _step(self, event: Event, now_ms: int) -> None:
+        for effect in self.partition.step(event, now_ms):
+            self._carry[type(effect)](effect)
+        leading = self.partition.leading
+        if leading is not None and leading.waiting:
+            deadline_ms = leading.next_deadline_ms or 0
+            self._set_timer(self._tick, deadline_ms - now_ms)
+
+    def _tick(self) -> None:
+        self._step(Tick(), boot_ms())
+
+    def told(self, state: PartitionState, broker_epochs: Mapping[int, int]) -> dict[str, Any]:
+        """Take what the controller decided. Answers whether this replica leads now, and why not if it was to."""
+        self._refused = None
+        self._step(Told(state, broker_epochs), boot_ms())
+        self._out.view_changed()
+        refused = self._refused
+        return {"leads": self.partition.leading is not None, "refused": refused.reason if refused else ""}
+
+    def _refuse(self, refused: Refused) -> None:
+        self._refused = refused
+        if not self._closed:
+            logger.warning("%s: epoch %d: %s", self.log.directory.name, refused.leader_epoch, refused.reason)
+
+    def _set_history(self, effect: SetHistory) -> None:
+        latest = effect.history[-1]
+        self.log.epochs.assign(latest.epoch, latest.start_offset)
+
+    def _truncate(self, effect: Truncate) -> None:
+        self.log.truncate_to(effect.offset)
+
+    def _restart(self, effect: Restart) -> None:
+        self.log.truncate_fully(effect.offset)
+
+    def _advance_start(self, effect: AdvanceStart) -> None:
+        self.log.advance_log_start(effect.offset)
+
+    # time and disk
+
+    def configure(self, config: Mapping[str, str]) -> None:
+        """Obey new effective configs from now on. Raises ValueError or KeyError for a value that is none."""
+        self.log.config = LogConfig.from_topic_config(config)
+        self._flush_messages = self.log.config.flush_messages
+        settings = self.partition.settings
+        settings.min_insync_replicas = int(config.get("min.insync.replicas", settings.min_insync_replicas))
+        settings.lag_ms = int(config.get("replica.lag.time.max.ms", settings.lag_ms))
+        self._retention_interval_ms = int(config.get("log.retention.check.interval.ms", self._retention_interval_ms))
+        self._set_timer(self._check_retention, self._retention_interval_ms)
+        self._set_timer(self._flush_if_due, self.log.config.flush_ms)
+
+    def _set_timer(self, call: Callable[[], None], delay_ms: int) -> None:
+        """Run ``call`` once after ``delay_ms``, instead of when it was set to run before."""
+        earlier = self._timers.pop(call, None)
+        if earlier is not None:
+            earlier.cancel()
+        if delay_ms < _NEVER_MS and not self._closed:
+            self._timers[call] = self._loop.call_later(max(delay_ms, 1) / 1000, call)
+
+    def _run(self, job: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(job)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+
+    def _flush(self) -> None:
+        if self._flushing:
+            self._flush_again = True
+        elif not self._closed:
+            self._flushing = True
+            self._run(self._flush_in_thread())
+
+    async def _flush_in_thread(self) -> None:
+        try:
+            await asyncio.to_thread(self.log.flush)
+        except KafkaError as error:
+            self._give_up(error.message)
+            return
+        finally:
+            self._flushing = False
+        self._out.flushed()
+        if self._flush_again:
+            self._flush_again = False
+            self._flush()
+
+    def _flush_if_due(self) -> None:
+        if self.log.flush_due(wall_ms()):
+            self._flush()
+        self._set_timer(self._flush_if_due, self.log.config.flush_ms)
+
+    def _check_retention(self) -> None:
+        """Rename what is too old or too much now, and unlink in a thread what was renamed long enough ago. A
+        follower's log starts where its leader's does."""
+        now_ms = wall_ms()
+        try:
+            if self.partition.leading is not None and self.log.expire(now_ms, self.partition.log.high_watermark):
+                self.partition.log.start = self.log.log_start_offset
+                self._segments_version = self.log.segments_version
+                self._out.view_changed()
+        except KafkaError as error:
+            logger.error("%s: retention: %s", self.log.directory.name, error.message)
+        self._run(self._purge_in_thread(now_ms))
+        self._set_timer(self._check_retention, self._retention_interval_ms)
+
+    async def _purge_in_thread(self, now_ms: int) -> None:
+        try:
+            waiting = await asyncio.to_thread(self.log.purge, now_ms)
+        except KafkaError as error:
+            logger.error("%s: deleting old segments: %s", self.log.directory.name, error.message)
+            return
+        if waiting:
+            delay_ms = min(self._retention_interval_ms, self.log.config.file_delete_delay_ms + 1)
+            self._set_timer(self._check_retention, delay_ms)
+
+    def _give_up(self, reason: str) -> None:
+        self._step(Cut(reason), boot_ms())
+        self._out.send()
+        self._failed(reason)
+
+    async def close(self) -> dict[str, Any]:
+        """Flush and close the log. Answers waiting appends first; none is taken any more. Raises
+        KAFKA_STORAGE_ERROR."""
+        self._closed = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._step(Cut("the replica is closed"), boot_ms())
+        while self._jobs:
+            await asyncio.wait(self._jobs)
+        log = self.log
+        await asyncio.to_thread(log.close)
+        self._out.flushed()
+        self._out.send()
+        return {
+            "log_end_offset": log.log_end_offset,
+            "high_watermark": self.partition.log.high_watermark,
+            "recovery_point": log.recovery_point,
+        }

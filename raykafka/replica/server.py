@@ -1,0 +1,143 @@
+"""A replica process's end of its link: opens the replica, hands it what the broker says, ends it when the link ends.
+
+Control calls: ``open`` once, then ``state``, ``config`` and ``close``. Data frames: APPEND in, VIEW and APPENDED out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raykafka.cluster.image import PartitionState, partition_from_json
+from raykafka.errors import KafkaError, RaykafkaError
+from raykafka.link import Link, messages
+from raykafka.log import DirectoryLocked, Log, LogConfig
+from raykafka.protocol.error_code import ErrorCode
+from raykafka.replica.history import EpochHistory
+from raykafka.replica.leading import Settings
+from raykafka.replica.partition import Partition
+from raykafka.replica.replica import Replica, wall_ms
+
+logger = logging.getLogger(__name__)
+
+
+class ReplicaServer:
+    """Serves one broker over ``link``. ``ended`` is done when the link has ended and the log is let go of."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._loop = asyncio.get_running_loop()
+        self._replica: Replica | None = None
+        self._opening: asyncio.Future[Log] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._calls = {"open": self._open, "state": self._state, "config": self._config, "close": self._close}
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+
+    def start(self) -> None:
+        """Take frames and calls from now on."""
+        self._link.start(on_frame=self._on_frame, on_close=self._on_link_closed, on_call=self._on_call)
+
+    def _on_frame(self, kind: int, payload: memoryview) -> None:
+        if kind != messages.APPEND:
+            raise RaykafkaError(f"a replica takes no frames of kind {kind}")
+        if self._replica is not None:
+            self._replica.append(payload)
+            return
+        correlation = messages.unpack_append(payload)[0]
+        refusal = messages.pack_appended(correlation, ErrorCode.NOT_LEADER_OR_FOLLOWER, -1, -1, -1, "not open")
+        self._link.send(messages.APPENDED, refusal)
+
+    async def _on_call(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
+        call = self._calls.get(method)
+        if call is None:
+            raise KafkaError(ErrorCode.INVALID_REQUEST, f"a replica does not know the call {method!r}")
+        return await call(args)
+
+    async def _open(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Recover the log and take the partition's state. The first VIEW goes out before the answer."""
+        if self._opening is not None:
+            raise KafkaError(ErrorCode.INVALID_REQUEST, "this replica was opened before")
+        config = args["config"]
+        self._opening = asyncio.ensure_future(
+            asyncio.to_thread(
+                Log.open,
+                Path(args["directory"]),
+                LogConfig.from_topic_config(config),
+                topic_id=uuid.UUID(args["topic_id"]),
+                recovery_point=args["recovery_point"],
+                clean=args["clean"],
+                now_ms=wall_ms(),
+                log_start_offset=args["log_start_offset"],
+            )
+        )
+        try:
+            log = await self._opening
+        except DirectoryLocked as error:
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
+        if self._link.is_closed:
+            return {}
+        partition = Partition(
+            args["broker_id"],
+            Settings(),
+            log_start=log.log_start_offset,
+            log_end=log.log_end_offset,
+            history=EpochHistory.of(log.epochs.entries),
+            checkpoint=args.get("high_watermark"),
+        )
+        self._replica = Replica(self._link, log, partition, self._on_failed)
+        self._replica.configure(config)
+        answer = self._replica.told(*_state_of(args))
+        return {
+            **answer,
+            "log_start_offset": log.log_start_offset,
+            "log_end_offset": log.log_end_offset,
+            "recovered_bytes_cut": log.recovered_bytes_cut,
+        }
+
+    def _opened(self) -> Replica:
+        if self._replica is None:
+            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "this replica is not open")
+        return self._replica
+
+    async def _state(self, args: dict[str, Any]) -> dict[str, Any]:
+        return self._opened().told(*_state_of(args))
+
+    async def _config(self, args: dict[str, Any]) -> dict[str, Any]:
+        self._opened().configure(args["config"])
+        return {}
+
+    async def _close(self, args: dict[str, Any]) -> dict[str, Any]:
+        replica, self._replica = self._opened(), None
+        answer = await replica.close()
+        self._loop.call_soon(self._link.close)
+        return answer
+
+    def _on_failed(self, reason: str) -> None:
+        """The log can't be relied on: tell the broker and end, so that nobody leads this epoch with it (rule 1)."""
+        if not self._link.is_closed:
+            self._link.tell("failed", {"reason": reason})
+            self._link.close()
+
+    def _on_link_closed(self, error: Exception | None) -> None:
+        self._ending = self._loop.create_task(self._end())
+
+    async def _end(self) -> None:
+        """The broker is gone, and with it everybody who could be answered: let the log go, as cleanly as it can be."""
+        if self._opening is not None and not self._opening.done():
+            await asyncio.wait([self._opening])
+        replica, self._replica = self._replica, None
+        if replica is not None:
+            try:
+                await replica.close()
+            except KafkaError as failure:
+                logger.error("closing %s: %s", replica.log.directory, failure.message)
+        self.ended.set_result(None)
+
+
+def _state_of(args: Mapping[str, Any]) -> tuple[PartitionState, dict[int, int]]:
+    epochs = args.get("broker_epochs", {})
+    return partition_from_json(args["state"]), {int(broker): epoch for broker, epoch in epochs.items()}
