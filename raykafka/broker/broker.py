@@ -19,20 +19,20 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from raykafka.broker import checkpoints
 from raykafka.broker.auto_creation import AutoCreation
-from raykafka.broker.checkpoints import OffsetCheckpoint
+from raykafka.broker.checkpoints import HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS, OffsetCheckpoint
 from raykafka.broker.children import CONTROLLER, COORDINATOR, Child, Children, ChildStarter
 from raykafka.broker.configs import Configs
 from raykafka.broker.coordination import Coordination
 from raykafka.broker.identity import DataDirectory
 from raykafka.broker.lease import boot_clock
 from raykafka.broker.links import ControllerLinks
+from raykafka.broker.partition_host import Checkpoint
 from raykafka.broker.partitions import Partitions
 from raykafka.broker.registration import Session
 from raykafka.broker.server import Listener
 from raykafka.broker.settings import BrokerSettings, ListenerAddress
-from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint
+from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, PartitionState
 from raykafka.errors import DeployError, KafkaError, LinkError
 from raykafka.log.lock import boot_id
 from raykafka.protocol import acl
@@ -40,6 +40,8 @@ from raykafka.protocol.context import RequestContext
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
 
+# in the order of the fields of partition_host.Checkpoint
+CHECKPOINT_FILES = (RECOVERY_POINTS, HIGH_WATERMARKS, LOG_STARTS)
 CHECKPOINT_INTERVAL_S = 5.0
 _LOCK_WITHIN_S = 5.0
 _ORPHANS_WITHIN_S = 5.0
@@ -78,6 +80,7 @@ class Broker:
         self.session: Session
         self.children: Children
         self.partitions: Partitions
+        self.links: ControllerLinks
         self.registration: BrokerInfo
         self.listeners: list[Listener] = []
         self.configs: Configs
@@ -118,12 +121,9 @@ class Broker:
         cluster_id = await self.session.open()
         self._meta = await asyncio.to_thread(directory.identify, cluster_id, settings.broker_id)
         clean = await asyncio.to_thread(directory.take_clean_shutdown_mark)
-        self._written: dict[str, dict[TopicPartition, int]] = {}
-        self._checkpoints = {
-            name: OffsetCheckpoint(directory.path, name)
-            for name in (checkpoints.RECOVERY_POINTS, checkpoints.HIGH_WATERMARKS, checkpoints.LOG_STARTS)
-        }
-        found = {name: await asyncio.to_thread(file.read) for name, file in self._checkpoints.items()}
+        self._written: dict[int, dict[TopicPartition, int]] = {}
+        self._checkpoints = [OffsetCheckpoint(directory.path, name) for name in CHECKPOINT_FILES]
+        found = await asyncio.to_thread(self._read_checkpoints)
 
         socket_path = _socket_path(directory.path, settings.broker_id)
         self.children = Children(
@@ -135,7 +135,16 @@ class Broker:
         )
         undo.append(self.children.stop)
         await self.children.listen()
-        self.partitions = Partitions(self, directory.path, found, clean)
+        self.partitions = Partitions(
+            broker_id=settings.broker_id,
+            log_dir=directory.path,
+            children=self.children,
+            report_failed=self._partition_failed,
+            topic_config=lambda topic: self.configs.of_topic(topic.config),
+            checkpoints=found,
+            clean=clean,
+        )
+        await self.partitions.start()
         self.coordination = Coordination(settings.broker_id, self.partitions)
         self.links = ControllerLinks(settings.secret, self._apply)
         self._auto_creation = AutoCreation(self.links)
@@ -206,7 +215,7 @@ class Broker:
         await asyncio.gather(*(listener.stop() for listener in self.listeners))
         for task in self._tasks:
             task.cancel()
-        clean = await self.partitions.close()
+        clean = await self.partitions.stop()
         await self._write_checkpoints()
         if clean:
             await asyncio.to_thread(self._directory.leave_clean_shutdown_mark, self.registration.epoch)
@@ -252,11 +261,23 @@ class Broker:
             except OSError as error:
                 logger.error("checkpoints can't be written: %s", error)
 
+    def _read_checkpoints(self) -> dict[TopicPartition, Checkpoint]:
+        recovery, high, start = (file.read() for file in self._checkpoints)
+        return {
+            tp: Checkpoint(recovery.get(tp), high.get(tp), start.get(tp))
+            for tp in recovery.keys() | high.keys() | start.keys()
+        }
+
     async def _write_checkpoints(self) -> None:
-        for name, offsets in self.partitions.checkpoints().items():
-            if offsets != self._written.get(name):
-                await asyncio.to_thread(self._checkpoints[name].write, offsets)
-                self._written[name] = offsets
+        now = self.partitions.checkpoints()
+        for index, file in enumerate(self._checkpoints):
+            offsets = {tp: offset for tp, checkpoint in now.items() if (offset := checkpoint[index]) is not None}
+            if offsets != self._written.get(index):
+                await asyncio.to_thread(file.write, offsets)
+                self._written[index] = offsets
+
+    async def _partition_failed(self, tp: TopicPartition, state: PartitionState, reason: str) -> None:
+        await self.links.report_failed_partition(tp, state, reason)
 
     # what handlers ask
 
@@ -318,7 +339,7 @@ class Broker:
             "children": [_child_status(child, now) for child in self.children.living()],
             "restarts": dict(self.children.restarts),
             "spare_replicas": self.children.spares,
-            "partitions": self.partitions.status(),
+            "partitions": self.partitions.describe(),
         }
 
     def _run(self, work: Any) -> None:

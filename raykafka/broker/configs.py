@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from raykafka.cluster.image import ClusterImage
-from raykafka.config.definitions import BROKER_CONFIGS, Value
+from raykafka.config.config_def import Value
+from raykafka.config.definitions import BROKER_CONFIGS
 from raykafka.config.effective import effective_broker_config, effective_topic_config
 
 _CLUSTER_DEFAULT = ""
