@@ -34,7 +34,7 @@ class RequestServer(Protocol):
 
 
 class Listener:
-    """One named listener: ``host:port`` while it is started. Port 0 takes a free one, which ``port`` then tells."""
+    """One named listener: ``host:port`` once it is bound. Port 0 takes a free one, which ``port`` then tells."""
 
     def __init__(
         self,

@@ -1,0 +1,528 @@
+"""One local partition in its broker: the life of its replica process, what may be read, and the appends on their way.
+
+A partition that was never written sleeps: it has no process and no files, and is read as the empty log it is (rule 17).
+The first write, or data found on disk, wakes it: a spare replica process opens the log. From then on the broker appends
+through the replica's link, and reads the segment files itself, as far as the replica's views allow (rules 20, 21).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from raykafka.broker.children import Backoff
+from raykafka.cluster.image import PartitionState, partition_to_json
+from raykafka.errors import KafkaError, LinkError, RaykafkaError
+from raykafka.link import Link
+from raykafka.link.messages import ANY_EPOCH, APPEND, APPENDED, VIEW, Append, Appended, View
+from raykafka.log import FileRange, LogReader, StaleRange, WouldBlock
+from raykafka.protocol.error_code import ErrorCode
+from raykafka.types import LogPosition, TopicPartition
+
+ACQUIRE_WITHIN_S = 30.0
+CLOSE_WITHIN_S = 30.0
+MAX_QUEUED_BYTES = 64 * 1024 * 1024
+
+logger = logging.getLogger(__name__)
+
+Done = Callable[[Appended], None]
+_T = TypeVar("_T")
+
+
+class Life(enum.StrEnum):
+    ASLEEP = "asleep"
+    WAKING = "waking"
+    AWAKE = "awake"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+class ReplicaChild(Protocol):
+    """A replica process of this broker, connected and nobody's yet."""
+
+    note: str
+
+    @property
+    def link(self) -> Link: ...
+    @property
+    def actor_id(self) -> str: ...
+    @property
+    def pid(self) -> int: ...
+
+
+class ReplicaSource(Protocol):
+    async def acquire_replica(self) -> ReplicaChild: ...
+
+
+class Checkpoint(NamedTuple):
+    """What the checkpoint files hold of a partition; None where there is no entry."""
+
+    recovery_point: int | None = None
+    high_watermark: int | None = None
+    log_start_offset: int | None = None
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What all partitions of a broker share. ``report_failed(tp, state, reason)`` returns once the controller knows
+    that the leadership ``state`` has ended; ``clean`` tells whether the broker's last stop was a clean one."""
+
+    broker_id: int
+    log_dir: Path
+    children: ReplicaSource
+    report_failed: Callable[[TopicPartition, PartitionState, str], Awaitable[None]]
+    clean: bool
+    cold_reads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(max_workers=4, thread_name_prefix="cold-read")
+    )
+
+
+class _Queued(NamedTuple):
+    records: memoryview
+    acks: int
+    timeout_ms: int
+    leader_epoch: int
+    done: Done
+
+
+def directory_name(tp: TopicPartition) -> str:
+    return f"{tp.topic}-{tp.partition}"
+
+
+class PartitionHost:
+    """``view`` is what may be read now, None while nothing may; ``reader`` reads it, None while there are no files.
+
+    All methods run on the broker's event loop.
+    """
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        tp: TopicPartition,
+        topic_id: uuid.UUID,
+        state: PartitionState,
+        config: Mapping[str, str],
+        *,
+        checkpoint: Checkpoint,
+        on_disk: bool,
+        after: Awaitable[None] | None = None,
+    ) -> None:
+        """``on_disk``: the directory holds a log. ``after``: what must end before the directory is touched."""
+        self.tp = tp
+        self.topic_id = topic_id
+        self.state = state
+        self.config = config
+        self.directory = surroundings.log_dir / directory_name(tp)
+        self.life = Life.ASLEEP
+        self.view: View | None = None if on_disk else _empty_view(state.leader_epoch)
+        self.reader: LogReader | None = None
+        self.child: ReplicaChild | None = None
+        self.restarts = 0
+        self._around = surroundings
+        self._after = after
+        self._checkpoint = checkpoint
+        self._clean = surroundings.clean
+        self._on_disk = on_disk
+        self._told: tuple[PartitionState, Mapping[str, str]] | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self._failed_epoch = -1
+        self._pending: dict[int, Done] = {}
+        self._correlation = 0
+        self._queue: deque[_Queued] = deque()
+        self._queued_bytes = 0
+        self._segments: tuple[int, ...] = ()
+        self._watchers: set[Callable[[], None]] = set()
+        self._backoff = Backoff()
+        self._tasks: set[asyncio.Task[None]] = set()
+        if on_disk:
+            self._wake()
+
+    # who leads
+
+    @property
+    def is_leader(self) -> bool:
+        return self.state.leader == self._around.broker_id and self.life is not Life.CLOSED
+
+    def leader_error(self, leader_epoch: int = ANY_EPOCH) -> ErrorCode:
+        """NONE when this broker leads the partition, in that epoch if one is given (KIP-320's fencing)."""
+        if leader_epoch >= 0 and leader_epoch != self.state.leader_epoch:
+            newer = leader_epoch > self.state.leader_epoch
+            return ErrorCode.UNKNOWN_LEADER_EPOCH if newer else ErrorCode.FENCED_LEADER_EPOCH
+        return ErrorCode.NONE if self.is_leader else ErrorCode.NOT_LEADER_OR_FOLLOWER
+
+    def apply(self, state: PartitionState, config: Mapping[str, str]) -> asyncio.Task[None] | None:
+        """Take a newer state and config. What is returned, if anything, ends when the replica goes by them."""
+        if (state.leader_epoch, state.version) < (self.state.leader_epoch, self.state.version):
+            raise RaykafkaError(f"{self.tp} is at leader epoch {self.state.leader_epoch}, not {state.leader_epoch}")
+        self.state, self.config = state, config
+        if self.life is Life.CLOSED:
+            return None
+        if self.view is not None and self.reader is None:
+            self.view = _empty_view(state.leader_epoch)
+        if not self.is_leader:
+            self._fail_queue(ErrorCode.NOT_LEADER_OR_FOLLOWER, "this broker leads the partition no longer")
+        self._notify()
+        if self.life is Life.FAILED and not (self.is_leader and state.leader_epoch == self._failed_epoch):
+            self._wake()
+        if self.life is Life.AWAKE and self._told != (state, config):
+            if self._telling is None or self._telling.done():
+                self._telling = self._run(self._tell())
+            return self._telling
+        return None
+
+    # appends
+
+    def submit(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
+        """Have the replica append ``records``; ``done`` is called once with what became of them, perhaps before this
+        returns. Appends reach the log in the order of the calls. ``records`` must not change afterwards."""
+        if self.life is Life.AWAKE and self.child is not None:
+            self._send(records, acks, timeout_ms, leader_epoch, done)
+            return
+        error = self.leader_error()
+        if error is ErrorCode.NONE and self.life is Life.FAILED:
+            error = ErrorCode.NOT_LEADER_OR_FOLLOWER
+        if error is ErrorCode.NONE and self._queued_bytes + len(records) > MAX_QUEUED_BYTES:
+            error = ErrorCode.REQUEST_TIMED_OUT
+        if error is not ErrorCode.NONE:
+            done(Appended(-1, error))
+            return
+        self._queue.append(_Queued(records, acks, timeout_ms, leader_epoch, done))
+        self._queued_bytes += len(records)
+        if self.life is Life.ASLEEP:
+            self._wake()
+
+    def append(
+        self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int = ANY_EPOCH
+    ) -> asyncio.Future[Appended]:
+        """``submit`` for who wants to await the outcome."""
+        future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+
+        def done(appended: Appended) -> None:
+            if not future.done():
+                future.set_result(appended)
+
+        self.submit(records, acks, timeout_ms, leader_epoch, done)
+        return future
+
+    def _send(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
+        assert self.child is not None
+        self._correlation += 1
+        self._pending[self._correlation] = done
+        self.child.link.send(APPEND, Append(self._correlation, acks, leader_epoch, timeout_ms).pack(), records)
+
+    def _fail_queue(self, error: ErrorCode, message: str) -> None:
+        queue, self._queue, self._queued_bytes = self._queue, deque(), 0
+        for queued in queue:
+            queued.done(Appended(-1, error, message=message))
+
+    # reads
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call ``changed`` after every change of what may be read or who leads, until ``unwatch``."""
+        self._watchers.add(changed)
+
+    def unwatch(self, changed: Callable[[], None]) -> None:
+        self._watchers.discard(changed)
+
+    def _notify(self) -> None:
+        for changed in tuple(self._watchers):
+            changed()
+
+    def locate(
+        self, offset: int, max_bytes: int, *, committed: bool, min_one_batch: bool, nowait: bool
+    ) -> FileRange | None:
+        """Where the batches from ``offset`` on lie that may be read: up to the last stable offset if ``committed``,
+        else to the high watermark. None when there are none. Raises KafkaError, and WouldBlock with ``nowait``."""
+        view, reader = self.view, self.reader
+        if view is None or reader is None:
+            return None
+        if committed:
+            end_offset, end = view.last_stable_offset, view.last_stable_position
+        else:
+            end_offset, end = view.high_watermark, view.high_watermark_position
+        if offset >= end_offset:
+            return None
+        return reader.read(offset, max_bytes, end, min_one_batch=min_one_batch, end_offset=end_offset, nowait=nowait)
+
+    async def load(self, place: FileRange) -> memoryview | None:
+        """The bytes at ``place``, from the page cache at once or else through a thread (rule 22). None when the log was
+        truncated or closed meanwhile (rule 21)."""
+        reader = self.reader
+        if reader is None:
+            return None
+        try:
+            try:
+                data = reader.fetch_bytes(place, nowait=True)
+            except WouldBlock:
+                data = await self.in_thread(lambda: reader.fetch_bytes(place))
+        except StaleRange:
+            return None
+        return data if self.reader is reader else None
+
+    async def in_thread(self, work: Callable[[], _T]) -> _T:
+        """Run what may wait for the disk in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._around.cold_reads, work)
+
+    async def read(self, offset: int, max_bytes: int, *, committed: bool = False) -> memoryview:
+        """Whole batches from ``offset`` on that may be read, at least one if there is one; empty if there is none.
+        Raises KafkaError."""
+
+        def locate(nowait: bool) -> FileRange | None:
+            return self.locate(offset, max_bytes, committed=committed, min_one_batch=True, nowait=nowait)
+
+        try:
+            place = locate(True)
+        except WouldBlock:
+            place = await self.in_thread(lambda: locate(False))
+        data = await self.load(place) if place is not None else None
+        return data if data is not None else memoryview(b"")
+
+    # the replica process
+
+    def _wake(self) -> None:
+        self.life = Life.WAKING
+        self._run(self._wake_replica())
+
+    async def _wake_replica(self) -> None:
+        if self._after is not None:
+            await self._after
+            self._after = None
+        await asyncio.sleep(self._backoff.delay_s)
+        try:
+            child = await asyncio.wait_for(self._around.children.acquire_replica(), ACQUIRE_WITHIN_S)
+        except TimeoutError:
+            logger.error("%s: no replica process within %.0f s", self.tp, ACQUIRE_WITHIN_S)
+            self._fail_queue(ErrorCode.REQUEST_TIMED_OUT, "no replica process could be started in time")
+            if self.life is Life.WAKING:
+                self._not_woken()
+            return
+        link = child.link
+        if self.life is not Life.WAKING:
+            link.close()
+            return
+        self.child = child
+        child.note = str(self.tp)
+        link.start(
+            on_frame=self._frame,
+            on_call=self._called,
+            on_close=lambda error: self._ended(link, "its process ended"),
+        )
+        try:
+            await self._open(link)
+        except KafkaError as error:
+            self._ended(link, f"it could not be opened: {error}")
+        except LinkError as error:
+            self._ended(link, str(error))
+
+    def _not_woken(self) -> None:
+        """No process was to be had: sleep on if the partition slept, else try again."""
+        if self._on_disk:
+            self._backoff.failed()
+            self._wake()
+        else:
+            self.life = Life.ASLEEP
+
+    async def _open(self, link: Link) -> None:
+        state, config, checkpoint = self.state, self.config, self._checkpoint
+        clean, self._clean = self._clean, False  # from here on only a close makes it clean again
+        self._on_disk = True
+        answer = await link.call(
+            "open",
+            {
+                "topic": self.tp.topic,
+                "topic_id": str(self.topic_id),
+                "partition": self.tp.partition,
+                "directory": str(self.directory),
+                "broker_id": self._around.broker_id,
+                "state": partition_to_json(state),
+                "config": dict(config),
+                "recovery_point": checkpoint.recovery_point or 0,
+                "high_watermark": -1 if checkpoint.high_watermark is None else checkpoint.high_watermark,
+                "log_start_offset": checkpoint.log_start_offset or 0,
+                "clean": clean,
+            },
+        )
+        if self.child is None or self.child.link is not link or self.life is not Life.WAKING:
+            return
+        if answer.get("recovered_bytes_cut"):
+            logger.warning("%s: recovery cut %d bytes", self.tp, answer["recovered_bytes_cut"])
+        self._told = (state, config)
+        self.life = Life.AWAKE
+        self._backoff.succeeded()
+        if self._told != (self.state, self.config):
+            self._telling = self._run(self._tell())
+        queue, self._queue, self._queued_bytes = self._queue, deque(), 0
+        for queued in queue:
+            self._send(*queued)
+        self._notify()
+
+    async def _tell(self) -> None:
+        """Bring the replica to the newest state and config."""
+        while self.life is Life.AWAKE and self.child is not None and self._told != (self.state, self.config):
+            link, state, config = self.child.link, self.state, self.config
+            told_state, told_config = self._told or (None, None)
+            try:
+                if config != told_config:
+                    await link.call("config", {"config": dict(config)})
+                if state != told_state:
+                    await link.call("state", {"state": partition_to_json(state)})
+            except KafkaError as error:
+                self._ended(link, f"it could not take a new state: {error}")
+                return
+            except LinkError:
+                return  # the link's end is handled where it is noticed
+            self._told = (state, config)
+
+    async def _called(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
+        if method != "refused":
+            raise KafkaError(ErrorCode.INVALID_REQUEST, f"a broker does not answer {method!r}")
+        self._report(args["reason"])
+        return {}
+
+    def _report(self, reason: str) -> None:
+        if self.is_leader:
+            self._run(self._around.report_failed(self.tp, self.state, reason))
+
+    def _ended(self, link: Link, reason: str) -> None:
+        """The replica process is gone, or no use any more: what it had promised is void (rules 1, 20)."""
+        if self.child is None or self.child.link is not link:
+            return
+        self.child = None
+        link.close()
+        self._drop_reader()
+        self.view = None
+        pending, self._pending = self._pending, {}
+        for done in pending.values():
+            done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message=f"{self.tp}: {reason}"))
+        if self.life is Life.CLOSED:
+            return
+        logger.error("%s (leader epoch %d): %s", self.tp, self.state.leader_epoch, reason)
+        self.life = Life.FAILED
+        self.restarts += 1
+        self._failed_epoch = self.state.leader_epoch
+        self._backoff.failed()
+        self._fail_queue(ErrorCode.NOT_LEADER_OR_FOLLOWER, reason)
+        self._notify()
+        if self.is_leader:
+            self._report(reason)
+        else:
+            self._wake()
+
+    def _drop_reader(self) -> None:
+        reader, self.reader = self.reader, None
+        if reader is not None:
+            reader.close()
+
+    # frames of the replica
+
+    def _frame(self, kind: int, payload: memoryview) -> None:
+        if kind == APPENDED:
+            appended = Appended.unpack(payload)
+            done = self._pending.pop(appended.correlation, None)
+            if done is not None:
+                done(appended)
+        elif kind == VIEW:
+            self._take_view(View.unpack(payload))
+
+    def _take_view(self, view: View) -> None:
+        before = self.view
+        if view.segments is not None:
+            self._segments = view.segments
+        if self.reader is None:
+            self.reader = LogReader(self.directory)
+            self.reader.update(self._segments, view.truncations)
+        elif view.segments is not None or before is None or before.truncations != view.truncations:
+            self.reader.update(self._segments, view.truncations)
+        self.view = view
+        self._checkpoint = Checkpoint(view.recovery_point, view.high_watermark, view.log_start_offset)
+        if (
+            before is None
+            or view.high_watermark != before.high_watermark
+            or view.last_stable_offset != before.last_stable_offset
+            or view.leader_epoch != before.leader_epoch
+            or view.log_start_offset != before.log_start_offset
+        ):
+            self._notify()
+
+    # the end, and figures
+
+    async def close(self, reason: ErrorCode = ErrorCode.NOT_LEADER_OR_FOLLOWER) -> bool:
+        """Flush and close the log and let the process go. Appends that wait are answered ``reason``. True when the log
+        was closed cleanly: it is whole up to its recovery point."""
+        was_asleep = self.life is Life.ASLEEP
+        was_awake = self.life is Life.AWAKE
+        self.life = Life.CLOSED
+        self._fail_queue(reason, "the partition was closed")
+        self._notify()
+        clean = was_asleep
+        child = self.child
+        if was_awake and child is not None:
+            try:
+                answer = await child.link.call("close", {}, CLOSE_WITHIN_S)
+                self._checkpoint = Checkpoint(
+                    answer["recovery_point"], answer["high_watermark"], self._checkpoint.log_start_offset
+                )
+                clean = True
+            except (KafkaError, LinkError, TimeoutError) as error:
+                logger.error("%s was not closed cleanly: %s", self.tp, error)
+        if child is not None:
+            child.link.close()
+            await asyncio.wait([child.link.ended])
+            self._ended(child.link, "the partition was closed")
+        for task in list(self._tasks):
+            task.cancel()
+        return clean
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What the checkpoint files should hold of this partition now."""
+        return self._checkpoint
+
+    @property
+    def has_files(self) -> bool:
+        """Whether a log was ever begun for it on this disk."""
+        return self._on_disk
+
+    def describe(self) -> dict[str, Any]:
+        """Figures for status."""
+        view, child = self.view, self.child
+        return {
+            "topic": self.tp.topic,
+            "partition": self.tp.partition,
+            "life": str(self.life),
+            "leader": self.state.leader,
+            "leader_epoch": self.state.leader_epoch,
+            "pid": child.pid if child else None,
+            "actor_id": child.actor_id if child else None,
+            "restarts": self.restarts,
+            "log_start_offset": view.log_start_offset if view else None,
+            "high_watermark": view.high_watermark if view else None,
+            "log_end_offset": view.log_end_offset if view else None,
+        }
+
+    def _run(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("%s: a task failed", self.tp, exc_info=task.exception())
+
+
+_START = LogPosition(0, 0)
+_NEVER_WRITTEN = View(-1, 0, 0, 0, 0, _START, 0, _START, 0, 0)
+
+
+def _empty_view(leader_epoch: int) -> View:
+    return replace(_NEVER_WRITTEN, leader_epoch=leader_epoch)

@@ -1,0 +1,283 @@
+"""The partitions of one broker, as the cluster image assigns them: opened, told of changes, closed, deleted.
+
+A directory on disk belongs to a topic id (rule 19). One whose topic is gone, or whose name now belongs to another
+topic, is renamed out of the way at the first image and never read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from raykafka.broker.checkpoints import HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS
+from raykafka.broker.configs import Configs
+from raykafka.broker.fetch_sessions import FetchSessions
+from raykafka.broker.links import ControllerLinks
+from raykafka.broker.partition_host import Checkpoint, PartitionHost, ReplicaSource, Surroundings, directory_name
+from raykafka.cluster.image import ClusterImage, PartitionState, Topic
+from raykafka.errors import RaykafkaError
+from raykafka.log.files import LOG, METADATA_FILE, offset_of_name, read_topic_id
+from raykafka.protocol.error_code import ErrorCode
+from raykafka.types import TopicPartition
+
+DELETE = "-delete"
+STRAY = "-stray"
+_MAX_NAME_BYTES = 255
+
+logger = logging.getLogger(__name__)
+
+
+class _Found(NamedTuple):
+    """A partition directory that was there at start. ``holds_log``: a log was begun in it."""
+
+    path: Path
+    topic_id: uuid.UUID | None
+    holds_log: bool
+
+
+class PartitionsServer(Protocol):
+    """What the partitions need of their broker."""
+
+    broker_id: int
+    configs: Configs
+
+    @property
+    def children(self) -> ReplicaSource: ...
+    @property
+    def links(self) -> ControllerLinks: ...
+
+
+class Partitions:
+    """The local partitions of ``server``. ``fetch_sessions`` are the clients' sessions over them.
+
+    ``checkpointed`` is what the checkpoint files said at start, by file name; ``clean`` whether the broker's last stop
+    was a clean one. All methods run on the broker's event loop; calls of ``apply`` must not overlap.
+    """
+
+    def __init__(
+        self,
+        server: PartitionsServer,
+        log_dir: Path,
+        checkpointed: Mapping[str, Mapping[TopicPartition, int]],
+        clean: bool,
+    ) -> None:
+        configs = server.configs
+        self.fetch_sessions = FetchSessions(configs.number("max.incremental.fetch.session.cache.slots"))
+        self._server = server
+        self._around = Surroundings(server.broker_id, log_dir, server.children, self._report_failed, clean)
+        self._checkpointed = checkpointed
+        self._hosts: dict[tuple[str, int], PartitionHost] = {}
+        self._found: dict[str, _Found] = {}
+        self._closing: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._image: ClusterImage | None = None
+
+    async def _report_failed(self, tp: TopicPartition, state: PartitionState, reason: str) -> None:
+        await self._server.links.report_failed_partition(tp, state, reason)
+
+    # looking
+
+    def get(self, tp: tuple[str, int]) -> PartitionHost | None:
+        """The local partition, or None."""
+        return self._hosts.get(tp)
+
+    def __iter__(self) -> Iterator[PartitionHost]:
+        return iter(self._hosts.values())
+
+    def __len__(self) -> int:
+        return len(self._hosts)
+
+    def missing_error(self, tp: tuple[str, int]) -> ErrorCode:
+        """What a client gets that asks for a partition which is not here."""
+        known = self._image is not None and self._image.partition(TopicPartition(*tp)) is not None
+        return ErrorCode.NOT_LEADER_OR_FOLLOWER if known else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+    def checkpoints(self) -> dict[str, dict[TopicPartition, int]]:
+        """What each checkpoint file should hold now: an entry for every partition that has files."""
+        kept = [(host.tp, host.checkpoint) for host in self._hosts.values() if host.has_files]
+        return {
+            RECOVERY_POINTS: {tp: c.recovery_point for tp, c in kept if c.recovery_point is not None},
+            HIGH_WATERMARKS: {tp: c.high_watermark for tp, c in kept if c.high_watermark is not None},
+            LOG_STARTS: {tp: c.log_start_offset for tp, c in kept if c.log_start_offset},
+        }
+
+    # changing
+
+    async def apply(self, image: ClusterImage) -> None:
+        """Become what ``image`` says of this broker's partitions. Returns when awake replicas go by it; those that have
+        to open or recover their log first do so behind it."""
+        before, self._image = self._image, image
+        if before is None:
+            self._found, doomed = await asyncio.to_thread(_scan, self._around.log_dir)
+            for path in doomed:
+                self._run(self._remove_later(path, 0))
+            await self._set_strays_aside(image)
+        configs_changed = before is not None and before.broker_configs != image.broker_configs
+        waits: list[asyncio.Task[None]] = []
+        for key, host in list(self._hosts.items()):
+            state = self._local_state(image, key, host.topic_id)
+            if state is None:
+                topic = image.topics.get(key[0])
+                self._close_and_delete(host, gone=topic is None or topic.id != host.topic_id)
+        for name, topic in image.topics.items():
+            if before is None or before.topics.get(name) is not topic or configs_changed:
+                waits += self._apply_topic(topic)
+        if waits:
+            await asyncio.wait(waits)
+
+    def _local_state(self, image: ClusterImage, key: tuple[str, int], topic_id: uuid.UUID) -> PartitionState | None:
+        topic = image.topics.get(key[0])
+        if topic is None or topic.id != topic_id:
+            return None
+        state = topic.partitions.get(key[1])
+        return state if state is not None and self._around.broker_id in state.replicas else None
+
+    def _apply_topic(self, topic: Topic) -> list[asyncio.Task[None]]:
+        config = self._server.configs.of_topic(topic.config)
+        waits = []
+        for partition, state in topic.partitions.items():
+            if self._around.broker_id not in state.replicas:
+                continue
+            host = self._hosts.get((topic.name, partition))
+            if host is None:
+                self._open(topic, partition, state, config)
+                continue
+            wait = host.apply(state, config)
+            if wait is not None:
+                waits.append(wait)
+        return waits
+
+    def _open(self, topic: Topic, partition: int, state: PartitionState, config: Mapping[str, str]) -> None:
+        tp = TopicPartition(topic.name, partition)
+        found = self._found.pop(directory_name(tp), None)
+        self._hosts[tp] = PartitionHost(
+            self._around,
+            tp,
+            topic.id,
+            state,
+            config,
+            checkpoint=self._checkpoint(tp) if found is not None else Checkpoint(),
+            on_disk=found is not None and found.holds_log,
+            after=self._closing.get(tp),
+        )
+
+    def _checkpoint(self, tp: TopicPartition) -> Checkpoint:
+        return Checkpoint(*(self._checkpointed[n].get(tp) for n in (RECOVERY_POINTS, HIGH_WATERMARKS, LOG_STARTS)))
+
+    # closing and deleting
+
+    def _close_and_delete(self, host: PartitionHost, *, gone: bool) -> None:
+        del self._hosts[host.tp]
+        reason = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if gone else ErrorCode.NOT_LEADER_OR_FOLLOWER
+        task = self._run(self._delete(host, reason))
+        self._closing[host.tp] = task
+
+        def closed(_: object) -> None:
+            if self._closing.get(host.tp) is task:
+                del self._closing[host.tp]
+
+        task.add_done_callback(closed)
+
+    async def _delete(self, host: PartitionHost, reason: ErrorCode) -> None:
+        """Close the log and rename its directory; the files go after ``file.delete.delay.ms``, so that reads under way
+        can end."""
+        await host.close(reason)
+        if not host.has_files:
+            return
+        path = await asyncio.to_thread(_rename_away, host.directory, DELETE)
+        if path is not None:
+            self._run(self._remove_later(path, int(host.config.get("file.delete.delay.ms", 60_000))))
+
+    async def _remove_later(self, path: Path, delay_ms: int) -> None:
+        await asyncio.sleep(delay_ms / 1000)
+        # cut short by a stop, this goes on at the next start
+        await asyncio.to_thread(shutil.rmtree, path)
+        logger.info("deleted %s", path)
+
+    async def _set_strays_aside(self, image: ClusterImage) -> None:
+        """Rename directories that are no partition of ours in ``image`` (rule 19)."""
+        for name, found in list(self._found.items()):
+            topic_name, _, partition = name.rpartition("-")
+            key = (topic_name, int(partition))
+            topic = image.topics.get(topic_name)
+            # a directory without an id is one whose creation was cut short: the log writes the id first of all
+            topic_id = found.topic_id or (topic.id if topic and not found.holds_log else None)
+            if topic_id is not None and self._local_state(image, key, topic_id) is not None:
+                continue
+            del self._found[name]
+            path = await asyncio.to_thread(_rename_away, found.path, STRAY)
+            logger.warning("%s holds no partition of this broker any more and is set aside as %s", found.path, path)
+
+    async def close(self) -> bool:
+        """Flush and close all logs. True when every one of them was closed cleanly."""
+        hosts = list(self._hosts.values())
+        results = await asyncio.gather(*(host.close() for host in hosts))
+        closing = list(self._closing.values())
+        if closing:
+            await asyncio.wait(closing)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._around.cold_reads.shutdown(wait=False)
+        return all(results)
+
+    def status(self) -> list[dict[str, Any]]:
+        """Figures for people, of every local partition."""
+        return [host.describe() for host in self._hosts.values()]
+
+    def _run(self, work: Any) -> asyncio.Task[Any]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a task over partitions failed", exc_info=task.exception())
+
+
+def _scan(log_dir: Path) -> tuple[dict[str, _Found], list[Path]]:
+    """The partition directories in ``log_dir`` by name, and those whose deletion was begun."""
+    found: dict[str, _Found] = {}
+    doomed: list[Path] = []
+    for entry in os.scandir(log_dir):
+        if not entry.is_dir(follow_symlinks=False):
+            continue
+        path = Path(entry.path)
+        topic, dash, partition = entry.name.rpartition("-")
+        if entry.name.endswith(DELETE):
+            doomed.append(path)
+        elif dash and topic and partition.isdecimal():
+            holds_log = any(
+                name == METADATA_FILE or (name.endswith(LOG) and offset_of_name(name) is not None)
+                for name in os.listdir(path)
+            )
+            found[entry.name] = _Found(path, read_topic_id(path), holds_log)
+    return found, doomed
+
+
+def _rename_away(directory: Path, suffix: str) -> Path | None:
+    """Rename ``<topic>-<p>`` to ``<topic>-<p>.<32 hex><suffix>`` as Kafka does, durably; None when it is not there."""
+    ending = f".{uuid.uuid4().hex}{suffix}"
+    topic, _, partition = directory.name.rpartition("-")
+    room = _MAX_NAME_BYTES - len(ending) - len(partition) - 1
+    target = directory.with_name(f"{topic[:room]}-{partition}{ending}")
+    try:
+        os.rename(directory, target)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RaykafkaError(f"{directory} could not be renamed to {target}: {error}") from error
+    descriptor = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return target
