@@ -27,12 +27,11 @@ from raykafka.broker.coordination import Coordination
 from raykafka.broker.identity import DataDirectory
 from raykafka.broker.lease import boot_clock
 from raykafka.broker.links import ControllerLinks
-from raykafka.broker.partition_host import Checkpoint
 from raykafka.broker.partitions import Partitions
 from raykafka.broker.registration import Session
 from raykafka.broker.server import Listener
 from raykafka.broker.settings import BrokerSettings, ListenerAddress
-from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, PartitionState
+from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint
 from raykafka.errors import DeployError, KafkaError, LinkError
 from raykafka.log.lock import boot_id
 from raykafka.protocol import acl
@@ -40,7 +39,6 @@ from raykafka.protocol.context import RequestContext
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
 
-# in the order of the fields of partition_host.Checkpoint
 CHECKPOINT_FILES = (RECOVERY_POINTS, HIGH_WATERMARKS, LOG_STARTS)
 CHECKPOINT_INTERVAL_S = 5.0
 _LOCK_WITHIN_S = 5.0
@@ -121,9 +119,9 @@ class Broker:
         cluster_id = await self.session.open()
         self._meta = await asyncio.to_thread(directory.identify, cluster_id, settings.broker_id)
         clean = await asyncio.to_thread(directory.take_clean_shutdown_mark)
-        self._written: dict[int, dict[TopicPartition, int]] = {}
-        self._checkpoints = [OffsetCheckpoint(directory.path, name) for name in CHECKPOINT_FILES]
-        found = await asyncio.to_thread(self._read_checkpoints)
+        self._written: dict[str, dict[TopicPartition, int]] = {}
+        self._checkpoints = {name: OffsetCheckpoint(directory.path, name) for name in CHECKPOINT_FILES}
+        found = {name: await asyncio.to_thread(file.read) for name, file in self._checkpoints.items()}
 
         socket_path = _socket_path(directory.path, settings.broker_id)
         self.children = Children(
@@ -135,16 +133,7 @@ class Broker:
         )
         undo.append(self.children.stop)
         await self.children.listen()
-        self.partitions = Partitions(
-            broker_id=settings.broker_id,
-            log_dir=directory.path,
-            children=self.children,
-            report_failed=self._partition_failed,
-            topic_config=lambda topic: self.configs.of_topic(topic.config),
-            checkpoints=found,
-            clean=clean,
-        )
-        await self.partitions.start()
+        self.partitions = Partitions(self, directory.path, found, clean)
         self.coordination = Coordination(settings.broker_id, self.partitions)
         self.links = ControllerLinks(settings.secret, self._apply)
         self._auto_creation = AutoCreation(self.links)
@@ -215,7 +204,7 @@ class Broker:
         await asyncio.gather(*(listener.stop() for listener in self.listeners))
         for task in self._tasks:
             task.cancel()
-        clean = await self.partitions.stop()
+        clean = await self.partitions.close()
         await self._write_checkpoints()
         if clean:
             await asyncio.to_thread(self._directory.leave_clean_shutdown_mark, self.registration.epoch)
@@ -261,23 +250,11 @@ class Broker:
             except OSError as error:
                 logger.error("checkpoints can't be written: %s", error)
 
-    def _read_checkpoints(self) -> dict[TopicPartition, Checkpoint]:
-        recovery, high, start = (file.read() for file in self._checkpoints)
-        return {
-            tp: Checkpoint(recovery.get(tp), high.get(tp), start.get(tp))
-            for tp in recovery.keys() | high.keys() | start.keys()
-        }
-
     async def _write_checkpoints(self) -> None:
-        now = self.partitions.checkpoints()
-        for index, file in enumerate(self._checkpoints):
-            offsets = {tp: offset for tp, checkpoint in now.items() if (offset := checkpoint[index]) is not None}
-            if offsets != self._written.get(index):
-                await asyncio.to_thread(file.write, offsets)
-                self._written[index] = offsets
-
-    async def _partition_failed(self, tp: TopicPartition, state: PartitionState, reason: str) -> None:
-        await self.links.report_failed_partition(tp, state, reason)
+        for name, offsets in self.partitions.checkpoints().items():
+            if offsets != self._written.get(name):
+                await asyncio.to_thread(self._checkpoints[name].write, offsets)
+                self._written[name] = offsets
 
     # what handlers ask
 
@@ -339,7 +316,7 @@ class Broker:
             "children": [_child_status(child, now) for child in self.children.living()],
             "restarts": dict(self.children.restarts),
             "spare_replicas": self.children.spares,
-            "partitions": self.partitions.describe(),
+            "partitions": self.partitions.status(),
         }
 
     def _run(self, work: Any) -> None:

@@ -18,7 +18,7 @@ from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, messages
 from raykafka.protocol.context import RequestContext, pack_forward
 from raykafka.protocol.error_code import ErrorCode
-from raykafka.types import OFFSETS_TOPIC
+from raykafka.types import OFFSETS_TOPIC, TopicPartition
 
 _ALL = -1
 
@@ -97,14 +97,14 @@ class Coordination:
                 answer = replace(appended, correlation=append.correlation)
                 link.send(messages.LOG_APPENDED, answer.pack())
 
-        host = self._partitions.get(OFFSETS_TOPIC, append.partition)
+        host = self._partitions.get(TopicPartition(OFFSETS_TOPIC, append.partition))
         if host is None:
             done(messages.Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER))
             return
         host.submit(records, _ALL, append.timeout_ms, append.leader_epoch, done)
 
     async def _read(self, link: Link, read: messages.LogRead) -> None:
-        host = self._partitions.get(OFFSETS_TOPIC, read.partition)
+        host = self._partitions.get(TopicPartition(OFFSETS_TOPIC, read.partition))
         records = memoryview(b"")
         answer = messages.LogRecords(read.correlation, ErrorCode.NOT_LEADER_OR_FOLLOWER)
         if host is not None and host.is_leader:
