@@ -1,4 +1,4 @@
-"""Where the leader is, told beside the error that it is elsewhere (KIP-951): clients need not ask for metadata first."""
+"""Where the leader is, told beside the error that it is elsewhere (KIP-951): clients need not ask for metadata."""
 
 from __future__ import annotations
 

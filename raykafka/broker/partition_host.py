@@ -345,15 +345,16 @@ class PartitionHost:
                 "state": partition_to_json(state),
                 "config": dict(config),
                 "recovery_point": checkpoint.recovery_point or 0,
-                "high_watermark": -1 if checkpoint.high_watermark is None else checkpoint.high_watermark,
+                "high_watermark": checkpoint.high_watermark,
                 "log_start_offset": checkpoint.log_start_offset or 0,
                 "clean": clean,
             },
         )
         if self.child is None or self.child.link is not link or self.life is not Life.WAKING:
             return
-        if answer.get("recovered_bytes_cut"):
-            logger.warning("%s: recovery cut %d bytes", self.tp, answer["recovered_bytes_cut"])
+        if answer["recovered_bytes_cut"]:
+            logger.warning("%s: recovery cut a torn tail of %d bytes", self.tp, answer["recovered_bytes_cut"])
+        self._check_refused(answer)
         self._told = (state, config)
         self.life = Life.AWAKE
         self._backoff.succeeded()
@@ -373,7 +374,7 @@ class PartitionHost:
                 if config != told_config:
                     await link.call("config", {"config": dict(config)})
                 if state != told_state:
-                    await link.call("state", {"state": partition_to_json(state)})
+                    self._check_refused(await link.call("state", {"state": partition_to_json(state)}))
             except KafkaError as error:
                 self._ended(link, f"it could not take a new state: {error}")
                 return
@@ -382,10 +383,17 @@ class PartitionHost:
             self._told = (state, config)
 
     async def _called(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
-        if method != "refused":
+        if method != "failed":
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"a broker does not answer {method!r}")
-        self._report(args["reason"])
+        if self.child is not None:
+            self._ended(self.child.link, args["reason"])
         return {}
+
+    def _check_refused(self, answer: dict[str, Any]) -> None:
+        """A replica that can't lead the epoch it was told to says so; the controller has to decide again (rule 1)."""
+        if answer["refused"]:
+            logger.warning("%s can't lead epoch %d: %s", self.tp, self.state.leader_epoch, answer["refused"])
+            self._report(answer["refused"])
 
     def _report(self, reason: str) -> None:
         if self.is_leader:

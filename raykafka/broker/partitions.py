@@ -100,6 +100,8 @@ class Partitions:
 
     def checkpoints(self) -> dict[str, dict[TopicPartition, int]]:
         """What each checkpoint file should hold now: an entry for every partition that has files."""
+        if self._image is None:
+            return {name: dict(offsets) for name, offsets in self._checkpointed.items()}
         kept = [(host.tp, host.checkpoint) for host in self._hosts.values() if host.has_files]
         return {
             RECOVERY_POINTS: {tp: c.recovery_point for tp, c in kept if c.recovery_point is not None},

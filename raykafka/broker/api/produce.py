@@ -53,9 +53,8 @@ _V2 = struct.Struct(">ihqq")
 _V5 = struct.Struct(">ihqqq")
 
 
-class PartitionRecords(NamedTuple):
-    index: int
-    records: memoryview | None
+PartitionRecords = tuple[int, memoryview | None]
+"""A partition's index, and the record batch for it."""
 
 
 class ProduceRequest(NamedTuple):
@@ -76,7 +75,7 @@ def parse(version: int, body: memoryview) -> ProduceRequest:
         name = cursor.string()
         partitions = []
         for _ in range(cursor.array_length()):
-            partitions.append(PartitionRecords(cursor.i32(), cursor.nullable_bytes()))
+            partitions.append((cursor.i32(), cursor.nullable_bytes()))
             cursor.skip_tags()
         cursor.skip_tags()
         topics.append((name, partitions))
@@ -94,14 +93,13 @@ def handle_raw(context: RequestContext, body: memoryview, server: Broker) -> asy
     refusal = _refusal(context, request, server)
     image_topics = server.image.topics
     for number, (topic, partitions) in enumerate(request.topics):
-        error = refusal or _topic_refusal(context, topic, server)
+        topic_refusal = refusal or _topic_refusal(context, topic, server)
         for position, (index, records) in enumerate(partitions):
             done = pending.expect(number, position)
-            found = error or _records_refusal(context.api_version, records)
-            if found is not None:
-                done(found)
+            refused = topic_refusal or _records_refusal(context.api_version, records)
+            if refused is not None or records is None:
+                done(refused or _UNKNOWN)
                 continue
-            assert records is not None
             host = server.partitions.get((topic, index))
             if host is None:
                 known = topic in image_topics and index in image_topics[topic].partitions
@@ -193,7 +191,7 @@ class _Pending:
         context = self._context
         version = context.api_version
         flexible = version >= _FLEXIBLE_FROM
-        size = sum(len(p.records) for _, ps in self._request.topics for p in ps if p.records is not None)
+        size = sum(len(records) for _, ps in self._request.topics for _, records in ps if records is not None)
         throttle_ms = self._server.charge(context, "produce", size)
         hints = LeaderHints(self._server.image, context.listener) if version >= 10 else None
         out = [length_prefix(len(self._request.topics), flexible=flexible)]
