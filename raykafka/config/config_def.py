@@ -11,12 +11,21 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from raykafka.errors import ConfigError
 
 Value = bool | int | float | str | tuple[str, ...]
-Check = Callable[[Any], str | None]
+
+
+class Fault(NamedTuple):
+    """What is wrong with a value, and which part of it to show (None: the whole)."""
+
+    reason: str
+    part: str | None = None
+
+
+Check = Callable[[Any], Fault | None]
 
 
 class ConfigType(IntEnum):
@@ -74,10 +83,10 @@ class ConfigDef:
         """The value that ``text`` stands for. Raises ConfigError with one sentence that names the key and the
         reason."""
         value = self._convert(text.strip())
-        reason = self.check(value) if self.check else None
-        if reason is not None:
-            shown = f"[{', '.join(value)}]" if isinstance(value, tuple) else text.strip()
-            raise ConfigError(f"Invalid value {shown} for configuration {self.name}: {reason}")
+        fault = self.check(value) if self.check else None
+        if fault is not None:
+            shown = fault.part or (f"[{', '.join(value)}]" if isinstance(value, tuple) else str(value))
+            raise self._invalid(shown, fault.reason.replace("{name}", self.name))
         return value
 
     def _convert(self, text: str) -> Value:
@@ -110,40 +119,43 @@ _INTEGER_BITS = {ConfigType.SHORT: 16, ConfigType.INT: 32, ConfigType.LONG: 64}
 
 
 def at_least(least: float) -> Check:
-    return lambda value: None if value >= least else f"Value must be at least {least}"
+    return lambda value: None if value >= least else Fault(f"Value must be at least {least}")
 
 
 def between(least: float, most: float) -> Check:
-    def check(value: float) -> str | None:
+    def check(value: float) -> Fault | None:
         if value < least:
-            return f"Value must be at least {least}"
-        return None if value <= most else f"Value must be no more than {most}"
+            return Fault(f"Value must be at least {least}")
+        return None if value <= most else Fault(f"Value must be no more than {most}")
 
     return check
 
 
 def one_of(*allowed: str) -> Check:
-    sentence = f"String must be one of: {', '.join(allowed)}"
-    return lambda value: None if value in allowed else sentence
+    fault = Fault(f"String must be one of: {', '.join(allowed)}")
+    return lambda value: None if value in allowed else fault
 
 
 def each_of(*allowed: str) -> Check:
-    check = one_of(*allowed)
-    return lambda values: next((reason for reason in map(check, values) if reason), None)
+    reason = f"String must be one of: {', '.join(allowed)}"
+    return lambda values: next((Fault(reason, value) for value in values if value not in allowed), None)
 
 
-def gzip_level(value: int) -> str | None:
-    if value == -1 or 1 <= value <= 9:
-        return None
-    return "Value must be at least 1" if value < 1 else "Value must be no more than 9"
+def gzip_level(value: int) -> Fault | None:
+    return None if value == -1 or 1 <= value <= 9 else Fault("Value must be between 1 and 9 or equal to -1")
 
 
-def throttled_replicas(values: tuple[str, ...]) -> str | None:
+def message_format(value: str) -> Fault | None:
+    """A Kafka version such as 2.8 or 3.0-IV1."""
+    return None if re.fullmatch(r"[0-4]\.\d+(\.\d+)?(-IV\d)?", value) else Fault(f"Version {value} is not a valid version")
+
+
+def throttled_replicas(values: tuple[str, ...]) -> Fault | None:
     """``*``, ``none``, or partition:broker pairs (KIP-73)."""
     if values in (("*",), ("none",)) or all(re.fullmatch(r"\d+:\d+", v) for v in values):
         return None
-    return (
-        "Must be the literal '*' or a list of replicas in the following format: "
+    return Fault(
+        "{name} must be the literal '*' or a list of replicas in the following format: "
         "[partitionId]:[brokerId],[partitionId]:[brokerId],..."
     )
 

@@ -11,6 +11,7 @@ from raykafka.config.config_def import (
     between,
     each_of,
     gzip_level,
+    message_format,
     one_of,
     table,
     throttled_replicas,
@@ -50,8 +51,8 @@ TOPIC_CONFIGS = table(
             "cleanup.policy",
             LIST,
             "delete",
-            "What becomes of old segments: 'delete' drops them when retention time or size is passed, 'compact' keeps the "
-            "newest record of each key. Both may be named, separated by a comma.",
+            "What becomes of old segments: 'delete' drops them when retention time or size is passed, "
+            "'compact' keeps the newest record of each key. Both may be named, separated by a comma.",
             each_of("compact", "delete"),
             ("log.cleanup.policy",),
         ),
@@ -92,8 +93,8 @@ TOPIC_CONFIGS = table(
             "delete.retention.ms",
             LONG,
             86_400_000,
-            "How long a compacted topic keeps the marker of a deleted key, in milliseconds. A consumer that reads from the "
-            "start must finish within it to be sure to see every deletion.",
+            "How long a compacted topic keeps the marker of a deleted key, in milliseconds. A consumer that "
+            "reads from the start must finish within it to be sure to see every deletion.",
             at_least(0),
             ("log.cleaner.delete.retention.ms",),
         ),
@@ -143,8 +144,8 @@ TOPIC_CONFIGS = table(
             "leader.replication.throttled.replicas",
             LIST,
             "",
-            "Replicas whose feeding counts against the leader's replication quota: partition:broker pairs, or * for all "
-            "of this topic's.",
+            "Replicas whose feeding counts against the leader's replication quota: partition:broker pairs, "
+            "or * for all of this topic's.",
             throttled_replicas,
         ),
         _topic(
@@ -183,7 +184,8 @@ TOPIC_CONFIGS = table(
             "message.downconversion.enable",
             BOOLEAN,
             "true",
-            "Kept for tools: batches are never rewritten to the message formats before version 2, so this has no effect.",
+            "Kept for tools: batches are never rewritten to the message formats before version 2, so this "
+            "has no effect.",
             synonyms=("log.message.downconversion.enable",),
             importance="LOW",
         ),
@@ -192,13 +194,15 @@ TOPIC_CONFIGS = table(
             STRING,
             "3.0-IV1",
             "Kept for tools: the message format is always version 2, whatever this says.",
-            synonyms=("log.message.format.version",),
+            message_format,
+            ("log.message.format.version",),
         ),
         _topic(
             "message.timestamp.after.max.ms",
             LONG,
             MAX_LONG,
-            "How far ahead of the broker's clock a record's timestamp may be, in milliseconds. Ignored with LogAppendTime.",
+            "How far ahead of the broker's clock a record's timestamp may be, in milliseconds. Ignored with "
+            "LogAppendTime.",
             at_least(0),
             ("log.message.timestamp.after.max.ms",),
         ),
@@ -206,7 +210,8 @@ TOPIC_CONFIGS = table(
             "message.timestamp.before.max.ms",
             LONG,
             MAX_LONG,
-            "How far behind the broker's clock a record's timestamp may be, in milliseconds. Ignored with LogAppendTime.",
+            "How far behind the broker's clock a record's timestamp may be, in milliseconds. Ignored with "
+            "LogAppendTime.",
             at_least(0),
             ("log.message.timestamp.before.max.ms",),
         ),
@@ -302,7 +307,8 @@ TOPIC_CONFIGS = table(
             "segment.bytes",
             INT,
             1_073_741_824,
-            "The size at which a log begins a new segment file, in bytes. Retention and compaction work on whole segments.",
+            "The size at which a log begins a new segment file, in bytes. Retention and compaction work on "
+            "whole segments.",
             at_least(14),
             ("log.segment.bytes",),
         ),
@@ -335,7 +341,8 @@ TOPIC_CONFIGS = table(
             "unclean.leader.election.enable",
             BOOLEAN,
             "false",
-            "Whether a replica that is not in sync may lead when no other is left, at the price of losing what it lacks.",
+            "Whether a replica that is not in sync may lead when no other is left, at the price of losing "
+            "what it lacks.",
             synonyms=("unclean.leader.election.enable",),
         ),
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from kazoo.client import KazooClient, TransactionRequest
@@ -16,6 +16,7 @@ from kazoo.exceptions import NoNodeError
 
 from raykafka.cluster.image import BrokerInfo
 from raykafka.controller import znodes
+from raykafka.controller.znodes import Registration
 from raykafka.controller.zookeeper import (
     Conflict,
     close,
@@ -49,14 +50,6 @@ class BrokerIdTaken(RaykafkaError):
     """Another live broker, on another data directory, is registered under this id."""
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """A life of a broker as ZooKeeper has it. ``incarnation`` is made anew by each ``register_broker``."""
-
-    info: BrokerInfo
-    incarnation: str
-
-
 def ensure_layout(client: KazooClient) -> None:
     """Create the persistent parents that everybody writes under."""
     for path in znodes.PERSISTENT_PATHS:
@@ -81,7 +74,7 @@ def read_registration(
         data, _ = reading(lambda: client.get(znodes.broker_path(broker_id), watch=watch))
     except NoNodeError:
         return None
-    return Registration(*znodes.unpack_broker(broker_id, data))
+    return znodes.unpack_registration(broker_id, data)
 
 
 def register_broker(client: KazooClient, info: BrokerInfo, wait_s: float = 0.0) -> Registration:
@@ -96,7 +89,7 @@ def register_broker(client: KazooClient, info: BrokerInfo, wait_s: float = 0.0) 
     incarnation = uuid.uuid4().hex
     deadline = time.clock_gettime(time.CLOCK_BOOTTIME) + wait_s
     while True:
-        epoch_version = _epoch_version(client, epoch_path)
+        last, epoch_version = _last_life(client, epoch_path)
         predecessor = read_registration(client, info.id)
         if predecessor is not None and predecessor.info.directory_id != info.directory_id:
             if time.clock_gettime(time.CLOCK_BOOTTIME) < deadline:
@@ -107,21 +100,18 @@ def register_broker(client: KazooClient, info: BrokerInfo, wait_s: float = 0.0) 
                 f"broker id {info.id} is taken by a broker at {where} on another data directory: "
                 "stop that one, or give this one another id."
             )
-        mine = replace(info, epoch=epoch_version + 1)
-        data = znodes.pack_broker(mine, incarnation)
-        mark = f'{{"format":{znodes.FORMAT},"incarnation":"{incarnation}"}}'.encode()
+        mine = znodes.next_registration(replace(info, epoch=epoch_version + 1), incarnation, last)
 
         def fill(
             tx: TransactionRequest,
+            mine: Registration = mine,
             version: int = epoch_version,
             replaces: bool = predecessor is not None,
-            mark: bytes = mark,
-            data: bytes = data,
         ) -> None:
-            tx.set_data(epoch_path, mark, version)
+            tx.set_data(epoch_path, znodes.pack_epoch(mine), version)
             if replaces:
                 tx.delete(id_path)
-            tx.create(id_path, data, ephemeral=True)
+            tx.create(id_path, znodes.pack_registration(mine), ephemeral=True)
 
         def landed() -> bool:
             standing = read_registration(client, info.id)
@@ -131,15 +121,17 @@ def register_broker(client: KazooClient, info: BrokerInfo, wait_s: float = 0.0) 
             commit(client, fill, landed)
         except Conflict:
             continue  # another life, or the controller removing the predecessor, came between the reads and the write
-        return Registration(mine, incarnation)
+        return mine
 
 
-def _epoch_version(client: KazooClient, path: str) -> int:
-    stat = reading(lambda: client.exists(path))
-    if stat is None:
-        create_if_missing(client, path, f'{{"format":{znodes.FORMAT}}}'.encode())
-        return 0
-    return int(stat.version)
+def _last_life(client: KazooClient, path: str) -> tuple[bytes, int]:
+    """Data and version of the epoch node, which is made here if it is missing."""
+    while True:
+        try:
+            data, stat = reading(lambda: client.get(path))
+            return data, stat.version
+        except NoNodeError:
+            create_if_missing(client, path, b"")
 
 
 def unregister_broker(client: KazooClient, registration: Registration) -> bool:

@@ -111,8 +111,23 @@ def unpack_cluster_id(data: bytes) -> str:
 # /brokers/ids/N
 
 
-def pack_broker(broker: BrokerInfo, incarnation: str) -> bytes:
-    """``incarnation`` names the writer, so that it can know its own node again after a lost connection."""
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A life of a broker as ZooKeeper has it.
+
+    ``incarnation`` names the writer, so that it knows its own node again after a lost connection. ``directory_since``
+    and ``intact_since`` are broker epochs: the first life on this data directory, and the first since which no log of
+    this broker can have lost a tail, since every stop was clean or left the machine running (rule 18).
+    """
+
+    info: BrokerInfo
+    incarnation: str
+    directory_since: int
+    intact_since: int
+
+
+def pack_registration(registration: Registration) -> bytes:
+    broker = registration.info
     first = broker.endpoints[0] if broker.endpoints else None
     value: dict[str, Any] = {
         "features": {},
@@ -130,7 +145,9 @@ def pack_broker(broker: BrokerInfo, incarnation: str) -> bytes:
             "directory_id": broker.directory_id,
             "boot_id": broker.boot_id,
             "clean_shutdown": broker.clean_shutdown,
-            "incarnation": incarnation,
+            "incarnation": registration.incarnation,
+            "directory_since": registration.directory_since,
+            "intact_since": registration.intact_since,
         },
     }
     if broker.rack is not None:
@@ -138,8 +155,7 @@ def pack_broker(broker: BrokerInfo, incarnation: str) -> bytes:
     return _pack(value)
 
 
-def unpack_broker(broker_id: int, data: bytes) -> tuple[BrokerInfo, str]:
-    """The registration and the incarnation that wrote it."""
+def unpack_registration(broker_id: int, data: bytes) -> Registration:
     value = json.loads(data)
     ours = value["raykafka"]
     protocols = value["listener_security_protocol_map"]
@@ -159,7 +175,38 @@ def unpack_broker(broker_id: int, data: bytes) -> tuple[BrokerInfo, str]:
         clean_shutdown=ours["clean_shutdown"],
         rack=value.get("rack"),
     )
-    return info, ours["incarnation"]
+    return Registration(info, ours["incarnation"], ours["directory_since"], ours["intact_since"])
+
+
+# /brokers/epochs/N
+
+
+def pack_epoch(registration: Registration) -> bytes:
+    """What the next life of this broker has to know of this one."""
+    info = registration.info
+    return _pack(
+        {
+            "format": FORMAT,
+            "incarnation": registration.incarnation,
+            "directory_id": info.directory_id,
+            "boot_id": info.boot_id,
+            "directory_since": registration.directory_since,
+            "intact_since": registration.intact_since,
+        }
+    )
+
+
+def next_registration(info: BrokerInfo, incarnation: str, last: bytes) -> Registration:
+    """The registration of a life that follows the one that left ``last`` in ``/brokers/epochs/N`` (empty: none)."""
+    before = json.loads(last) if last else {}
+    same_directory = before.get("directory_id") == info.directory_id
+    nothing_lost = same_directory and (info.clean_shutdown or before["boot_id"] == info.boot_id)
+    return Registration(
+        info,
+        incarnation,
+        directory_since=before["directory_since"] if same_directory else info.epoch,
+        intact_since=before["intact_since"] if nothing_lost else info.epoch,
+    )
 
 
 # /controller, /controller_epoch
