@@ -95,5 +95,15 @@ def read_topic_id(directory: Path) -> uuid.UUID | None:
         raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{path} is malformed: {error}") from error
 
 
-def write_topic_id(directory: Path, topic_id: uuid.UUID) -> None:
-    write_whole(directory / METADATA_FILE, f"version: 0\ntopic_id: {topic_id_text(topic_id)}\n".encode())
+def claim(directory: Path, topic_id: uuid.UUID) -> None:
+    """Write ``topic_id`` into a new partition directory. OSError; KafkaError if the directory is another topic's."""
+    found = read_topic_id(directory)
+    if found is None:
+        text = f"version: 0\ntopic_id: {topic_id_text(topic_id)}\n"
+        write_whole(directory / METADATA_FILE, text.encode())
+        sync_directory(directory.parent)
+    elif found != topic_id:
+        raise KafkaError(
+            ErrorCode.INCONSISTENT_TOPIC_ID,
+            f"{directory} holds topic id {topic_id_text(found)}, not {topic_id_text(topic_id)}",
+        )

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import random
 import threading
 import uuid
-from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,25 +19,17 @@ from raykafka.log.batch import (
     NO_PRODUCER_ID,
     PREFIX_BYTES,
     BatchHeader,
-    crc_of,
-    iter_batches,
 )
 from raykafka.log.config import LogConfig
 from raykafka.log.epochs import LeaderEpochs
-from raykafka.log.files import (
-    read_topic_id,
-    storage_error,
-    sync_directory,
-    topic_id_text,
-    write_all,
-    write_topic_id,
-)
+from raykafka.log.files import claim, storage_error, write_all
 from raykafka.log.lock import DirectoryLock
 from raykafka.log.producers import ProducerStates
 from raykafka.log.recovery import marker_of, rebuild_producers, recover_segments, tidy
 from raykafka.log.retention import expired_count
 from raykafka.log.segment import Segment
-from raykafka.log.validation import check_batches
+from raykafka.log.segments import Segments
+from raykafka.log.validation import check_batches, check_stored_batches
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import LogPosition
 
@@ -74,17 +64,12 @@ class Log:
         self.recovery_point = 0
         self.recovered_bytes_cut = 0
         self.truncations = 0
-        self.segments_version = 0
-        self.segments: tuple[int, ...] = ()
         self._lock = lock
-        self._segments: list[Segment] = []
-        self._active: Segment
+        self._segments = Segments(directory)
         self._boundaries: dict[int, tuple[int, int]] = {}
         self._failure: KafkaError | None = None
         self._unflushed_since_ms: int | None = None
-        self._names_changed = True
-        self._state_lock = threading.Lock()  # the segment list and recovery point, which ``flush`` shares
-        self._marked_deleted: deque[tuple[int, Path]] = deque()
+        self._recovery_lock = threading.Lock()  # the recovery point, which ``flush`` moves from another thread
 
     @staticmethod
     def open(
@@ -110,83 +95,54 @@ class Log:
             lock = DirectoryLock(directory)
         except OSError as error:
             raise storage_error(f"opening {directory}", error) from error
-        try:
-            found = read_topic_id(directory)
-            if found is None:
-                write_topic_id(directory, topic_id)
-                sync_directory(directory.parent)
-            elif found != topic_id:
-                raise KafkaError(
-                    ErrorCode.INCONSISTENT_TOPIC_ID,
-                    f"{directory} holds topic id {topic_id_text(found)}, not {topic_id_text(topic_id)}",
-                )
-            log = Log(directory, config, lock)
-            log._recover(log_start_offset, recovery_point, clean, now_ms)
-        except OSError as error:
-            lock.release()
-            raise storage_error(f"opening {directory}", error) from error
-        except BaseException:
-            lock.release()
-            raise
+        with ExitStack() as on_failure:
+            on_failure.callback(lock.release)
+            try:
+                claim(directory, topic_id)
+                log = Log(directory, config, lock)
+                on_failure.callback(log._segments.close)
+                log._recover(log_start_offset, recovery_point, clean, now_ms)
+            except OSError as error:
+                raise storage_error(f"opening {directory}", error) from error
+            on_failure.pop_all()
         return log
 
     def _recover(self, log_start_offset: int, recovery_point: int, clean: bool, now_ms: int) -> None:
         tidy(self.directory)
-        recovered = recover_segments(
-            self.directory,
-            lambda base: self._open_segment(base, now_ms),
-            # A cleanly closed log is whole; the batches behind the last index entry are read all the same.
-            2**62 if clean else recovery_point,
-            self.epochs,
-            self.config.index_interval_bytes,
+        segments = self._segments
+        # A cleanly closed log is whole; the batches behind the last index entry are read all the same.
+        trusted_below = 2**62 if clean else recovery_point
+        end, self.recovered_bytes_cut = recover_segments(
+            segments, self.directory, self.config, self.epochs, trusted_below, now_ms
         )
-        self._segments, end = recovered.segments, recovered.log_end_offset
-        self.recovered_bytes_cut = recovered.bytes_cut
-        if not self._segments or end < log_start_offset:
-            for segment in reversed(self._segments):
-                self._mark_deleted(segment, now_ms)
-            self._segments = [self._open_segment(log_start_offset, now_ms, create=True)]
+        if not segments or end < log_start_offset:
+            segments.drop_behind(-1, now_ms)
+            segments.begin(log_start_offset, self.config, now_ms)
             end = log_start_offset
-        self._active = self._segments[-1]
         self.log_end_offset = end
-        self.log_start_offset = max(log_start_offset, self._segments[0].base_offset)
-        self.recovery_point = end if clean else max(min(recovery_point, end), self._segments[0].base_offset)
+        self.log_start_offset = max(log_start_offset, segments[0].base_offset)
+        self.recovery_point = end if clean else max(min(recovery_point, end), segments[0].base_offset)
         self.epochs.forget_beyond(end)
         self.epochs.truncate_from_start(self.log_start_offset)
-        rebuild_producers(self.producers, self._segments, self.log_start_offset, end)
-        self._keep_needed_snapshots()
-        self._segments_changed()
-
-    def _open_segment(self, base_offset: int, now_ms: int, *, create: bool = False) -> Segment:
-        config = self.config
-        jitter = min(config.segment_jitter_ms, config.segment_ms)
-        return Segment(
-            self.directory,
-            base_offset,
-            now_ms,
-            create=create,
-            max_age_ms=config.segment_ms - (random.randrange(jitter) if jitter > 0 else 0),
-            index_bytes=config.segment_index_bytes,
-        )
-
-    def _keep_needed_snapshots(self) -> None:
-        offsets = self.producers.snapshot_offsets()
-        needed = {segment.base_offset for segment in self._segments} | set(offsets[-1:])
-        for offset in offsets:
-            if offset not in needed:
-                self.producers.snapshot_path(offset).unlink()
-
-    def _segments_changed(self) -> None:
-        self.segments = tuple(segment.base_offset for segment in self._segments)
-        self.segments_version += 1
-        self._names_changed = True
+        rebuild_producers(self.producers, segments, self.log_start_offset, end)
+        self.producers.keep_snapshots(segments.bases)
 
     # looking
 
     @property
+    def segments(self) -> tuple[int, ...]:
+        """The base offsets of all segments, ascending. The same object until they change."""
+        return self._segments.bases
+
+    @property
+    def segments_version(self) -> int:
+        """Counts the changes of ``segments``."""
+        return self._segments.version
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of all records."""
-        return sum(segment.size for segment in self._segments)
+        return self._segments.size_bytes
 
     @property
     def failed(self) -> bool:
@@ -203,8 +159,9 @@ class Log:
 
         An ``offset`` before the first segment has that one's start. Raises OFFSET_OUT_OF_RANGE behind the log end.
         """
+        active = self._segments.active
         if offset == self.log_end_offset:
-            return LogPosition(self._active.base_offset, self._active.size)
+            return LogPosition(active.base_offset, active.size)
         recent = self._boundaries.get(offset)
         if recent is not None:
             return LogPosition(*recent)
@@ -212,16 +169,8 @@ class Log:
             raise KafkaError(
                 ErrorCode.OFFSET_OUT_OF_RANGE, f"offset {offset} is behind the log end {self.log_end_offset}"
             )
-        start = 0
-        for number in range(len(self._segments) - 1, -1, -1):
-            if self._segments[number].base_offset <= offset:
-                start = number
-                break
-        for segment in self._segments[start:]:
-            found = segment.position_of(offset)
-            if found:
-                return LogPosition(segment.base_offset, found[0])
-        return LogPosition(self._active.base_offset, self._active.size)
+        found = self._segments.find(offset)
+        return found[0] if found else LogPosition(active.base_offset, active.size)
 
     # appending
 
@@ -264,25 +213,12 @@ class Log:
         ``gaps_allowed`` (a compacted log). Raises CORRUPT_MESSAGE, OFFSET_OUT_OF_RANGE, KAFKA_STORAGE_ERROR."""
         if self._failure:
             raise self._failure
-        expected = self.log_end_offset
-        headers, position, max_timestamp = [], 0, -1
-        for at, header in iter_batches(records):
-            if header.magic != 2 or crc_of(records, at, header.size) != header.crc:
-                raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"the batch at offset {header.base_offset} is not sound")
-            if header.base_offset != expected and not (gaps_allowed and header.base_offset > expected):
-                raise KafkaError(
-                    ErrorCode.OFFSET_OUT_OF_RANGE, f"a batch starts at {header.base_offset} where {expected} comes next"
-                )
-            headers.append(header)
-            expected = header.last_offset + 1
-            position = at + header.size
-            max_timestamp = max(max_timestamp, header.max_timestamp)
-        if position != len(records) or not headers:
-            raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"{len(records) - position} bytes are no whole batch")
+        headers = check_stored_batches(records, self.log_end_offset, gaps_allowed=gaps_allowed)
         for header in headers:
             self.epochs.assign_if_newer(header.leader_epoch, header.base_offset)
+        max_timestamp = max(header.max_timestamp for header in headers)
         self._store(records, headers, [header.base_offset for header in headers], max_timestamp, now_ms)
-        return AppendInfo(headers[0].base_offset, expected - 1, -1, max_timestamp, len(records))
+        return AppendInfo(headers[0].base_offset, headers[-1].last_offset, -1, max_timestamp, len(records))
 
     def _store(
         self, records: memoryview, headers: list[BatchHeader], offsets: list[int], max_timestamp: int, now_ms: int
@@ -291,7 +227,7 @@ class Log:
         size = len(records)
         last_offset = offsets[-1] + headers[-1].last_offset_delta
         self._roll_if_due(size, last_offset, max_timestamp, now_ms)
-        segment = self._active
+        segment = self._segments.active
         position = segment.size
         try:
             write_all(segment.fd, records, position)
@@ -326,13 +262,14 @@ class Log:
         self._failure = failure
 
     def _roll_if_due(self, size: int, last_offset: int, max_timestamp: int, now_ms: int) -> None:
-        segment, config = self._active, self.config
+        segment, config = self._segments.active, self.config
         if size > config.segment_bytes:
             raise KafkaError(
                 ErrorCode.RECORD_LIST_TOO_LARGE,
                 f"{size} bytes are over the topic's segment.bytes {config.segment_bytes}",
             )
         if not segment.size:
+            segment.created_ms = now_ms
             return
         first = segment.first_timestamp
         age_ms = max_timestamp - first if first is not None and first >= 0 else now_ms - segment.created_ms
@@ -348,18 +285,15 @@ class Log:
         """End the active segment and begin one at the log end, unless the active one is empty. Raises
         KAFKA_STORAGE_ERROR.
         """
-        if not self._active.size:
+        active = self._segments.active
+        if not active.size:
             return
         try:
-            self.producers.write_snapshot(durable=False)
-            self._active.seal_indexes()
-            segment = self._open_segment(self.log_end_offset, now_ms, create=True)
+            self.producers.write_snapshot()
+            active.seal_indexes()
+            self._segments.begin(self.log_end_offset, self.config, now_ms)
         except OSError as error:
             raise storage_error(f"rolling {self.directory}", error) from error
-        with self._state_lock:
-            self._segments.append(segment)
-            self._active = segment
-            self._segments_changed()
 
     # durability
 
@@ -379,38 +313,21 @@ class Log:
         """
         if self._failure:
             raise self._failure
-        with self._state_lock:
-            end, truncations = self.log_end_offset, self.truncations
-            unflushed = [
-                segment
-                for segment, next_base in zip(self._segments, [*self.segments[1:], end + 1], strict=True)
-                if next_base > self.recovery_point
-            ]
-            names_changed, self._names_changed = self._names_changed, False
+        with self._recovery_lock:
+            end, truncations, start = self.log_end_offset, self.truncations, self.recovery_point
             self._unflushed_since_ms = None
+        if start == end and not self._segments.names_changed:
+            return
         try:
-            for segment in unflushed:
-                segment.sync()
-            if names_changed:
-                self._sync_snapshots()
-                sync_directory(self.directory)
+            self.producers.sync_snapshots()
+            self._segments.sync(start)
         except OSError as error:
-            self._fail(storage_error(f"flushing {self.directory}", error))
-            raise self._failure from error  # type: ignore[misc]
-        with self._state_lock:
+            failure = storage_error(f"flushing {self.directory}", error)
+            self._fail(failure)
+            raise failure from error
+        with self._recovery_lock:
             if truncations == self.truncations:
                 self.recovery_point = max(self.recovery_point, end)
-
-    def _sync_snapshots(self) -> None:
-        for offset in self.producers.snapshot_offsets():
-            try:
-                fd = os.open(self.producers.snapshot_path(offset), os.O_RDONLY)
-            except FileNotFoundError:  # its segment was deleted meanwhile
-                continue
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
 
     def close(self) -> None:
         """Flush, write the producers' snapshot, and let go of the directory: a clean stop. Raises
@@ -419,15 +336,14 @@ class Log:
         """
         try:
             if not self._failure:
-                self._active.seal_indexes()
-                self.producers.write_snapshot(durable=True)
+                self._segments.active.seal_indexes()
+                self.producers.write_snapshot()
             self.flush()
             self.purge(None)
         except OSError as error:
             raise storage_error(f"closing {self.directory}", error) from error
         finally:
-            for segment in self._segments:
-                segment.close()
+            self._segments.close()
             self._failure = self._failure or KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory} is closed")
             self._lock.release()
 
@@ -439,35 +355,26 @@ class Log:
         """
         if offset >= self.log_end_offset:
             return
-        if offset < self._segments[0].base_offset:
+        segments = self._segments
+        if offset < segments[0].base_offset:
             self.truncate_fully(offset)
             return
-        with self._cutting(), self._state_lock:
-            self.truncations += 1
-            self._boundaries.clear()
-            while self._segments[-1].base_offset > offset:
-                self._mark_deleted(self._segments.pop(), 0)
-            self._active = active = self._segments[-1]
-            found = active.position_of(offset)
+        with self._cutting():
+            segments.drop_behind(offset, 0)
+            found = segments.active.position_of(offset)
             end = offset
             if found:
                 end = min(offset, found[1].base_offset)
-                active.cut(found[0])
-            self._segments_changed()
+                segments.active.cut(found[0])
             self._ends_at(end)
             self.epochs.truncate_from_end(end)
-            rebuild_producers(self.producers, self._segments, self.log_start_offset, end)
+            rebuild_producers(self.producers, segments, self.log_start_offset, end)
 
     def truncate_fully(self, start_offset: int) -> None:
         """Drop all records; the log goes on from ``start_offset``. Raises as ``truncate_to``."""
-        with self._cutting(), self._state_lock:
-            self.truncations += 1
-            self._boundaries.clear()
-            while self._segments:
-                self._mark_deleted(self._segments.pop(), 0)
-            self._active = self._open_segment(start_offset, 0, create=True)
-            self._segments = [self._active]
-            self._segments_changed()
+        with self._cutting():
+            self._segments.drop_behind(-1, 0)
+            self._segments.begin(start_offset, self.config, 0)
             self.log_start_offset = start_offset
             self._ends_at(start_offset)
             self.epochs.clear()
@@ -475,9 +382,12 @@ class Log:
             self.producers.clear(start_offset)
 
     def _ends_at(self, end: int) -> None:
-        self.log_end_offset = end
-        self.log_start_offset = min(self.log_start_offset, end)
-        self.recovery_point = min(self.recovery_point, end)
+        self._boundaries.clear()
+        with self._recovery_lock:
+            self.truncations += 1
+            self.log_end_offset = end
+            self.log_start_offset = min(self.log_start_offset, end)
+            self.recovery_point = min(self.recovery_point, end)
 
     def advance_log_start(self, offset: int) -> None:
         """Records below ``offset`` are no longer served; ``expire`` removes the segments that hold only such."""
@@ -498,41 +408,25 @@ class Log:
         watermark goes. Raises KAFKA_STORAGE_ERROR.
         """
         self.producers.expire(now_ms, self.config.producer_id_expiration_ms)
-        count = expired_count(
-            self._segments, self.config, now_ms, self.log_start_offset, min(high_watermark, self.log_end_offset)
-        )
+        segments = self._segments
+        count = expired_count(segments, self.config, now_ms, self.log_start_offset, self.log_end_offset, high_watermark)
         if count == 0:
             return 0
-        if count == len(self._segments):
+        if count == len(segments):
             self.roll(now_ms)
-        with self._cutting(), self._state_lock:
-            self.log_start_offset = max(self.log_start_offset, self._segments[count].base_offset)
+        with self._cutting():
+            first = segments[count].base_offset
+            self.log_start_offset = max(self.log_start_offset, first)
             self.epochs.truncate_from_start(self.log_start_offset)
-            for segment in self._segments[:count]:
-                self._mark_deleted(segment, now_ms)
-            del self._segments[:count]
-            self._segments_changed()
-        first = self._active.base_offset if not self._segments else self._segments[0].base_offset
+            segments.drop_first(count, now_ms + self.config.file_delete_delay_ms)
         self._boundaries = {offset: at for offset, at in self._boundaries.items() if at[0] >= first}
         return count
 
-    def _mark_deleted(self, segment: Segment, now_ms: int) -> None:
-        due_ms = now_ms + self.config.file_delete_delay_ms
-        self._marked_deleted.extend((due_ms, path) for path in segment.mark_deleted())
-
     def purge(self, now_ms: int | None) -> int:
         """Unlink deleted segments whose delay is over (all, without a time); how many files wait on. Safe in another
-        thread.
-
-        Raises KAFKA_STORAGE_ERROR.
+        thread. Raises KAFKA_STORAGE_ERROR.
         """
-        while self._marked_deleted and (now_ms is None or self._marked_deleted[0][0] <= now_ms):
-            _, path = self._marked_deleted.popleft()
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise storage_error(f"removing {path}", error) from error
-        return len(self._marked_deleted)
+        return self._segments.purge(now_ms)
 
     @contextmanager
     def _cutting(self) -> Iterator[None]:

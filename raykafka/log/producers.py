@@ -72,6 +72,7 @@ class ProducerStates:
         self._producers: dict[int, Producer] = {}
         self._open: dict[int, int] = {}  # producer id -> first offset of its open transaction
         self.end_offset = 0
+        self._unsynced: deque[Path] = deque()
 
     def __len__(self) -> int:
         return len(self._producers)
@@ -117,12 +118,12 @@ class ProducerStates:
             elif sequence != _expected_after(known_sequence):
                 raise KafkaError(
                     ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
-                    f"producer {producer_id} sent sequence {sequence} where {_expected_after(known_sequence)} comes next",
+                    f"producer {producer_id} sent sequence {sequence}, {_expected_after(known_sequence)} comes next",
                 )
         pending[producer_id] = (epoch, last_sequence)
 
-    def take(self, header: BatchHeader, commit: bool | None = None) -> None:
-        """Take in a batch of a producer that the log now holds. ``commit`` is what a transaction's end marker says."""
+    def take(self, header: BatchHeader, base_offset: int, commit: bool | None = None) -> None:
+        """Take in a batch that the log now holds at ``base_offset``. ``commit`` is what a transaction's marker says."""
         producer_id = header.producer_id
         producer = self._producers.get(producer_id)
         if producer is None:
@@ -141,13 +142,13 @@ class ProducerStates:
             RememberedBatch(
                 header.base_sequence,
                 advance_sequence(header.base_sequence, delta),
-                header.base_offset + delta,
+                base_offset + delta,
                 delta,
                 header.max_timestamp,
             )
         )
         if header.is_transactional and producer.transaction_start == _NO_OFFSET:
-            producer.transaction_start = self._open[producer_id] = header.base_offset
+            producer.transaction_start = self._open[producer_id] = base_offset
 
     def expire(self, now_ms: int, expiration_ms: int) -> int:
         """Forget the producers without an open transaction whose last record is that old; how many."""
@@ -175,9 +176,9 @@ class ProducerStates:
         names = (name for name in os.listdir(self._directory) if name.endswith(SNAPSHOT))
         return sorted(offset for name in names if (offset := offset_of_name(name)) is not None)
 
-    def write_snapshot(self, *, durable: bool) -> Path:
-        """Write the state as it is at ``end_offset``. Without ``durable`` the caller syncs later: a torn one is seen
-        and passed over when it is read. OSError.
+    def write_snapshot(self) -> None:
+        """Write the state as it is at ``end_offset``. OSError. A snapshot that is torn by a crash before
+        ``sync_snapshots`` is seen and passed over when it is read.
         """
         body = bytearray(_COUNT.pack(len(self._producers)))
         for producer_id, producer in self._producers.items():
@@ -196,11 +197,21 @@ class ProducerStates:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
             write_all(fd, _SNAPSHOT_HEAD.pack(_SNAPSHOT_VERSION, crc32c(body)) + body, 0)
-            if durable:
-                os.fsync(fd)
         finally:
             os.close(fd)
-        return path
+        self._unsynced.append(path)
+
+    def sync_snapshots(self) -> None:
+        """fsync what ``write_snapshot`` wrote. Safe in another thread. OSError."""
+        while self._unsynced:
+            try:
+                fd = os.open(self._unsynced.popleft(), os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:  # its segment was dropped meanwhile
+                continue
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     def load_snapshot(self, offset: int) -> bool:
         """Become the state of the snapshot at ``offset``; false, and empty, if that file is not whole."""
@@ -231,3 +242,10 @@ class ProducerStates:
         for offset in self.snapshot_offsets():
             if (below is not None and offset < below) or (above is not None and offset > above):
                 self.snapshot_path(offset).unlink(missing_ok=True)
+
+    def keep_snapshots(self, offsets: tuple[int, ...]) -> None:
+        """Remove the snapshots that are neither at one of ``offsets`` nor the newest. OSError."""
+        found = self.snapshot_offsets()
+        for offset in found[:-1]:
+            if offset not in offsets:
+                self.snapshot_path(offset).unlink()

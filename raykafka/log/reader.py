@@ -295,13 +295,9 @@ class LogReader:
         best: tuple[int, SegmentFiles, int] | None = None
         try:
             for files, limit in self._segments_from(view, log_start, end):
-                last = _last_time(files.time_fd, pread) if files.base_offset < end.segment else None
-                if last and (best is None or last[0] > best[0]):
-                    best = (last[0], files, limit)
-                elif not last:
-                    largest = max((h.max_timestamp for _, h in walk_headers(files.fd, 0, limit, pread)), default=-1)
-                    if largest >= 0 and (best is None or largest > best[0]):
-                        best = (largest, files, limit)
+                largest = _largest_timestamp(files, limit, files.base_offset < end.segment, pread)
+                if largest >= 0 and (best is None or largest > best[0]):
+                    best = (largest, files, limit)
             if best is None:
                 return None
             largest, files, limit = best
@@ -350,6 +346,18 @@ def _index_floor(fd: int, layout: struct.Struct, key: int, pread: Pread, column:
 
 def _last_time(fd: int, pread: Pread) -> Entry | None:
     return _index_floor(fd, TIME_ENTRY, 2**63 - 1, pread)
+
+
+def _largest_timestamp(files: SegmentFiles, limit: int, rolled: bool, pread: Pread) -> int:
+    """The largest timestamp in the first ``limit`` bytes of a segment, -1 without one."""
+    last = _last_time(files.time_fd, pread) if rolled else None
+    if last:
+        return last[0]
+    # what the offset index covers, the time index knows; the rest is read
+    entry = _index_floor(files.index_fd, OFFSET_ENTRY, limit - 1, pread, column=1)
+    known = _index_floor(files.time_fd, TIME_ENTRY, entry[0], pread, column=1) if entry else None
+    rest = (header.max_timestamp for _, header in walk_headers(files.fd, entry[1] if entry else 0, limit, pread))
+    return max(rest, default=-1) if known is None else max(known[0], *rest)
 
 
 def _first_record(

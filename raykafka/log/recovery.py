@@ -6,16 +6,29 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from raykafka.errors import KafkaError
 from raykafka.log.batch import NO_PRODUCER_ID, BatchHeader, iter_records
 from raykafka.log.compression import UnreadableRecords
+from raykafka.log.config import LogConfig
 from raykafka.log.epochs import LeaderEpochs
-from raykafka.log.files import DELETED, INDEX, LOG, TIME_INDEX, TRANSACTION_INDEX, offset_of_name
+from raykafka.log.files import (
+    DELETED,
+    INDEX,
+    LOG,
+    SEGMENT_SUFFIXES,
+    TIME_INDEX,
+    TRANSACTION_INDEX,
+    offset_name,
+    offset_of_name,
+)
 from raykafka.log.producers import ProducerStates
 from raykafka.log.segment import Segment, walk_headers
+from raykafka.log.segments import Segments
+from raykafka.protocol.error_code import ErrorCode
 
 _logger = logging.getLogger(__name__)
 
@@ -23,7 +36,6 @@ _ABORT, _COMMIT = 0, 1
 
 
 class Recovered(NamedTuple):
-    segments: list[Segment]
     log_end_offset: int
     bytes_cut: int
 
@@ -50,52 +62,55 @@ def segment_offsets(directory: Path) -> list[int]:
 
 
 def recover_segments(
-    directory: Path,
-    open_segment: Callable[[int], Segment],
-    recovery_point: int,
-    epochs: LeaderEpochs,
-    interval_bytes: int,
+    segments: Segments, directory: Path, config: LogConfig, epochs: LeaderEpochs, recovery_point: int, now_ms: int
 ) -> Recovered:
     """Open all segments; check every batch from ``recovery_point`` on and cut what is not whole and sound.
 
     What comes before was flushed and is taken as it is, but for indexes that cannot be right: those are made again.
-    Where a batch is broken, everything behind it goes too, later segments included: offsets must not have a hole.
+    Where an unflushed batch is broken, everything behind it goes too, later segments included: a log has no hole. A
+    broken batch amid flushed ones is a broken disk, and no reason to drop the good ones behind it: KAFKA_STORAGE_ERROR.
     OSError.
     """
     offsets = segment_offsets(directory)
-    segments: list[Segment] = []
     log_end_offset, bytes_cut = 0, 0
     for number, base_offset in enumerate(offsets):
-        segment = open_segment(base_offset)
+        if number and base_offset < log_end_offset and not (directory / offset_name(base_offset, LOG)).stat().st_size:
+            for suffix in SEGMENT_SUFFIXES:  # begun, but the roll failed
+                (directory / offset_name(base_offset, suffix)).unlink(missing_ok=True)
+            continue
+        segment = segments.open_existing(base_offset, config, now_ms)
         next_base = offsets[number + 1] if number + 1 < len(offsets) else None
-        segments.append(segment)
         if next_base is not None and next_base <= recovery_point and segment.load(next_base):
             log_end_offset = next_base
             continue
         size_before = segment.size
         log_end_offset = base_offset
-        for _, header in segment.recover(recovery_point, interval_bytes):
+        for _, header in segment.recover(recovery_point, config.index_interval_bytes):
             log_end_offset = header.last_offset + 1
             epochs.assign_if_newer(header.leader_epoch, header.base_offset)
         if segment.size == size_before:
             continue
-        bytes_cut = size_before - segment.size
+        later = offsets[number + 1 :]
+        bytes_later = sum((directory / offset_name(offset, LOG)).stat().st_size for offset in later)
+        if bytes_later and log_end_offset < recovery_point:
+            raise KafkaError(
+                ErrorCode.KAFKA_STORAGE_ERROR,
+                f"{directory}: the batch at byte {segment.size} of segment {base_offset} is broken though it was "
+                f"flushed, and {bytes_later} bytes of later segments follow; copy the partition from another replica",
+            )
         os.ftruncate(segment.fd, segment.size)
-        for later in reversed(offsets[number + 1 :]):
-            dropped = open_segment(later)
-            bytes_cut += dropped.size
-            for path in dropped.mark_deleted():
-                path.unlink()
+        for offset in reversed(later):
+            for suffix in SEGMENT_SUFFIXES:
+                (directory / offset_name(offset, suffix)).unlink(missing_ok=True)
+        bytes_cut = size_before - segment.size + bytes_later
         _logger.warning(
             "%s: cut %d bytes behind offset %d that are no whole, sound batches", directory, bytes_cut, log_end_offset
         )
         break
-    return Recovered(segments, log_end_offset, bytes_cut)
+    return Recovered(log_end_offset, bytes_cut)
 
 
-def rebuild_producers(
-    producers: ProducerStates, segments: list[Segment], log_start_offset: int, end_offset: int
-) -> None:
+def rebuild_producers(producers: ProducerStates, segments: Segments, log_start_offset: int, end_offset: int) -> None:
     """Producer state as the batches below ``end_offset`` made it: the newest whole snapshot, and the batches behind
     it. OSError.
     """
@@ -113,11 +128,11 @@ def rebuild_producers(
             commit = None
             if header.is_control:
                 commit = marker_of(os.pread(segment.fd, header.size, position))
-            producers.take(header, commit)
+            producers.take(header, header.base_offset, commit)
     producers.end_offset = end_offset
 
 
-def _batches_from(segments: list[Segment], offset: int) -> Iterator[tuple[Segment, int, BatchHeader]]:
+def _batches_from(segments: Segments, offset: int) -> Iterator[tuple[Segment, int, BatchHeader]]:
     for number, segment in enumerate(segments):
         if number + 1 < len(segments) and segments[number + 1].base_offset <= offset:
             continue

@@ -6,10 +6,16 @@ import os
 
 from raykafka.log.config import UNLIMITED, LogConfig
 from raykafka.log.segment import Segment
+from raykafka.log.segments import Segments
 
 
 def expired_count(
-    segments: list[Segment], config: LogConfig, now_ms: int, log_start_offset: int, high_watermark: int
+    segments: Segments,
+    config: LogConfig,
+    now_ms: int,
+    log_start_offset: int,
+    log_end_offset: int,
+    high_watermark: int,
 ) -> int:
     """How many segments, from the oldest on, may go: too old, over the size, or wholly below the log start.
 
@@ -17,11 +23,11 @@ def expired_count(
     """
     over = 0
     if config.delete and config.retention_bytes != UNLIMITED:
-        over = sum(segment.size for segment in segments) - config.retention_bytes
+        over = segments.size_bytes - config.retention_bytes
     count = 0
     for number, segment in enumerate(segments):
         last = number + 1 == len(segments)
-        end = high_watermark if last else segments[number + 1].base_offset
+        end = log_end_offset if last else segments[number + 1].base_offset
         if end > high_watermark or (last and not segment.size):
             break
         too_old = (

@@ -118,9 +118,9 @@ class Segment:
             self.fd = os.open(
                 self.path(LOG), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if create else 0), 0o644
             )
-            opened.callback(os.close, self.fd)
+            opened.callback(self._undo_open, self.path(LOG), self.fd, create)
             self.index = Index(self.path(INDEX), OFFSET_ENTRY, create=create)
-            opened.callback(self.index.close)
+            opened.callback(self._undo_open, self.path(INDEX), self.index.fd, create)
             self.time_index = Index(self.path(TIME_INDEX), TIME_ENTRY, create=create)
             opened.pop_all()
         self.size = os.fstat(self.fd).st_size
@@ -128,6 +128,12 @@ class Segment:
         self.max_timestamp, self.max_timestamp_offset = -1, base_offset
         self._bytes_since_entry = 0
         self.take_max_timestamp_from_index()
+
+    @staticmethod
+    def _undo_open(path: Path, fd: int, create: bool) -> None:
+        os.close(fd)
+        if create:  # half a segment must not be found after a restart
+            path.unlink(missing_ok=True)
 
     def path(self, suffix: str) -> Path:
         return self.directory / offset_name(self.base_offset, suffix)
@@ -155,7 +161,7 @@ class Segment:
                 try:
                     self.write_indexes()
                 except OSError:
-                    # A full disk costs no entry: they are held until there is room, and the log itself reports the disk.
+                    # A full disk costs no entry: they are held until there is room. The log itself reports the disk.
                     _logger.warning("%s: no room for index entries, holding them", self.path(INDEX))
             self._bytes_since_entry = 0
         self._bytes_since_entry += size
@@ -193,6 +199,7 @@ class Segment:
         After the last one, ``size`` is where the sound batches end; the caller decides about the bytes behind it. An
         index that does not fit the file is made again from the start. OSError.
         """
+        self.size = os.fstat(self.fd).st_size
         self.index.cut_after(trusted_below - 1 - self.base_offset)
         start, next_offset = 0, self.base_offset
         if self.index.last:

@@ -1,4 +1,4 @@
-"""What a leader asks of the batches that a client sends, before they get their offsets."""
+"""What is asked of batches before they are written: by a leader of what clients send, by a follower of its leader's."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from raykafka.log.batch import (
     PREFIX_BYTES,
     BatchHeader,
     crc_of,
+    iter_batches,
     iter_records,
     read_header,
     recompress,
@@ -27,6 +28,7 @@ from raykafka.log.config import LogConfig
 from raykafka.protocol.error_code import ErrorCode
 
 _MAX_INT64 = 2**63 - 1
+_MIN_RECORD_BYTES = 7
 
 
 def check_batches(
@@ -67,6 +69,28 @@ def check_batches(
     return records, headers
 
 
+def check_stored_batches(records: memoryview, log_end_offset: int, *, gaps_allowed: bool) -> list[BatchHeader]:
+    """The headers of batches that their leader has stored, if they are sound and go on from ``log_end_offset``.
+
+    Raises CORRUPT_MESSAGE, or OFFSET_OUT_OF_RANGE.
+    """
+    headers: list[BatchHeader] = []
+    expected, position = log_end_offset, 0
+    for at, header in iter_batches(records):
+        if header.magic != MAGIC or header.last_offset_delta < 0 or crc_of(records, at, header.size) != header.crc:
+            raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"the batch at offset {header.base_offset} is not sound")
+        if header.base_offset != expected and not (gaps_allowed and header.base_offset > expected):
+            raise KafkaError(
+                ErrorCode.OFFSET_OUT_OF_RANGE, f"a batch starts at {header.base_offset} where {expected} comes next"
+            )
+        headers.append(header)
+        expected = header.last_offset + 1
+        position = at + header.size
+    if position != len(records) or not headers:
+        raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"{len(records) - position} bytes are no whole batch")
+    return headers
+
+
 def _check_header(
     records: memoryview, position: int, available: int, config: LogConfig, from_client: bool
 ) -> BatchHeader:
@@ -95,10 +119,15 @@ def _check_header(
         raise KafkaError(
             ErrorCode.CORRUPT_MESSAGE, f"the CRC of a batch is {computed:#010x} where it says {header.crc:#010x}"
         )
-    if header.count <= 0 or header.last_offset_delta != header.count - 1:
+    if (
+        header.record_count <= 0
+        or header.last_offset_delta != header.record_count - 1
+        or (not header.attributes & CODEC_MASK and header.record_count * _MIN_RECORD_BYTES > size - HEADER_BYTES)
+    ):
         raise KafkaError(
             ErrorCode.INVALID_RECORD,
-            f"a batch names {header.count} records and a last offset delta of {header.last_offset_delta}",
+            f"a batch of {size} bytes names {header.record_count} records and a last offset delta of "
+            f"{header.last_offset_delta}",
         )
     if header.attributes & CODEC_MASK > ZSTD:
         raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"there is no compression codec {header.codec}")
