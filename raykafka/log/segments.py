@@ -1,0 +1,147 @@
+"""The segments of one log, in order: the active one at the end, and those on their way out."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from raykafka.log.batch import BatchHeader
+from raykafka.log.config import LogConfig
+from raykafka.log.files import storage_error, sync_directory
+from raykafka.log.segment import Segment
+from raykafka.types import LogPosition
+
+
+class Segments:
+    """At least one segment once the log is open. One thread changes them; ``sync`` and ``purge`` may run in another.
+
+    Methods raise OSError unless they say otherwise.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._list: list[Segment] = []
+        self._lock = threading.Lock()  # the list, for ``sync``
+        self._marked_deleted: deque[tuple[int, Path]] = deque()
+        self._names_changed = True
+        self.bases: tuple[int, ...] = ()
+        self.version = 0
+        self.active: Segment
+
+    def __len__(self) -> int:
+        return len(self._list)
+
+    def __getitem__(self, number: int) -> Segment:
+        return self._list[number]
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(self._list)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(segment.size for segment in self._list)
+
+    def open_existing(self, base_offset: int, config: LogConfig, now_ms: int) -> Segment:
+        """Append the segment of that base offset, whose files exist."""
+        segment = self._open(base_offset, config, now_ms, create=False)
+        self._changed([*self._list, segment])
+        return segment
+
+    def begin(self, base_offset: int, config: LogConfig, now_ms: int) -> None:
+        """Append a new, empty, active segment."""
+        self._changed([*self._list, self._open(base_offset, config, now_ms, create=True)])
+
+    def _open(self, base_offset: int, config: LogConfig, now_ms: int, *, create: bool) -> Segment:
+        jitter_ms = min(config.segment_jitter_ms, config.segment_ms)
+        return Segment(
+            self._directory,
+            base_offset,
+            now_ms,
+            create=create,
+            max_age_ms=config.segment_ms - (random.randrange(jitter_ms) if jitter_ms > 0 else 0),
+            index_bytes=config.segment_index_bytes,
+        )
+
+    def _changed(self, segments: list[Segment]) -> None:
+        with self._lock:
+            self._list = segments
+            self._names_changed = True
+        if segments:
+            self.active = segments[-1]
+        self.bases = tuple(segment.base_offset for segment in segments)
+        self.version += 1
+
+    # looking
+
+    def find(self, offset: int) -> tuple[LogPosition, BatchHeader] | None:
+        """The first batch that ends at or behind ``offset``."""
+        start = 0
+        for number in range(len(self._list) - 1, -1, -1):
+            if self._list[number].base_offset <= offset:
+                start = number
+                break
+        for segment in self._list[start:]:
+            found = segment.position_of(offset)
+            if found:
+                return LogPosition(segment.base_offset, found[0]), found[1]
+        return None
+
+    # durability
+
+    @property
+    def names_changed(self) -> bool:
+        """Whether ``sync`` has new files to make durable."""
+        return self._names_changed
+
+    def sync(self, from_offset: int) -> None:
+        """fsync what was written at or behind ``from_offset``, and the names of new files. Safe beside appends.
+
+        KafkaError: as ``Segment.sync``.
+        """
+        with self._lock:
+            segments, names_changed = self._list, self._names_changed
+            self._names_changed = False
+        try:
+            for number, segment in enumerate(segments):
+                if number + 1 == len(segments) or segments[number + 1].base_offset > from_offset:
+                    segment.sync()
+            if names_changed:
+                sync_directory(self._directory)
+        except BaseException:
+            self._names_changed = True
+            raise
+
+    def close(self) -> None:
+        for segment in self._list:
+            segment.close()
+
+    # taking away
+
+    def drop_first(self, count: int, due_ms: int) -> None:
+        """Take the oldest ``count`` away; their files are renamed, and unlinked by ``purge`` from ``due_ms`` on."""
+        self._drop(self._list[:count], self._list[count:], due_ms)
+
+    def drop_behind(self, offset: int, due_ms: int) -> None:
+        """As ``drop_first``, for the segments that start behind ``offset``; the newest goes first."""
+        kept = [segment for segment in self._list if segment.base_offset <= offset]
+        self._drop(self._list[: len(kept) - 1 if kept else None : -1], kept, due_ms)
+
+    def _drop(self, dropped: list[Segment], kept: list[Segment], due_ms: int) -> None:
+        for segment in dropped:
+            self._marked_deleted.extend((due_ms, path) for path in segment.mark_deleted())
+        self._changed(kept)
+
+    def purge(self, now_ms: int | None) -> int:
+        """Unlink the dropped segments' files that are due (all, without a time); how many wait on.
+        KAFKA_STORAGE_ERROR.
+        """
+        while self._marked_deleted and (now_ms is None or self._marked_deleted[0][0] <= now_ms):
+            _, path = self._marked_deleted.popleft()
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise storage_error(f"removing {path}", error) from error
+        return len(self._marked_deleted)
