@@ -17,6 +17,10 @@ class DeployError(RaykafkaError):
     """The cluster could not be brought to what its config file asks for."""
 
 
+class ClientError(RaykafkaError):
+    """A call of a Python handle failed without an answer from Kafka's side: no broker reached, no answer in time."""
+
+
 class LinkError(RaykafkaError):
     """A socket between two actors was refused, failed its handshake, or broke."""
 

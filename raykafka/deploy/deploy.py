@@ -19,7 +19,7 @@ from raykafka.deploy.names import BROKER, SUPERVISOR, ZOOKEEPER, split_actor_nam
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 from raykafka.errors import DeployError
 
-READY_WITHIN_S = 90.0
+READY_WITHIN_S = 120.0
 _POLL_S = 0.1
 _CALL_WITHIN_S = 30.0
 _STOP_WITHIN_S = 40.0
@@ -48,6 +48,7 @@ def deploy(config: ClusterConfig, say: Say) -> None:
             say(f"Ray runs at {address}")
         ray_access.attach(address)
         undo.callback(ray_access.detach)
+        _check_memory(config)
         _bring_up(config, folder, undo, say)
         undo.pop_all()
         ray_access.detach()
@@ -106,6 +107,16 @@ def _start_ray(config: ClusterConfig, folder: ClusterFolder, undo: ExitStack, sa
     undo.callback(folder.write_started_ray, None)
     undo.callback(local_ray.stop, Path(note["session"]))
     return note["address"]
+
+
+def _check_memory(config: ClusterConfig) -> None:
+    total_mb = int(ray_access.node_memory_bytes()) >> 20
+    wanted_mb = config.brokers.count * config.brokers.memory_mb
+    if wanted_mb > total_mb:
+        raise DeployError(
+            f"{config.brokers.count} brokers of {config.brokers.memory_mb} MB do not fit in the {total_mb} MB that Ray has"
+            " on this node: lower brokers.memory_mb or brokers.count."
+        )
 
 
 def _bring_up(config: ClusterConfig, folder: ClusterFolder, undo: ExitStack, say: Say) -> None:
@@ -173,9 +184,8 @@ def _wait_ready(config: ClusterConfig, supervisor: Any, say: Say) -> None:
 
 def _give_up_on_hopeless(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        if row["failures"] >= _HOPELESS_AFTER or (row["error"] and row["phase"] not in ("failed", "running")):
-            error = row["error"]
-            raise DeployError(f"{_label(row)} does not start: {error}")
+        if row["failures"] >= _HOPELESS_AFTER:
+            raise DeployError(f"{_label(row)} does not start: {row['error']}")
 
 
 def _label(row: dict[str, Any]) -> str:

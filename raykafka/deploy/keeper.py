@@ -26,7 +26,6 @@ _STATUS_WITHIN_S = 3.0
 _STOP_WITHIN_S = 30.0
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 10.0
-_UNSCHEDULED_AFTER_S = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +54,6 @@ class Keeper:
         self._configured: tuple[int, Placement] | None = None
         self._configuring: asyncio.Task[None] | None = None
         self._retry_at = 0.0
-        self._created_at = 0.0
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
@@ -131,7 +129,6 @@ class Keeper:
             return
         if self._handle is None:
             self._handle = await asyncio.to_thread(_create, self.cluster, self.placement)
-            self._created_at = time.monotonic()
             self._configured = None
         self.state = await asyncio.to_thread(ray_access.actor_state, self._handle._actor_id.hex())
         if self.state is not None and self.state.state == "DEAD":
@@ -140,7 +137,6 @@ class Keeper:
             self._failed(RuntimeError(self.state.death_cause or "the actor died"))
             return
         pid = self.state.pid if self.state is not None and self.state.state == "ALIVE" else 0
-        self._note_unscheduled(pid)
         if self._configuring is not None or self._configured == (pid, self.placement):
             return
         if not self._opened.is_set():
@@ -150,13 +146,6 @@ class Keeper:
         if self.phase != "failed":
             self.phase = "starting"
         self._configuring = asyncio.create_task(self._configure(self._handle, self.placement))
-
-    def _note_unscheduled(self, pid: int) -> None:
-        if pid or self.state is None or self.state.restarts or self.phase == "failed":
-            return
-        if self.state.state != "PENDING_CREATION" or time.monotonic() - self._created_at < _UNSCHEDULED_AFTER_S:
-            return
-        self.error = f"Ray finds no room for it on {self.placement.node_ip}"
 
     async def _configure(self, handle: Any, placement: Placement) -> None:
         try:

@@ -173,6 +173,14 @@ def this_node_ip() -> str:
     return ray.util.get_node_ip_address()
 
 
+def node_memory_bytes() -> float:
+    """What Ray's scheduler may set aside on the node of this process."""
+    import ray
+
+    ip = this_node_ip()
+    return sum(node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["NodeManagerAddress"] == ip)
+
+
 def end_actor(handle: Any) -> None:
     """Kill an actor for good."""
     import ray
