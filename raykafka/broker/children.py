@@ -199,6 +199,8 @@ class Children:
             await asyncio.sleep(self._replica_backoff.delay_s)
             child = await self._start(REPLICA)
         except RaykafkaError as error:
+            if self._stopping:
+                return
             logger.error("a replica process did not start: %s", error)
             self._replica_backoff.failed()
             self._starting_replicas -= 1
@@ -236,6 +238,8 @@ class Children:
             try:
                 child = await self._start(role)
             except RaykafkaError as error:
+                if self._stopping:
+                    return
                 logger.error("the %s process did not start: %s", role, error)
                 self.restarts[role] += 1
                 backoff.failed()
