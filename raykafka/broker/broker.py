@@ -195,12 +195,9 @@ class Broker:
         """Leave: answer what was begun, close all logs, take back the registration. Safe to call at any time."""
         if self.state in (BrokerState.STOPPED, BrokerState.STOPPING):
             return
-        self.state = BrokerState.STOPPING
-        try:
-            controller = await self.links.controller(_SHUTDOWN_ASKED_WITHIN_S)
-            await controller.call("controlled_shutdown", {}, _SHUTDOWN_ASKED_WITHIN_S)
-        except (KafkaError, LinkError, TimeoutError) as error:
-            logger.warning("the controller was not told of this stop: %s", error)
+        served, self.state = self.state is BrokerState.RUNNING, BrokerState.STOPPING
+        if served:
+            await self._announce_stop()
         await asyncio.gather(*(listener.stop() for listener in self.listeners))
         for task in self._tasks:
             task.cancel()
@@ -209,6 +206,14 @@ class Broker:
         if clean:
             await asyncio.to_thread(self._directory.leave_clean_shutdown_mark, self.registration.epoch)
         await self._unwind()
+
+    async def _announce_stop(self) -> None:
+        """Have the controller move leaderships away, as far as it can."""
+        try:
+            controller = await self.links.controller(_SHUTDOWN_ASKED_WITHIN_S)
+            await controller.call("controlled_shutdown", {}, _SHUTDOWN_ASKED_WITHIN_S)
+        except (KafkaError, LinkError, TimeoutError) as error:
+            logger.warning("the controller was not told of this stop: %s", error)
 
     async def _unwind(self) -> None:
         """Give back all that was taken, the last first."""
