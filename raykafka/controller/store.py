@@ -11,21 +11,25 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from kazoo.client import KazooClient, TransactionRequest
+from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 
 from raykafka.cluster.image import BrokerInfo
 from raykafka.controller import znodes
 from raykafka.controller.znodes import Registration
 from raykafka.controller.zookeeper import (
+    Check,
     Conflict,
+    Create,
+    Delete,
+    Operation,
+    Write,
     close,
     commit,
     connect,
     create_if_missing,
     ensure_path,
     reading,
-    set_at_version,
 )
 from raykafka.errors import RaykafkaError
 
@@ -102,23 +106,12 @@ def register_broker(client: KazooClient, info: BrokerInfo, wait_s: float = 0.0) 
             )
         mine = znodes.next_registration(replace(info, epoch=epoch_version + 1), incarnation, last)
 
-        def fill(
-            tx: TransactionRequest,
-            mine: Registration = mine,
-            version: int = epoch_version,
-            replaces: bool = predecessor is not None,
-        ) -> None:
-            tx.set_data(epoch_path, znodes.pack_epoch(mine), version)
-            if replaces:
-                tx.delete(id_path)
-            tx.create(id_path, znodes.pack_registration(mine), ephemeral=True)
-
-        def landed() -> bool:
-            standing = read_registration(client, info.id)
-            return standing is not None and standing.incarnation == incarnation
-
+        operations: list[Operation] = [Write(epoch_path, znodes.pack_epoch(mine), epoch_version)]
+        if predecessor is not None:
+            operations.append(Delete(id_path))
+        operations.append(Create(id_path, znodes.pack_registration(mine), ephemeral=True))
         try:
-            commit(client, fill, landed)
+            commit(client, operations)
         except Conflict:
             continue  # another life, or the controller removing the predecessor, came between the reads and the write
         return mine
@@ -138,16 +131,15 @@ def unregister_broker(client: KazooClient, registration: Registration) -> bool:
     """Take back one's own registration, if it still stands. False if it was gone or another life's already."""
     info = registration.info
     try:
-        commit(client, lambda tx: fill_removal(tx, info.id, info.epoch))
+        commit(client, removal(info))
     except Conflict:
         return False
     return True
 
 
-def fill_removal(tx: TransactionRequest, broker_id: int, broker_epoch: int) -> None:
-    """The conditions and the write of a removal (rule 13). The controller adds a check of its own epoch."""
-    tx.check(znodes.broker_epoch_path(broker_id), broker_epoch)
-    tx.delete(znodes.broker_path(broker_id))
+def removal(info: BrokerInfo) -> list[Operation]:
+    """What removes that very life of a broker (rule 13). The controller adds a check of its own epoch."""
+    return [Check(znodes.broker_epoch_path(info.id), info.epoch), Delete(znodes.broker_path(info.id))]
 
 
 def allocate_producer_id_block(client: KazooClient, broker_id: int) -> tuple[int, int]:
@@ -165,10 +157,9 @@ def allocate_producer_id_block(client: KazooClient, broker_id: int) -> tuple[int
         last = first + znodes.PRODUCER_ID_BLOCK_SIZE - 1
         if last > _MAX_PRODUCER_ID:
             raise RaykafkaError("every producer id there is has been handed out")
+        block = Write(znodes.PRODUCER_ID_BLOCK, znodes.pack_producer_ids(broker_id, first, last), stat.version)
         try:
-            set_at_version(
-                client, znodes.PRODUCER_ID_BLOCK, znodes.pack_producer_ids(broker_id, first, last), stat.version
-            )
+            commit(client, [block], read_back=False)
         except Conflict:
             continue
         return first, last

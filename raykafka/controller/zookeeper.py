@@ -11,7 +11,8 @@ import contextlib
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from kazoo.client import KazooClient, TransactionRequest
@@ -32,6 +33,7 @@ from kazoo.security import CREATOR_ALL_ACL
 from raykafka.errors import RaykafkaError
 
 DIGEST_USER = "raykafka"
+ANY_VERSION = -1
 _RECONNECT_DELAY_S = 0.05
 _RECONNECT_MAX_DELAY_S = 1.0
 _T = TypeVar("_T")
@@ -131,12 +133,6 @@ def create_if_missing(client: KazooClient, path: str, data: bytes) -> None:
         reading(lambda: client.create(path, data, makepath=True))
 
 
-def set_at_version(client: KazooClient, path: str, data: bytes, version: int) -> None:
-    """Write ``path`` if it still has ``version``; Conflict otherwise, also when it was this write, repeated, that
-    landed."""
-    commit(client, lambda tx: tx.set_data(path, data, version))
-
-
 def reading_all(client: KazooClient, paths: Iterable[str]) -> list[tuple[bytes, Any] | None]:
     """Data and stat of each path, None where there is no node. One round trip's wait for all of them."""
 
@@ -153,37 +149,96 @@ def reading_all(client: KazooClient, paths: Iterable[str]) -> list[tuple[bytes, 
     return reading(read)
 
 
-def commit(
-    client: KazooClient, fill: Callable[[TransactionRequest], None], landed: Callable[[], bool] | None = None
-) -> list[Any]:
-    """Commit the conditional transaction that ``fill`` writes and return its results.
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Create a node that must not exist."""
 
-    Raises Conflict when a condition did not hold. After ConnectionLoss the outcome is unknown: the same transaction
-    is sent again (its conditions let it land only once), and if it conflicts then, ``landed`` reads back whether what
-    stands in ZooKeeper is this writer's own; if so the result list is empty.
+    path: str
+    data: bytes = b""
+    ephemeral: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Write a node that must have ``version`` (ANY_VERSION: just exist)."""
+
+    path: str
+    data: bytes
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete a node that must exist and have no children."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Write nothing; the node must have ``version``."""
+
+    path: str
+    version: int
+
+
+Operation = Create | Write | Delete | Check
+
+
+def commit(client: KazooClient, operations: Sequence[Operation], *, read_back: bool = True) -> None:
+    """Do all of ``operations`` in one transaction, or none. Raises Conflict when a condition did not hold.
+
+    After ConnectionLoss the outcome is unknown. The same transaction is sent again, and its conditions let it land only
+    once; if it conflicts then, ``read_back`` decides by what stands in ZooKeeper whether it was this very write that
+    had landed. That needs data which names its writer.
     """
     unknown = False
     while True:
         transaction = client.transaction()
-        fill(transaction)
+        for operation in operations:
+            _add(transaction, operation)
         try:
             results = transaction.commit()
         except ConnectionLoss:
             unknown = True
             time.sleep(_RECONNECT_DELAY_S)
             continue
-        failure = next((r for r in results if isinstance(r, KazooException) and not _is_bystander(r)), None)
-        if failure is None:
-            return results
-        if not isinstance(failure, (BadVersionError, NodeExistsError, NoNodeError, NotEmptyError)):
-            raise failure
-        if unknown and landed is not None and landed():
-            return []
-        index = results.index(failure)
-        operation = transaction.operations[index]
-        raise Conflict(f"{type(operation).__name__} of {operation.path}: {type(failure).__name__}") from failure
+        for operation, result in zip(operations, results, strict=True):
+            if not isinstance(result, KazooException) or isinstance(result, (RolledBackError, RuntimeInconsistency)):
+                continue
+            if not isinstance(result, (BadVersionError, NodeExistsError, NoNodeError, NotEmptyError)):
+                raise result
+            if unknown and read_back and _stands(client, operations):
+                return
+            raise Conflict(f"{type(operation).__name__} of {operation.path}: {type(result).__name__}") from result
+        return
 
 
-def _is_bystander(result: KazooException) -> bool:
-    """True for the operations of a failed transaction that are not the reason."""
-    return isinstance(result, (RolledBackError, RuntimeInconsistency))
+def _add(transaction: TransactionRequest, operation: Operation) -> None:
+    match operation:
+        case Create(path, data, ephemeral):
+            transaction.create(path, data, ephemeral=ephemeral)
+        case Write(path, data, version):
+            transaction.set_data(path, data, version)
+        case Delete(path):
+            transaction.delete(path)
+        case Check(path, version):
+            transaction.check(path, version)
+
+
+def _stands(client: KazooClient, operations: Sequence[Operation]) -> bool:
+    """Whether the nodes are as ``operations`` leave them."""
+    created = {operation.path for operation in operations if isinstance(operation, Create)}
+    expected = [o for o in operations if not isinstance(o, Check) and not (isinstance(o, Delete) and o.path in created)]
+    found = reading_all(client, [operation.path for operation in expected])
+    return all(_as_left(operation, node) for operation, node in zip(expected, found, strict=True))
+
+
+def _as_left(operation: Operation, node: tuple[bytes, Any] | None) -> bool:
+    match operation:
+        case Create(_, data, _):
+            return node is not None and node[0] == data
+        case Write(_, data, version):
+            return node is not None and node[0] == data and version in (ANY_VERSION, node[1].version - 1)
+        case _:
+            return node is None

@@ -12,7 +12,7 @@ from kazoo.exceptions import NoAuthError
 
 from raykafka.cluster.image import BrokerInfo, Endpoint
 from raykafka.controller import store, znodes
-from raykafka.controller.zookeeper import Conflict, commit
+from raykafka.controller.zookeeper import Check, Conflict, Create, commit
 
 Connect = Callable[..., KazooClient]
 
@@ -117,12 +117,8 @@ def test_a_transaction_whose_condition_fails_writes_nothing_and_says_which_one(c
     client = connect()
     client.create("/a", b"")
 
-    def fill(tx) -> None:
-        tx.create("/b", b"")
-        tx.check("/a", 7)
-
-    with pytest.raises(Conflict, match=r"CheckVersion of .*/a: BadVersionError"):
-        commit(client, fill)
+    with pytest.raises(Conflict, match=r"Check of /a: BadVersionError"):
+        commit(client, [Create("/b"), Check("/a", 7)])
     assert client.exists("/b") is None
 
 
