@@ -71,7 +71,9 @@ class FetchSession:
     epoch: int = 1
 
     def move_to_end(self, key: Key) -> None:
-        self.partitions[key] = self.partitions.pop(key)
+        partition = self.partitions.pop(key, None)
+        if partition is not None:
+            self.partitions[key] = partition
 
 
 @dataclass(slots=True)
