@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 
 from raykafka.broker.links import ControllerLinks
 from raykafka.errors import KafkaError, LinkError
@@ -23,9 +24,12 @@ class AutoCreation:
         for name in wanted:
             if name not in self._running:
                 task = self._running[name] = asyncio.create_task(self._create(name))
-                task.add_done_callback(lambda _, name=name: self._running.pop(name, None))
+                task.add_done_callback(partial(self._done, name))
         codes = await asyncio.gather(*(asyncio.shield(self._running[name]) for name in wanted))
         return dict(zip(wanted, codes, strict=True))
+
+    def _done(self, name: str, _: asyncio.Task[ErrorCode]) -> None:
+        del self._running[name]
 
     async def _create(self, name: str) -> ErrorCode:
         try:

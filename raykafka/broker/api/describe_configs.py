@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from raykafka.config.effective import ConfigValue, describe_broker, describe_cluster_default, describe_topic
+from raykafka.controller.topics import check_name
 from raykafka.errors import KafkaError
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
@@ -56,6 +57,7 @@ def _describe(context: RequestContext, kind: int, name: str, server: Any) -> lis
     if kind == _TOPIC:
         if not server.authorize(context, acl.Operation.DESCRIBE_CONFIGS, acl.Resource(acl.ResourceType.TOPIC, name)):
             raise KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
+        check_name(name, ())
         topic = server.image.topics.get(name)
         if topic is None:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)

@@ -17,6 +17,8 @@ from typing import Any
 
 from raykafka.broker.api.endpoints import alive_endpoints
 from raykafka.cluster.image import ClusterImage, PartitionState, Topic
+from raykafka.controller.topics import check_name
+from raykafka.errors import KafkaError
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
@@ -70,8 +72,7 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
         if not may_describe(name):
             topics.append(answer(name, None, None, ErrorCode.TOPIC_AUTHORIZATION_FAILED))
         elif topic is None:
-            error = failed.get(name, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
-            topics.append(answer(name, None, None, error))
+            topics.append(answer(name, None, None, failed.get(name) or _missing_error(name)))
         else:
             topics.append(answer(name, topic.id, topic))
 
@@ -107,6 +108,14 @@ async def _create_missing(context: RequestContext, names: Iterable[str], server:
     outcome = {name: ErrorCode.TOPIC_AUTHORIZATION_FAILED for name in missing if name not in permitted}
     outcome |= await server.auto_create(permitted)
     return {name: code for name, code in outcome.items() if code is not ErrorCode.NONE}
+
+
+def _missing_error(name: str) -> ErrorCode:
+    try:
+        check_name(name, ())
+    except KafkaError as error:
+        return error.code
+    return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
 
 def _partitions(m: Any, image: ClusterImage, topic: Topic, context: RequestContext) -> Iterable[Any]:
