@@ -281,8 +281,8 @@ class Broker:
         return self.session.lease.holds(boot_clock())
 
     async def auto_create(self, names: Iterable[str], *, internal: bool = False) -> dict[str, ErrorCode]:
-        """Create topics that were asked for, if config allows it: NONE where the topic then stands in the image, nothing
-        for all of them where config does not allow it."""
+        """Create topics that were asked for, if config allows it: NONE where the topic then stands in the image,
+        no entries where config does not allow it."""
         if not internal and not self.configs.flag("auto.create.topics.enable"):
             return {}
         return await self._auto_creation.create(names)
