@@ -72,3 +72,8 @@ def build(cls: type, **values: Any) -> Any:
     """Make a kio dataclass from those ``values`` that its version has: a handler is written once for all versions."""
     names = _field_names(cls)
     return cls(**{k: v for k, v in values.items() if k in names})
+
+
+def milliseconds(time: datetime.timedelta) -> int:
+    """kio's durations as Kafka's number."""
+    return time // datetime.timedelta(milliseconds=1)

@@ -1,0 +1,1 @@
+"""Group APIs, served in the coordinator's process: one module each."""

@@ -1,0 +1,99 @@
+"""The process of a group coordinator: a Ray actor, or for tests a plain process, around ``Coordinator``.
+
+It lives as long as its link to the broker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+from typing import Any
+
+from raykafka.group.config import GroupConfig
+from raykafka.group.coordinator import Coordinator
+from raykafka.group.offsets_log import LinkedOffsetsLog
+from raykafka.link.link import Link, connect_unix
+from raykafka.protocol.context import unpack_forward
+from raykafka.protocol.registry import serve_forwarded
+
+logger = logging.getLogger(__name__)
+
+ROLE = "coordinator"
+SECRET_VARIABLE = "RAYKAFKA_SECRET_HEX"
+
+
+class CoordinatorServer:
+    """A Coordinator on its link. ``ended`` is done when the link is."""
+
+    def __init__(self, link: Link, config: dict[str, str]) -> None:
+        self._link = link
+        self._log = LinkedOffsetsLog(link)
+        self.coordinator = Coordinator(GroupConfig.from_broker_config(config), self._log)
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def start(self) -> None:
+        self.coordinator.start()
+        self._link.start(self._log.frame_received, self._closed, self.coordinator.on_call, self._on_forward)
+
+    async def _on_forward(self, payload: memoryview) -> list[bytes | bytearray | memoryview]:
+        return await serve_forwarded(self.coordinator, *unpack_forward(payload))
+
+    def _closed(self, error: Exception | None) -> None:
+        self.coordinator.stop()
+        self._log.closed()
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+async def serve(
+    socket_path: str, secret: bytes, token: str, broker_id: int, config: dict[str, str], actor_id: str = ""
+) -> None:
+    """Connect to the broker and serve it until the link ends. Raises OSError or LinkError if it can't be reached."""
+    identity: dict[str, Any] = {
+        "role": ROLE,
+        "pid": os.getpid(),
+        "token": token,
+        "actor_id": actor_id,
+        "broker_id": broker_id,
+    }
+    link = await connect_unix(socket_path, secret, identity)
+    server = CoordinatorServer(link, config)
+    server.start()
+    await server.ended
+
+
+class GroupCoordinator:
+    """The Ray actor. ``run`` ends the process when the link to the broker has ended (rule 4)."""
+
+    async def run(self, socket_path: str, secret: bytes, token: str, broker_id: int, config: dict[str, str]) -> None:
+        import ray
+        import ray._raylet
+
+        ray._raylet.setproctitle(f"raykafka::coordinator of broker {broker_id}")
+        actor_id = ray.get_runtime_context().get_actor_id() or ""
+        try:
+            await serve(socket_path, secret, token, broker_id, config, actor_id)
+        except Exception:
+            logger.exception("the group coordinator of broker %d ends", broker_id)
+            os._exit(1)
+        os._exit(0)
+
+
+async def main(argv: list[str] | None = None) -> None:
+    """Run as a plain process; the cluster secret is in the environment, in hex."""
+    parser = argparse.ArgumentParser(prog="python -m raykafka.group.actor")
+    parser.add_argument("--socket", required=True)
+    parser.add_argument("--token", required=True)
+    parser.add_argument("--broker-id", type=int, required=True)
+    parser.add_argument("--config", action="append", default=[], metavar="KEY=VALUE")
+    args = parser.parse_args(argv)
+    config = dict(pair.split("=", 1) for pair in args.config)
+    secret = bytes.fromhex(os.environ[SECRET_VARIABLE])
+    await serve(args.socket, secret, args.token, args.broker_id, config)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    asyncio.run(main())
