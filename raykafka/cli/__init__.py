@@ -7,6 +7,9 @@ import sys
 import click
 
 from raykafka.cli.deploy import deploy, undeploy
+from raykafka.cli.status import status
+from raykafka.cli.stream import consume, produce
+from raykafka.cli.topics import topics
 from raykafka.errors import RaykafkaError
 
 
@@ -16,8 +19,8 @@ def raykafka() -> None:
     """A Kafka that lives inside a Ray cluster."""
 
 
-raykafka.add_command(deploy)
-raykafka.add_command(undeploy)
+for command in (deploy, undeploy, status, topics, produce, consume):
+    raykafka.add_command(command)
 
 
 def main() -> None:

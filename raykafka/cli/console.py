@@ -9,6 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
+
+
+def print_table(table: Table) -> None:
+    """Print to standard output; unfolded and whole where that is not a terminal."""
+    Console(highlight=False, soft_wrap=True).print(table)
 
 
 @contextmanager

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from raykafka.deploy.names import NAMESPACE, SUPERVISOR, actor_name
-from raykafka.errors import ClientError
-
-_WITHIN_S = 30.0
+from raykafka.deploy.supervision import ask_supervisor
+from raykafka.errors import ClientError, DeployError
 
 
 def addresses_of(name: str, listener: str | None) -> str:
@@ -20,19 +16,9 @@ def addresses_of(name: str, listener: str | None) -> str:
     if not ray.is_initialized():
         _attach()
     try:
-        supervisor: Any = ray.get_actor(actor_name(name, SUPERVISOR, 0), namespace=NAMESPACE)
-    except ValueError:
-        raise ClientError(
-            f"This Ray cluster has no raykafka cluster named {name}: deploy it, or connect by bootstrap address."
-        ) from None
-    try:
-        return ray.get(supervisor.bootstrap.remote(listener), timeout=_WITHIN_S)
-    except ray.exceptions.GetTimeoutError:
-        raise ClientError(f"The Supervisor of {name} gave no answer for {_WITHIN_S:.0f} s.") from None
-    except ray.exceptions.RayTaskError as error:
-        raise ClientError(str(error.cause)) from None
-    except ray.exceptions.RayError as error:
-        raise ClientError(f"The Supervisor of {name} is not there: {error}") from None
+        return ask_supervisor(name, "bootstrap", listener)
+    except DeployError as error:
+        raise ClientError(str(error)) from None
 
 
 def _attach() -> None:

@@ -16,12 +16,12 @@ from raykafka.config.cluster import ClusterConfig
 from raykafka.deploy import checks, local_ray, ray_access
 from raykafka.deploy.folder import ClusterFolder
 from raykafka.deploy.names import BROKER, SUPERVISOR, ZOOKEEPER, split_actor_name
+from raykafka.deploy.supervision import ask_supervisor
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 from raykafka.errors import DeployError
 
 READY_WITHIN_S = 120.0
 _POLL_S = 0.1
-_CALL_WITHIN_S = 30.0
 _STOP_WITHIN_S = 40.0
 _HOPELESS_AFTER = 3
 
@@ -114,8 +114,8 @@ def _check_memory(config: ClusterConfig) -> None:
     wanted_mb = config.brokers.count * config.brokers.memory_mb
     if wanted_mb > total_mb:
         raise DeployError(
-            f"{config.brokers.count} brokers of {config.brokers.memory_mb} MB do not fit in the {total_mb} MB that Ray has"
-            " on this node: lower brokers.memory_mb or brokers.count."
+            f"{config.brokers.count} brokers of {config.brokers.memory_mb} MB do not fit in the {total_mb} MB that Ray"
+            " has on this node: lower brokers.memory_mb or brokers.count."
         )
 
 
@@ -134,36 +134,21 @@ def _bring_up(config: ClusterConfig, folder: ClusterFolder, undo: ExitStack, say
     if not runs:
         undo.callback(_end_left_behind, folder)
         undo.callback(stop_actors, config.cluster)
-    supervisor = start_supervisor(config.cluster, str(folder.path))
+    start_supervisor(config.cluster, str(folder.path))
     if runs and before is not None:
-        undo.callback(_apply, supervisor)
+        undo.callback(ask_supervisor, config.cluster, "apply")
         undo.callback(folder.write_deployed, before)
-    _apply(supervisor)
-    _wait_ready(config, supervisor, say)
+    ask_supervisor(config.cluster, "apply")
+    _wait_ready(config, say)
 
 
-def _apply(supervisor: Any) -> None:
-    _ask(supervisor.apply.remote())
-
-
-def _ask(reference: Any) -> Any:
-    import ray
-
-    try:
-        return ray.get(reference, timeout=_CALL_WITHIN_S)
-    except ray.exceptions.GetTimeoutError:
-        raise DeployError(f"The Supervisor gave no answer for {_CALL_WITHIN_S:.0f} s.") from None
-    except ray.exceptions.RayError as error:
-        raise DeployError(f"The Supervisor failed: {ray_access.first_sentence(error)}") from None
-
-
-def _wait_ready(config: ClusterConfig, supervisor: Any, say: Say) -> None:
+def _wait_ready(config: ClusterConfig, say: Say) -> None:
     """Wait until every server runs, every broker serves and one of them is known as the controller."""
     deadline = time.monotonic() + READY_WITHIN_S
     missing = "the Supervisor"
     said: set[str] = set()
     while True:
-        rows = _ask(supervisor.progress.remote())
+        rows = ask_supervisor(config.cluster, "progress")
         _give_up_on_hopeless(rows)
         for row in rows:
             label = _label(row)
@@ -172,7 +157,7 @@ def _wait_ready(config: ClusterConfig, supervisor: Any, say: Say) -> None:
                 say(f"{label} {'is registered' if row['role'] == BROKER else 'runs'}")
         waiting = [row for row in rows if row["phase"] != "running"]
         if rows and not waiting:
-            missing = _not_serving(config, _ask(supervisor.status.remote()))
+            missing = _not_serving(config, ask_supervisor(config.cluster, "status"))
             if not missing:
                 return
         elif waiting:

@@ -1,0 +1,123 @@
+"""What `raykafka status` shows: the Supervisor's and the brokers' own words put together, and what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raykafka.config.cluster import ClusterConfig
+from raykafka.deploy import ray_access
+from raykafka.deploy.supervision import ask_supervisor
+
+_SUPERVISOR_WITHIN_S = 15.0
+
+
+def cluster_status(config: ClusterConfig) -> dict[str, Any]:
+    """The state of the cluster as plain data. Raises DeployError when it is not deployed or Ray does not answer.
+
+    ``actors`` holds a row for each actor: role, id (broker or server id), ``for`` (the partition that a replica
+    serves), actor_id, node, pid, state, restarts. ``problems`` holds a sentence for each thing that is not as it should be.
+    """
+    address = ray_access.attach_running(config)
+    try:
+        found = ask_supervisor(config.cluster, "status", within_s=_SUPERVISOR_WITHIN_S)
+    finally:
+        ray_access.detach()
+    return {"ray": address, **summarize(found)}
+
+
+def summarize(found: dict[str, Any]) -> dict[str, Any]:
+    """The Supervisor's status as ``cluster_status`` gives it. Pure."""
+    actors = [_supervisor_row(found["supervisor"])]
+    for row in [*found["zookeeper"], *found["brokers"]]:
+        actors.append(_server_row(row))
+        actors += _child_rows(row)
+    return {
+        "cluster": found["cluster"],
+        "data_dir": found["data_dir"],
+        "controller": _controller(found["brokers"]),
+        "listeners": _listeners(found["brokers"]),
+        "actors": actors,
+        "partitions": _partitions(found["brokers"]),
+        "problems": _problems(found),
+    }
+
+
+def _supervisor_row(row: dict[str, Any]) -> dict[str, Any]:
+    return _row("supervisor", 0, "", row, "running" if row["ray_state"] == "ALIVE" else row["ray_state"].lower())
+
+
+def _server_row(row: dict[str, Any]) -> dict[str, Any]:
+    detail = row["detail"] or {}
+    state = detail.get("state") if row["phase"] == "running" else row["phase"]
+    return _row(row["role"], row["id"], "", row, state or "silent")
+
+
+def _row(role: str, actor_id: int | None, serves: str, row: dict[str, Any], state: str) -> dict[str, Any]:
+    return {
+        "role": role,
+        "id": actor_id,
+        "for": serves,
+        "actor_id": row["actor_id"],
+        "node": row["node"],
+        "pid": row["pid"],
+        "state": state,
+        "restarts": row["restarts"],
+    }
+
+
+def _child_rows(broker: dict[str, Any]) -> list[dict[str, Any]]:
+    detail = broker["detail"] or {}
+    restarts = detail.get("restarts", {})
+    rows = []
+    for child in detail.get("children", []):
+        seen = {**child, "node": broker["node"], "restarts": restarts.get(child["role"])}
+        rows.append(_row(child["role"], broker["id"], child["for"], seen, child["state"]))
+    return rows
+
+
+def _controller(brokers: list[dict[str, Any]]) -> int | None:
+    """The active controller in the eyes of the broker that has heard of the newest one."""
+    known = [detail for row in brokers if (detail := row["detail"]) and detail.get("controller_id", -1) >= 0]
+    return max(known, key=lambda detail: detail["controller_epoch"])["controller_id"] if known else None
+
+
+def _listeners(brokers: list[dict[str, Any]]) -> dict[str, str]:
+    addresses: dict[str, list[str]] = {}
+    for row in brokers:
+        for listener in (row["detail"] or {}).get("listeners", []):
+            addresses.setdefault(listener["name"], []).append(f"{listener['host']}:{listener['port']}")
+    return {name: ",".join(found) for name, found in addresses.items()}
+
+
+def _partitions(brokers: list[dict[str, Any]]) -> dict[str, Any]:
+    return {str(row["id"]): (row["detail"] or {}).get("partitions") for row in brokers}
+
+
+def _problems(found: dict[str, Any]) -> list[str]:
+    problems = [f"The Supervisor cannot apply the deployed config: {found['error']}"] if found["error"] else []
+    for row in found["zookeeper"]:
+        problems += _server_problems(f"ZooKeeper server {row['id']}", row)
+    for row in found["brokers"]:
+        problems += _server_problems(f"Broker {row['id']}", row)
+        detail = row["detail"]
+        if detail and detail["state"] == "running":
+            if not detail["holds_lease"]:
+                problems.append(
+                    f"Broker {row['id']} has had no answer from ZooKeeper for {detail['lease_age_s']:.0f} s."
+                )
+            for role in ("coordinator", "controller"):
+                if not any(child["role"] == role for child in detail["children"]):
+                    problems.append(f"Broker {row['id']} has no {role}.")
+    if found["brokers"] and _controller(found["brokers"]) is None:
+        problems.append("No broker knows an active controller.")
+    return problems
+
+
+def _server_problems(label: str, row: dict[str, Any]) -> list[str]:
+    if row["phase"] != "running":
+        return [f"{label} is {row['phase']}: {row['error']}" if row["error"] else f"{label} is {row['phase']}."]
+    if row["detail"] is None:
+        return [f"{label} does not answer: {row['error'] or row['ray_state'].lower()}"]
+    if row["detail"]["state"] != "running":
+        return [f"{label} is {row['detail']['state']}." + (f" {row['detail'].get('error', '')}".rstrip())]
+    return []
