@@ -208,12 +208,11 @@ class ApacheKafka:
         """The processes that run: ``zookeeper``, ``broker-0``, ... to pid (a pid reused by others does not count)."""
         found = {}
         for file in sorted(self.directory.glob("*.pid")):
-            pid = int(file.read_text())
+            pid, start_time = map(int, file.read_text().split())
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)  # a stopped child of this process is a zombie until then
-            with contextlib.suppress(OSError):
-                if str(self.directory).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found[file.stem] = pid
+            if _start_time(pid) == start_time:
+                found[file.stem] = pid
         return found
 
     def _start_zookeeper(self) -> None:
@@ -257,7 +256,7 @@ class ApacheKafka:
             process = subprocess.Popen(
                 [*command, str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        (self.directory / f"{name}.pid").write_text(str(process.pid))
+        (self.directory / f"{name}.pid").write_text(f"{process.pid} {_start_time(process.pid)}")
 
     def _is_running(self, name: str) -> Callable[[], bool]:
         return lambda: name in self.pids()
@@ -275,6 +274,15 @@ class ApacheKafka:
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+
+def _start_time(pid: int) -> int | None:
+    """When the process began, in clock ticks since boot; together with the pid it names a process for good."""
+    try:
+        # The name in parentheses may hold spaces; the start time is field 22 of the line.
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return None
 
 
 def _listens(port: int) -> bool:

@@ -1,0 +1,144 @@
+"""raykafka against Apache Kafka: one system at a time, in turns, with the same clients."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "peer"))
+
+from clients import ClientError, Measured, producer_perf
+from confluent_kafka.admin import AdminClient, NewTopic
+from cpu import cpu_seconds, used_by_role
+from report import Results, Sample, cpu_table, errors, machine, table
+from rows import BIG_BATCHES, SMALL_BATCHES, Row, rows
+from systems import SYSTEMS, System
+
+QUICK_SCALE = 0.1
+WARM_UP_RECORDS = 400_000
+
+
+def main() -> int:
+    options = parse()
+    chosen = [row for row in rows(options.replication) if options.only in row.title]
+    if not chosen:
+        print(f"no row holds {options.only!r}", file=sys.stderr)
+        return 2
+    scale = QUICK_SCALE if options.quick else 1.0
+    rounds = 1 if options.quick else options.rounds
+    names = list(SYSTEMS) if options.system is None else [options.system]
+    results: Results = {row.title: {SYSTEMS[name].name: [] for name in names} for row in chosen}
+    started = time.monotonic()
+    for number in range(1, rounds + 1):
+        for name in names:
+            system = SYSTEMS[name](options.replication)
+            say(f"round {number} of {rounds}: starting {system.name}")
+            try:
+                system.start()
+                warm_up(system, options.replication, scale)
+                for row in chosen:
+                    sample = measure(system, row, options.replication, scale)
+                    results[row.title][system.name].append(sample)
+                    say(f"  {row.title}: {describe(sample)}")
+            finally:
+                system.stop()
+    write_up(options, chosen, results, rounds, time.monotonic() - started)
+    return 1 if errors(results) else 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="one round with a tenth of the records: a try, not a result"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="how often each system has its turn (default 3)")
+    parser.add_argument(
+        "--replication",
+        type=int,
+        choices=(1, 3),
+        default=1,
+        help="replication factor, and number of brokers (default 1)",
+    )
+    parser.add_argument("--only", default="", metavar="TEXT", help="only the rows whose title holds this text")
+    parser.add_argument("--system", choices=sorted(SYSTEMS), help="only this system")
+    parser.add_argument("--json", type=Path, help="also write every measurement to this file")
+    return parser.parse_args()
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def topic_for(system: System, name: str, replication: int) -> Callable[[], None]:
+    """Create a topic of one partition; returns what deletes it again."""
+    admin = AdminClient({"bootstrap.servers": system.bootstrap})
+    config = {"min.insync.replicas": str(min(replication, 2))}
+    admin.create_topics([NewTopic(name, 1, replication, config=config)])[name].result(60)
+
+    def delete() -> None:
+        admin.delete_topics([name])[name].result(60)
+
+    return delete
+
+
+def warm_up(system: System, replication: int, scale: float) -> None:
+    """Let the servers' just-in-time compilers and caches see the work before it counts."""
+    delete = topic_for(system, "warm-up", replication)
+    for size, props in ((1000, BIG_BATCHES), (1000, SMALL_BATCHES), (100, BIG_BATCHES)):
+        records = int(WARM_UP_RECORDS * scale)
+        producer_perf(system.bootstrap, "warm-up", records=records, size=size, per_s=-1, props={"acks": "all", **props})
+    delete()
+
+
+def measure(system: System, row: Row, replication: int, scale: float) -> Sample:
+    topic = "".join(letter if letter.isalnum() else "-" for letter in row.title)
+    records = int(row.records * scale)
+    delete = topic_for(system, topic, replication)
+    try:
+        if row.fill is not None:
+            row.fill(system.bootstrap, topic, records)
+        before = cpu_seconds(system.pids())
+        measured: Measured = row.run(system.bootstrap, topic, records)
+        after = cpu_seconds(system.pids())
+        roles = system.roles()
+        after = {pid: seconds for pid, seconds in after.items() if pid in roles}
+        return Sample(measured, used_by_role(before, after, roles))
+    except ClientError as error:
+        return Sample(error=str(error))
+    finally:
+        delete()
+
+
+def describe(sample: Sample) -> str:
+    if sample.measured is None:
+        return f"failed: {sample.error}"
+    m = sample.measured
+    latency = "" if m.p50_ms is None else f", p50 {m.p50_ms:.0f} ms, p99 {m.p99_ms:.0f} ms"
+    cpu = ", ".join(f"{role} {seconds:.1f} s" for role, seconds in sorted(sample.cpu_s.items()))
+    return f"{m.mb_per_s:.0f} MB/s, {m.records_per_s / 1000:.1f} k records/s{latency}; CPU: {cpu}"
+
+
+def write_up(options: argparse.Namespace, chosen: list[Row], results: Results, rounds: int, seconds: float) -> None:
+    names = list(next(iter(results.values())))
+    print(f"\nReplication factor {options.replication}, one partition, {rounds} round(s), {seconds / 60:.0f} minutes.")
+    print(f"{machine()}.\n")
+    print(table(chosen, results, names[0], names[-1]))
+    print("\nMedian CPU seconds per GB, by role:\n")
+    print(cpu_table(chosen, results, names))
+    for line in errors(results):
+        print(f"FAILED: {line}")
+    if options.json:
+        plain = {
+            title: {name: [dataclasses.asdict(sample) for sample in samples] for name, samples in by_system.items()}
+            for title, by_system in results.items()
+        }
+        options.json.write_text(json.dumps(plain, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
