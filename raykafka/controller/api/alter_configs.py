@@ -1,0 +1,43 @@
+"""AlterConfigs: replace all configs of topics and brokers by those that are named. IncrementalAlterConfigs is the better way.
+
+Versions: 0-2.
+v2: flexible.
+Topics (2) and brokers (4; "" is every broker's default) can be altered; other resources are INVALID_REQUEST.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raykafka.controller.config_admin import Alteration, Resource, alter_configs
+from raykafka.controller.configs import replaced
+from raykafka.protocol.codec import NO_THROTTLE, build, response_module
+from raykafka.protocol.context import RequestContext
+from raykafka.protocol.error_code import ErrorCode
+
+API_KEY = 33
+VERSIONS = (0, 2)
+
+
+async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+    m = response_module(API_KEY, context.api_version)
+    wanted = [(Resource(r.resource_type, r.resource_name), _alteration(r.configs)) for r in request.resources]
+    outcomes = await alter_configs(server, wanted, validate_only=request.validate_only)
+    responses = []
+    for resource, _ in wanted:
+        error = outcomes[resource]
+        responses.append(
+            build(
+                m.AlterConfigsResourceResponse,
+                error_code=error.code if error else ErrorCode.NONE,
+                error_message=(error.message or None) if error else None,
+                resource_type=resource.kind,
+                resource_name=resource.name,
+            )
+        )
+    return build(m.AlterConfigsResponse, throttle_time=NO_THROTTLE, responses=tuple(responses))
+
+
+def _alteration(configs: Any) -> Alteration:
+    entries = [(c.name, c.value) for c in configs]
+    return lambda kind, current, defaults: replaced(entries)

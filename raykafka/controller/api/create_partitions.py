@@ -1,0 +1,47 @@
+"""CreatePartitions: more partitions for topics that exist, answered for every topic asked.
+
+Versions: 0-3.
+v2: flexible. v3: throttling is said by THROTTLING_QUOTA_EXCEEDED; there is no such quota yet.
+A topic named twice is INVALID_REQUEST. Partitions are never taken away.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from raykafka.controller.topic_admin import create_partitions
+from raykafka.protocol.codec import NO_THROTTLE, build, response_module
+from raykafka.protocol.context import RequestContext
+from raykafka.protocol.error_code import ErrorCode
+
+API_KEY = 37
+VERSIONS = (0, 3)
+
+_TWICE = "Duplicate topic in request."
+
+
+async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+    m = response_module(API_KEY, context.api_version)
+    named = Counter(topic.name for topic in request.topics)
+    wanted = [
+        (
+            topic.name,
+            topic.count,
+            None if topic.assignments is None else [tuple(a.broker_ids) for a in topic.assignments],
+        )
+        for topic in request.topics
+        if named[topic.name] == 1
+    ]
+    outcomes = await create_partitions(
+        server, wanted, timeout_s=request.timeout.total_seconds(), validate_only=request.validate_only
+    )
+    results = []
+    for name in named:
+        outcome = outcomes.get(name)
+        code = outcome.code if outcome else ErrorCode.NONE
+        message = (outcome.message or None) if outcome else None
+        if named[name] > 1:
+            code, message = ErrorCode.INVALID_REQUEST, _TWICE
+        results.append(build(m.CreatePartitionsTopicResult, name=name, error_code=code, error_message=message))
+    return build(m.CreatePartitionsResponse, throttle_time=NO_THROTTLE, results=tuple(results))

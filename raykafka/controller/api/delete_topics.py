@@ -1,0 +1,54 @@
+"""DeleteTopics: topics and their records are gone; answered when every live broker has let go of them.
+
+Versions: 1-6.
+v5: error messages. v6: topics by name or by id; one that gives both or neither is INVALID_REQUEST.
+A deletion that was begun survives the controller (``/admin/delete_topics``). As in Kafka, a topic named twice is deleted once
+and answered twice.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from raykafka.controller.topic_admin import delete_topics
+from raykafka.protocol.codec import NO_THROTTLE, build, response_module
+from raykafka.protocol.context import RequestContext
+from raykafka.protocol.error_code import ErrorCode
+
+API_KEY = 20
+VERSIONS = (1, 6)
+
+
+async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+    m = response_module(API_KEY, context.api_version)
+    if context.api_version >= 6:
+        asked = [(state.name, state.topic_id) for state in request.topics]
+    else:
+        asked = [(name, None) for name in request.topic_names]
+    resolved = [_resolve(server, name, topic_id) for name, topic_id in asked]
+    names = [name for name, code in resolved if name is not None and code is ErrorCode.NONE]
+    outcomes = await delete_topics(server, names, timeout_s=request.timeout.total_seconds())
+    results = []
+    for (asked_name, topic_id), (name, code) in zip(asked, resolved, strict=True):
+        outcome = outcomes.get(name) if name is not None and code is ErrorCode.NONE else None
+        results.append(
+            build(
+                m.DeletableTopicResult,
+                name=name if code is ErrorCode.NONE else asked_name,
+                topic_id=topic_id,
+                error_code=outcome.code if outcome else code,
+                error_message=(outcome.message or None) if outcome else None,
+            )
+        )
+    return build(m.DeleteTopicsResponse, throttle_time=NO_THROTTLE, responses=tuple(results))
+
+
+def _resolve(server: Any, name: str | None, topic_id: uuid.UUID | None) -> tuple[str | None, ErrorCode]:
+    """The name of the topic that is meant."""
+    if (name is None) == (topic_id is None):
+        return name, ErrorCode.INVALID_REQUEST
+    if topic_id is None:
+        return name, ErrorCode.NONE
+    found = server.image.names_by_id.get(topic_id)
+    return (None, ErrorCode.UNKNOWN_TOPIC_ID) if found is None else (found, ErrorCode.NONE)

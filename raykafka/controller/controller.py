@@ -1,0 +1,200 @@
+"""A controller process: a candidate that stands by, competes for ``/controller`` and, when it wins, is the active one
+(rule 16).
+
+A standby holds a socket to the active controller. End-of-file and then a refused connect mean that it is dead: the
+standby removes ``/controller`` (if the epoch is still that one) and competes, without waiting for the dead one's
+session to expire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from kazoo.client import KazooState
+from kazoo.exceptions import ConnectionClosedError, SessionExpiredError
+
+from raykafka.controller import metadata_store, store
+from raykafka.controller.active import ActiveController
+from raykafka.controller.metadata_store import Claim
+from raykafka.controller.znodes import ControllerNode
+from raykafka.controller.zookeeper import ZooKeeperClient, ZooKeeperUnreachable
+from raykafka.errors import LinkError
+from raykafka.link import connect_tcp, serve_tcp
+
+_RETRY_S = 1.0
+_UNREGISTERED_RETRY_S = 0.1
+_CONNECT_WITHIN_S = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+class Controller:
+    """The candidate of one broker. ``run`` it for life; ``active`` is the ActiveController while it is the elected one.
+
+    ``zookeeper`` has ``hosts``, ``auth`` and ``session_timeout_ms`` (``raykafka.broker.settings.ZooKeeperSettings``);
+    ``config`` holds the broker's static configs.
+    """
+
+    def __init__(
+        self, *, broker_id: int, secret: bytes, zookeeper: Mapping[str, Any], config: Mapping[str, str]
+    ) -> None:
+        self.broker_id = broker_id
+        self.active: ActiveController | None = None
+        self._secret = secret
+        self._zookeeper = zookeeper
+        self._config = config
+        self._incarnation = uuid.uuid4().hex
+        self._touched = asyncio.Event()
+        self._lost = asyncio.Event()
+
+    async def run(self) -> None:
+        """Compete and serve, session after session, until cancelled."""
+        while True:
+            try:
+                client = await self._connect()
+            except ZooKeeperUnreachable as error:
+                logger.warning("%s", error)
+                continue
+            try:
+                await self._use(client)
+            except (SessionExpiredError, ConnectionClosedError):
+                logger.warning("the controller's ZooKeeper session has expired; it opens another")
+            finally:
+                await asyncio.to_thread(store.close, client)
+
+    async def _connect(self) -> ZooKeeperClient:
+        secret = self._secret if self._zookeeper["auth"] else None
+        hosts, timeout_ms = self._zookeeper["hosts"], self._zookeeper["session_timeout_ms"]
+        client = await asyncio.to_thread(store.connect, hosts, secret, timeout_ms)
+        loop, lost = asyncio.get_running_loop(), asyncio.Event()
+
+        def changed(state: str) -> None:
+            # runs in kazoo's thread
+            if state == KazooState.LOST:
+                loop.call_soon_threadsafe(lost.set)
+
+        client.add_listener(changed)
+        self._lost = lost
+        return client
+
+    async def _use(self, client: ZooKeeperClient) -> None:
+        """Be a candidate for as long as the session lasts."""
+        host = await self._link_host(client)
+        identity = {"role": "controller", "broker_id": self.broker_id, "incarnation": self._incarnation}
+        server = await serve_tcp(host, 0, self._secret, identity, lambda link: link.start())
+        try:
+            node = ControllerNode(self.broker_id, host, server.sockets[0].getsockname()[1], self._incarnation)  #
+            type: ignore[attr-defined] while not self._lost.is_set():
+                standing, epoch_version = await self._look(client)
+                if standing is not None:
+                    await self._stand_by(client, standing, epoch_version)
+                elif (claim := await asyncio.to_thread(metadata_store.claim_controller, client, node)) is not None:
+                    await self._be_active(client, claim)
+        finally:
+            server.close()
+
+    async def _link_host(self, client: ZooKeeperClient) -> str:
+        """Where this node is reached by others: as its broker has registered it."""
+        while True:
+            registration = await asyncio.to_thread(store.read_registration, client, self.broker_id)
+            if registration is not None:
+                return registration.info.link_host
+            await asyncio.sleep(_UNREGISTERED_RETRY_S)
+
+    async def _look(self, client: ZooKeeperClient) -> tuple[ControllerNode | None, int]:
+        """Who is active; ``_touched`` is set when that changes."""
+        loop, touched = asyncio.get_running_loop(), asyncio.Event()
+        self._touched = touched
+        return await asyncio.to_thread(
+            metadata_store.read_controller, client, lambda event: loop.call_soon_threadsafe(touched.set)
+        )
+
+    # standing by
+
+    async def _stand_by(self, client: ZooKeeperClient, active: ControllerNode, epoch_version: int) -> None:
+        """Return when ``/controller`` has changed; see to it when the active controller is found dead."""
+        watching = asyncio.create_task(self._until_dead(active))
+        try:
+            if await self._first(watching, self._touched, self._lost) is watching:
+                logger.warning("the controller on broker %d is dead: %s", active.broker_id, watching.result())
+                await asyncio.to_thread(metadata_store.depose_controller, client, epoch_version)
+        finally:
+            watching.cancel()
+
+    async def _until_dead(self, active: ControllerNode) -> str:
+        identity = {"role": "controller_standby", "broker_id": self.broker_id}
+        while True:
+            try:
+                link = await asyncio.wait_for(
+                    connect_tcp(active.link_host, active.link_port, self._secret, identity), _CONNECT_WITHIN_S
+                )
+            except ConnectionRefusedError:
+                return "nobody listens on its port"
+            except (OSError, LinkError, TimeoutError) as error:
+                logger.info("the active controller can't be reached, its session decides: %s", error)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            try:
+                if link.peer.get("incarnation") != active.incarnation:
+                    return "another process answers on its port"
+                link.start()
+                await asyncio.shield(link.ended)
+            finally:
+                link.close()
+
+    # being active
+
+    async def _be_active(self, client: ZooKeeperClient, claim: Claim) -> None:
+        try:
+            cluster_id = await asyncio.to_thread(store.ensure_cluster_id, client)
+            self.active = active = ActiveController(
+                client=client,
+                claim=claim,
+                cluster_id=cluster_id,
+                broker_id=self.broker_id,
+                secret=self._secret,
+                config=self._config,
+                silent_after_s=client.negotiated_session_timeout_ms / 1000,
+            )
+            watching = asyncio.create_task(self._until_deposed(client))
+            try:
+                await active.start()
+                await self._first(watching, active.resigned, self._lost)
+            finally:
+                watching.cancel()
+                await active.stop()
+                self.active = None
+            logger.warning("controller epoch %d ends: %s", claim.epoch, active.resigned.result())
+        except (SessionExpiredError, ConnectionClosedError):
+            raise
+        except Exception:
+            # another candidate may do better, and this one must not spin
+            logger.exception("controller epoch %d failed", claim.epoch)
+            await asyncio.sleep(_RETRY_S)
+        finally:
+            with suppress(SessionExpiredError, ConnectionClosedError):
+                await asyncio.to_thread(metadata_store.depose_controller, client, claim.version)
+
+    async def _until_deposed(self, client: ZooKeeperClient) -> None:
+        while True:
+            standing, _ = await self._look(client)
+            if standing is None or standing.incarnation != self._incarnation:
+                return
+            await self._touched.wait()
+
+    @staticmethod
+    async def _first(*waits: asyncio.Future[Any] | asyncio.Event) -> asyncio.Future[Any] | asyncio.Event:
+        """Wait for the first of futures and events, and return it."""
+        tasks = {asyncio.ensure_future(w.wait()) if isinstance(w, asyncio.Event) else w: w for w in waits}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return tasks[done.pop()]
+        finally:
+            for task, wait in tasks.items():
+                if isinstance(wait, asyncio.Event):
+                    task.cancel()
