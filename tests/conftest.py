@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import yaml
 
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 
@@ -16,6 +18,42 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def free_ports(count: int) -> int:
+    """The first of ``count`` consecutive free TCP ports on 127.0.0.1."""
+    while True:
+        first = free_port()
+        with ExitStack() as held:
+            try:
+                for port in range(first, first + count):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except (OSError, OverflowError):
+                continue
+            return first
+
+
+def cluster_file(folder: Path, name: str = "test", brokers: int = 3, config: dict[str, object] | None = None) -> Path:
+    """A cluster file in ``folder``: a Ray, a ZooKeeper, ports and data of its own, apart from any cluster that runs."""
+    file = folder / "cluster.yaml"
+    first = free_ports(3 * brokers)
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "cluster": name,
+                "data_dir": str(folder / "data"),
+                "ray": {"temp_dir": str(folder / "ray"), "port": free_port()},
+                "zookeeper": {"managed": {"client_port": free_port()}},
+                "brokers": {
+                    "count": brokers,
+                    "listeners": f"INSIDE://127.0.0.1:{first},OUTSIDE://127.0.0.1:{first + brokers}",
+                    "link_port": first + 2 * brokers,
+                    "config": config or {},
+                },
+            }
+        )
+    )
+    return file
 
 
 @pytest.fixture(scope="session")

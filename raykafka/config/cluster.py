@@ -38,7 +38,7 @@ ConfigText = Annotated[str, BeforeValidator(_text)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, validate_default=True)
 
 
 class RayConfig(_Model):
@@ -107,7 +107,7 @@ class ZooKeeperConfig(_Model):
         managed = self.managed
         if managed is not None and not 2 * managed.tick_time_ms <= self.session_timeout_ms <= 20 * managed.tick_time_ms:
             raise ValueError(
-                f"session_timeout_ms must lie between 2 and 20 ticks of managed.tick_time_ms "
+                f"session_timeout_ms must lie between 2 and 20 times managed.tick_time_ms "
                 f"({2 * managed.tick_time_ms} to {20 * managed.tick_time_ms}), not {self.session_timeout_ms}"
             )
         return self

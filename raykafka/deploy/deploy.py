@@ -101,6 +101,7 @@ def stop_actors(cluster: str) -> int:
 
 
 def _start_ray(config: ClusterConfig, folder: ClusterFolder, undo: ExitStack, say: Say) -> str:
+    local_ray.free_start_port(config)
     say("Starting Ray on this machine")
     note = local_ray.start(config)
     folder.write_started_ray(note)

@@ -47,8 +47,8 @@ def ensure_token() -> None:
         file.write(secrets.token_hex(32))
 
 
-def start(config: ClusterConfig) -> dict[str, Any]:
-    """Start Ray on this machine; returns a note of it: its address and session folder. Raises DeployError."""
+def free_start_port(config: ClusterConfig) -> int:
+    """The port on which Ray is to start. Raises DeployError when something listens there already."""
     port = config.ray.port
     if config.ray.address != "auto":
         port = int(config.ray.address.rpartition(":")[2])
@@ -57,6 +57,12 @@ def start(config: ClusterConfig) -> dict[str, Any]:
             f"Port {port}, on which Ray is to start, is in use: choose another one in ray.port,"
             " or say in ray.address which Ray cluster to use."
         )
+    return port
+
+
+def start(config: ClusterConfig) -> dict[str, Any]:
+    """Start Ray on this machine; returns a note of it: its address and session folder. Raises DeployError."""
+    port = free_start_port(config)
     ensure_token()
     environment = {**os.environ, **QUIET_ENVIRONMENT}
     environment.pop("RAY_ADDRESS", None)

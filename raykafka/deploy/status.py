@@ -15,7 +15,7 @@ def cluster_status(config: ClusterConfig) -> dict[str, Any]:
     """The state of the cluster as plain data. Raises DeployError when it is not deployed or Ray does not answer.
 
     ``actors`` holds a row for each actor: role, id (broker or server id), ``for`` (the partition that a replica
-    serves), actor_id, node, pid, state, restarts. ``problems`` holds a sentence for each thing that is not as it should be.
+    serves), actor_id, node, pid, state, restarts. ``problems`` holds a sentence for each thing that is amiss.
     """
     address = ray_access.attach_running(config)
     try:

@@ -1,0 +1,5 @@
+"""``python -m raykafka``: the `raykafka` command."""
+
+from raykafka.cli import main
+
+main()
