@@ -78,7 +78,8 @@ def test_an_unknown_key_names_the_nearest_right_one(data: Any, said: str) -> Non
         ({"zookeeper": {"connect": "h:1", "managed": {}}}, "zookeeper must have either managed or connect, not both."),
         (
             {"zookeeper": {"session_timeout_ms": 60_000}},
-            "zookeeper session_timeout_ms must lie between 2 and 20 ticks of managed.tick_time_ms (1000 to 10000), not 60000.",
+            "zookeeper session_timeout_ms must lie between 2 and 20 times managed.tick_time_ms (1000 to 10000),"
+            " not 60000.",
         ),
         (
             {"brokers": {"config": {"num.partitions": "many"}}},
