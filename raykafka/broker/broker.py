@@ -182,7 +182,7 @@ class Broker:
         except OSError as error:
             raise DeployError(
                 f"broker {settings.broker_id} can't listen on {binding.host}:{binding.port} ({binding.name}): "
-                f"{error.strerror or error}"
+                f"{os.strerror(error.errno) if error.errno else error}"
             ) from None
 
     def _endpoint(self, listener: Listener) -> Endpoint:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import os
@@ -67,13 +68,12 @@ class PlainStarter:
 
     def start(self, role: str, socket_path: str, token: str) -> PlainChild:
         command = [sys.executable, "-m", MODULES[role], "--socket", socket_path, "--token", token]
-        for name, value in child_arguments(self._settings, role).items():
-            option = "--" + name.replace("_", "-")
-            if name == "config":
-                for key, text in value.items():
-                    command += [option, f"{key}={text}"]
-            else:
-                command += [option, value if isinstance(value, str) else json.dumps(value)]
+        arguments = child_arguments(self._settings, role)
+        if role != REPLICA:
+            command += ["--broker-id", str(arguments["broker_id"])]
+            command += [part for pair in arguments["config"].items() for part in ("--config", "=".join(pair))]
+        if role == CONTROLLER:
+            command += ["--zookeeper", json.dumps(arguments["zookeeper"])]
         environment = {**os.environ, "RAYKAFKA_SECRET_HEX": self._settings.secret_hex}
         return PlainChild(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
 
@@ -110,6 +110,10 @@ class PlainBroker:
             config={**FAST_CONFIG, **(config or {})},
         )
         self._process: subprocess.Popen[bytes] | None = None
+
+    def set_data_dir(self, path: Path) -> None:
+        """Have the next start use another data directory."""
+        self.settings = dataclasses.replace(self.settings, data_dir=str(path))
 
     @property
     def bootstrap(self) -> str:
