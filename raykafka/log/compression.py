@@ -22,6 +22,11 @@ _XERIAL_MAGIC = b"\x82SNAPPY\x00"
 _XERIAL_HEADER = _XERIAL_MAGIC + struct.pack(">ii", 1, 1)
 _XERIAL_BLOCK_BYTES = 32 * 1024
 
+_LZ4_HEADER = bytes.fromhex("04224d18 60 40 82")  # magic; version 1, independent blocks; 64 KB each; check byte
+_LZ4_BLOCK_BYTES = 64 * 1024
+_LZ4_NOT_COMPRESSED = 0x80000000
+_LZ4_END = bytes(4)
+
 
 class UnreadableRecords(ValueError):
     """Compressed records that their codec cannot read, or a codec that does not exist."""
@@ -50,6 +55,20 @@ def _snappy_compress(data: Buffer) -> bytes:
     return b"".join(parts)
 
 
+def _lz4_compress(data: Buffer, level: int | None) -> bytes:
+    # The frame is laid out here because Kafka's Java client reads only frames of independent blocks.
+    options = {} if level is None else {"mode": "high_compression", "compression": level}
+    view, parts = memoryview(data), [_LZ4_HEADER]
+    for start in range(0, len(view), _LZ4_BLOCK_BYTES):
+        plain = view[start : start + _LZ4_BLOCK_BYTES]
+        block = bytes(cramjam.lz4.compress_block(plain, store_size=False, **options))
+        if len(block) < len(plain):
+            parts += [struct.pack("<I", len(block)), block]
+        else:
+            parts += [struct.pack("<I", len(plain) | _LZ4_NOT_COMPRESSED), bytes(plain)]
+    return b"".join([*parts, _LZ4_END])
+
+
 _DECOMPRESS: dict[int, Callable[[Buffer], bytes]] = {
     GZIP: lambda data: bytes(cramjam.gzip.decompress(data)),
     SNAPPY: _snappy_decompress,
@@ -59,7 +78,7 @@ _DECOMPRESS: dict[int, Callable[[Buffer], bytes]] = {
 _COMPRESS: dict[int, Callable[[Buffer, int | None], bytes]] = {
     GZIP: lambda data, level: bytes(cramjam.gzip.compress(data, level)),
     SNAPPY: lambda data, level: _snappy_compress(data),
-    LZ4: lambda data, level: bytes(cramjam.lz4.compress(data, level)),
+    LZ4: _lz4_compress,
     ZSTD: lambda data, level: bytes(cramjam.zstd.compress(data, level)),
 }
 

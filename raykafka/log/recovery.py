@@ -89,6 +89,8 @@ def recover_segments(
             log_end_offset = header.last_offset + 1
             epochs.assign_if_newer(header.leader_epoch, header.base_offset)
         if segment.size == size_before:
+            if next_base is not None:
+                segment.seal_indexes()
             continue
         later = offsets[number + 1 :]
         bytes_later = sum((directory / offset_name(offset, LOG)).stat().st_size for offset in later)

@@ -1,0 +1,120 @@
+"""A disk that takes no more: the append fails whole, and the log goes on when there is room again."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from raykafka.errors import KafkaError
+from raykafka.protocol.error_code import ErrorCode
+from tests.unit.log_parts import NOW_MS, batch, crash, idempotent, open_log, read_all, stored_bytes
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """No file of this process can grow past ``size`` bytes: what fits is written, then it fails, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def storage_error(call):
+    with pytest.raises(KafkaError) as failed:
+        call()
+    assert failed.value.code == ErrorCode.KAFKA_STORAGE_ERROR
+
+
+@pytest.mark.parametrize("room", [0, 1, 11, 60, 100, 999])
+def test_a_partial_write_is_cut_back_to_the_batchs_start(tmp_path, room):
+    directory = tmp_path / "t-0"
+    log = open_log(directory)
+    log.append_as_leader(idempotent(0, 3, value_bytes=400), 0, NOW_MS)
+    whole, position = stored_bytes(log), log.position_of(3)
+    with files_limited_to(len(whole) + room):
+        storage_error(lambda: log.append_as_leader(idempotent(3, 3, value_bytes=400), 0, NOW_MS))
+        assert stored_bytes(log) == whole
+        assert (log.log_end_offset, log.position_of(3), log.failed) == (3, position, False)
+    info = log.append_as_leader(idempotent(3, 3, value_bytes=400), 0, NOW_MS)
+    assert info.base_offset == 3
+    assert [record.offset for record in read_all(log)] == list(range(6))
+    crash(log)
+    log = open_log(directory)
+    assert (log.log_end_offset, log.recovered_bytes_cut) == (6, 0)
+    log.close()
+
+
+def test_smaller_batches_still_fit_after_a_large_one_did_not(tmp_path):
+    log = open_log(tmp_path / "t-0")
+    with files_limited_to(1000):
+        storage_error(lambda: log.append_as_leader(batch(3, value_bytes=2000), 0, NOW_MS))
+        assert log.append_as_leader(batch(1), 0, NOW_MS).base_offset == 0
+    assert [record.offset for record in read_all(log)] == [0]
+    log.close()
+
+
+def test_a_roll_that_fails_leaves_the_old_segment_active(tmp_path):
+    directory = tmp_path / "t-0"
+    config = {"segment.bytes": "1500"}
+    log = open_log(directory, config)
+    for number in range(100):
+        if len(log.segments) == 2:
+            break
+        log.append_as_leader(idempotent(number, producer_id=number), 0, NOW_MS)
+    end, segments = log.log_end_offset, log.segments
+    while log.position_of(log.log_end_offset).position + len(batch(1)) <= 1500:
+        log.append_as_leader(batch(1), 0, NOW_MS)
+    end, segments = log.log_end_offset, log.segments
+    with files_limited_to(100):  # the snapshot of the producers does not fit
+        storage_error(lambda: log.append_as_leader(batch(1), 0, NOW_MS))
+        assert (log.log_end_offset, log.segments) == (end, segments)
+    assert log.append_as_leader(batch(1), 0, NOW_MS).base_offset == end
+    assert len(log.segments) == 3
+    crash(log)
+    log = open_log(directory, config)
+    assert [record.offset for record in read_all(log)] == list(range(end + 1))
+    log.close()
+
+
+def test_index_entries_wait_for_room(tmp_path):
+    directory = tmp_path / "t-0"
+    config = {"index.interval.bytes": "1"}
+    log = open_log(directory, config)
+    for _ in range(5):
+        log.append_as_leader(batch(1), 0, NOW_MS)
+    size = log.size_bytes
+    # indexes may not grow, the log may: as when the file system has no block left but those of the log
+    index = log._segments.active.index
+    room = index._fd
+    read_only = (directory / "00000000000000000000.index").open("rb")
+    index._fd = read_only.fileno()
+    for _ in range(100):
+        log.append_as_leader(batch(1), 0, NOW_MS)
+    assert index.size_bytes > 0
+    assert (directory / "00000000000000000000.index").stat().st_size == 0
+    index._fd = room
+    read_only.close()
+    for _ in range(100):
+        log.append_as_leader(batch(1), 0, NOW_MS)
+    assert (directory / "00000000000000000000.index").stat().st_size > 150 * 8
+    assert log.size_bytes == size * 41
+    log._boundaries.clear()
+    assert [log.position_of(offset).position for offset in range(205)] == [size // 5 * n for n in range(205)]
+    log.close()
+
+
+def test_an_epoch_that_cannot_be_written_is_not_acted_on(tmp_path):
+    log = open_log(tmp_path / "t-0")
+    log.append_as_leader(batch(1), 0, NOW_MS)
+    with files_limited_to(1):
+        storage_error(lambda: log.append_as_leader(batch(1), 1, NOW_MS))
+    assert log.epochs.latest_epoch == 0
+    assert log.log_end_offset == 1
+    log.append_as_leader(batch(1), 1, NOW_MS)
+    assert log.epochs.latest_epoch == 1
+    log.close()
