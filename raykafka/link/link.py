@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import logging
 import os
 import socket
 import struct
@@ -29,6 +30,8 @@ _HANDSHAKE_TIMEOUT_S = 10.0
 _BACKLOG = 128
 _FRAME_HEAD = struct.Struct(">iB")
 _CORRELATION = struct.Struct(">Q")
+
+logger = logging.getLogger(__name__)
 
 CallHandler = Callable[[str, dict[str, Any]], Awaitable[Any]]
 ForwardHandler = Callable[[memoryview], Awaitable[list[bytes | bytearray | memoryview]]]
@@ -143,6 +146,14 @@ class Link(FrameProtocol):
             length += len(part)
         self.transport.writelines((_FRAME_HEAD.pack(length, kind), *parts))
 
+    def send_batches(self, kind: int, batches: Iterable[tuple[bytes, memoryview]]) -> None:
+        """Queue one frame for each (head, records), with one write. Records are not copied, as in ``send``."""
+        parts: list[bytes | memoryview] = []
+        for head, records in batches:
+            parts.append(_FRAME_HEAD.pack(len(head) + len(records) + 1, kind) + head)
+            parts.append(records)
+        self.transport.writelines(parts)
+
     def send_many(self, frames: Iterable[tuple[int, bytes]]) -> None:
         """Queue small frames, (kind, payload) each, with one write."""
         self.transport.write(b"".join([_FRAME_HEAD.pack(len(body) + 1, kind) + body for kind, body in frames]))
@@ -191,7 +202,11 @@ class Link(FrameProtocol):
     async def _answer_forward(self, frame: memoryview) -> None:
         correlation = bytes(frame[1:9])
         assert self._on_forward is not None
-        parts = await self._on_forward(frame[9:])
+        try:
+            parts = await self._on_forward(frame[9:])
+        except Exception:
+            logger.exception("a forwarded request failed")
+            parts = []  # an answer all the same: no bytes, which no response is
         if not self._closed:
             self.send(messages.FORWARDED, correlation, *parts)
 
@@ -229,7 +244,7 @@ class Link(FrameProtocol):
         self.send(messages.TELL, json.dumps({"method": method, "args": args}).encode())
 
     async def forward(self, *parts: bytes | bytearray | memoryview, timeout_s: float | None = None) -> memoryview:
-        """Send raw bytes to the peer's ``on_forward`` and return the raw bytes it answers with."""
+        """Send raw bytes to the peer's ``on_forward`` and return the raw bytes it answers with: none if it failed."""
         correlation, future = self._expect()
         self.send(messages.FORWARD, correlation, *parts)
         return await asyncio.wait_for(future, timeout_s)

@@ -109,6 +109,22 @@ def test_calls_return_values_and_kafka_errors_and_fail_when_the_link_ends(tmp_pa
     asyncio.run(run())
 
 
+def test_a_forward_that_fails_is_answered_with_nothing(tmp_path: Path) -> None:
+    async def answer(payload: memoryview) -> list:
+        if payload == b"bad":
+            raise RuntimeError("no")
+        return [b"got ", payload]
+
+    async def run() -> None:
+        async with _Peers(tmp_path) as (server, client):
+            server.start(on_forward=answer)
+            client.start()
+            assert bytes(await client.forward(b"good", timeout_s=10)) == b"got good"
+            assert bytes(await client.forward(b"bad", timeout_s=10)) == b""
+
+    asyncio.run(run())
+
+
 def test_frames_sent_before_the_receiver_started_are_delivered(tmp_path: Path) -> None:
     async def run() -> None:
         async with _Peers(tmp_path) as (server, client):
