@@ -1,4 +1,5 @@
-"""The cluster as everybody but ZooKeeper sees it: brokers, topics, partition states, configs. Immutable; deltas make the next.
+"""The cluster as everybody but ZooKeeper sees it: brokers, topics, partition states, configs. Immutable; deltas make
+the next.
 
 The active controller builds a ClusterImage from ZooKeeper, sends it whole to a broker on connecting, and deltas after
 that, in the order in which ZooKeeper took them. Brokers answer Metadata from it and learn from it what they lead.
@@ -46,8 +47,8 @@ class BrokerInfo:
 @dataclass(frozen=True, slots=True)
 class PartitionState:
     """A partition's assignment and its state znode. ``leader`` is -1 while offline; ``version`` is the znode's version;
-    ``unclean_epoch`` the last leader epoch that an unclean election began (-1: none), so that a follower knows when it may
-    lose committed records."""
+    ``unclean_epoch`` the last leader epoch that an unclean election began (-1: none), so that a follower knows when
+    it may lose committed records."""
 
     replicas: tuple[int, ...]
     leader: int
@@ -69,8 +70,8 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class ImageDelta:
-    """What changed. ``topics`` replaces whole topics (name -> Topic); ``configs`` maps a broker id, or "" for the cluster
-    default, to all its dynamic configs."""
+    """What changed. ``topics`` replaces whole topics (name -> Topic); ``configs`` maps a broker id, or "" for the
+    cluster default, to all its dynamic configs."""
 
     brokers: Mapping[int, BrokerInfo] = field(default_factory=dict)
     removed_brokers: tuple[int, ...] = ()

@@ -1,8 +1,8 @@
 """Length-prefixed frames over a stream socket, read without copying large ones.
 
-Kafka's wire protocol and raykafka's own links both send a 4-byte big-endian length and then that many bytes. Frames that
-fit beside others in the receive buffer are copied out of it; a larger one is received straight into a buffer of its own.
-Either way the receiver owns the memory it is given and may write into it.
+Kafka's wire protocol and raykafka's own links both send a 4-byte big-endian length and then that many bytes. Frames
+that fit beside others in the receive buffer are copied out of it; a larger one is received straight into a buffer of
+its own. Either way the receiver owns the memory it is given and may write into it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ _RECEIVE_BUFFER_BYTES = 64 * 1024
 class FrameProtocol(asyncio.BufferedProtocol):
     """An asyncio protocol that hands over whole frames, without their length prefix.
 
-    Subclasses implement ``frame_received(frame)`` (a writable memoryview that they own) and ``closed(error)``. Both run on
-    the event loop. ``max_frame_bytes`` bounds the memory one peer can make us allocate; a frame over it ends the connection.
+    Subclasses implement ``frame_received(frame)`` (a writable memoryview that they own) and ``closed(error)``. Both
+    run on the event loop. ``max_frame_bytes`` bounds the memory one peer can make us allocate; a frame over it ends the
+    connection.
     """
 
     max_frame_bytes = 128 * 1024 * 1024

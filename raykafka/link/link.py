@@ -1,7 +1,7 @@
 """A link: one authenticated, ordered connection between two actors, over a Unix socket on a node or TCP between nodes.
 
-Opening is a mutual HMAC over the cluster secret (rule 27): the server sends a nonce, the client answers with its own nonce,
-its identity and a proof, the server answers with its identity and a proof. After that both sides send frames
+Opening is a mutual HMAC over the cluster secret (rule 27): the server sends a nonce, the client answers with its own
+nonce, its identity and a proof, the server answers with its identity and a proof. After that both sides send frames
 ``type (1 byte) + payload``; ``raykafka.link.messages`` says what each type carries. Control traffic uses ``call``
 and ``tell`` (JSON, small and rare); data traffic uses ``send`` with packed structs and raw record batches.
 """
@@ -42,11 +42,11 @@ def _proof(secret: bytes, side: bytes, first: bytes, second: bytes, identity: by
 
 
 class Link(FrameProtocol):
-    """One end of a link. ``peer`` is the other side's identity (a dict with at least ``role``) once it is open; ``ended`` is
-    done when the connection is over, whoever ended it.
+    """One end of a link. ``peer`` is the other side's identity (a dict with at least ``role``) once it is open;
+    ``ended`` is done when the connection is over, whoever ended it.
 
-    Call ``start`` once to attach handlers; frames that arrive earlier wait. ``on_frame(type, payload)`` gets data frames;
-    ``on_call(method, args)`` answers control calls: what it returns goes back, a KafkaError goes back as one.
+    Call ``start`` once to attach handlers; frames that arrive earlier wait. ``on_frame(type, payload)`` gets data
+    frames; ``on_call(method, args)`` answers control calls: what it returns goes back, a KafkaError goes back as one.
     """
 
     max_frame_bytes = 1 << 30
@@ -344,7 +344,8 @@ async def serve_tcp(
 
 
 def open_port(host: str, port: int) -> socket.socket:
-    """A listening socket whose connections wait, unanswered, until ``serve_socket`` takes them. Port 0: any free one."""
+    """A listening socket whose connections wait, unanswered, until ``serve_socket`` takes them. Port 0: any free
+    one."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]

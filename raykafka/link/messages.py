@@ -1,6 +1,7 @@
 """What travels on a link: one number a kind, and the packed structs of the data kinds. Format number: ``link.FORMAT``.
 
-All integers are big-endian. ``records`` is always one or more whole Kafka record batches (magic 2), as the client sent them.
+All integers are big-endian. ``records`` is always one or more whole Kafka record batches (magic 2), as the client
+sent them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ LOG_READ = 26
 LOG_RECORDS = 27
 
 ANY_EPOCH = -1
+_ERRORS = {int(error): error for error in ErrorCode}
 
 _APPEND = struct.Struct(">QbiI")
 _APPENDED = struct.Struct(">Qhqqq")
@@ -43,8 +45,8 @@ _VIEW = struct.Struct(">iqIqqqqqqqqqI")
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Broker to replica: append ``records`` as leader. ``acks`` is 0, 1 or -1; ``leader_epoch`` ANY_EPOCH, or the only one that
-    may take it; ``timeout_ms`` bounds the wait of acks=-1 for the high watermark."""
+    """Broker to replica: append ``records`` as leader. ``acks`` is 0, 1 or -1; ``leader_epoch`` ANY_EPOCH, or the
+    only one that may take it; ``timeout_ms`` bounds the wait of acks=-1 for the high watermark."""
 
     correlation: int
     acks: int
@@ -52,7 +54,7 @@ class Append:
     timeout_ms: int
 
     def pack(self) -> bytes:
-        return _APPEND.pack(self.correlation, self.acks, self.leader_epoch, self.timeout_ms)
+        return pack_append(self.correlation, self.acks, self.leader_epoch, self.timeout_ms)
 
     @staticmethod
     def unpack(payload: memoryview) -> tuple[Append, memoryview]:
@@ -60,9 +62,12 @@ class Append:
         return Append(*_APPEND.unpack_from(payload)), payload[_APPEND.size :]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Appended:
-    """Replica to broker: what became of an Append. ``log_append_time_ms`` is -1 unless the topic uses LogAppendTime."""
+    """Replica to broker: what became of an Append. ``log_append_time_ms`` is -1 unless the topic uses LogAppendTime.
+
+    One is made for every batch: it is not frozen only because frozen ones take three times as long to make.
+    """
 
     correlation: int
     error: ErrorCode
@@ -84,7 +89,13 @@ class Appended:
     @staticmethod
     def unpack(payload: memoryview) -> Appended:
         correlation, error, base, time_ms, start = _APPENDED.unpack_from(payload)
-        return Appended(correlation, ErrorCode(error), base, time_ms, start, str(payload[_APPENDED.size :], "utf-8"))
+        message = str(payload[_APPENDED.size :], "utf-8") if error else ""
+        return Appended(correlation, _ERRORS[error], base, time_ms, start, message)
+
+
+def pack_append(correlation: int, acks: int, leader_epoch: int, timeout_ms: int) -> bytes:
+    """An Append from plain values."""
+    return _APPEND.pack(correlation, acks, leader_epoch, timeout_ms)
 
 
 def unpack_append(payload: memoryview) -> tuple[int, int, int, int, memoryview]:
@@ -101,9 +112,10 @@ def pack_appended(
     return head + message.encode() if message else head
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class View:
-    """Replica to broker: what may be read (rule 20). Sent after the file writes it speaks of have returned.
+    """Replica to broker: what may be read (rule 20). Sent after the file writes it speaks of have returned. Never
+    changed once made (not frozen for the same reason as Appended).
 
     ``leader_epoch`` is the epoch this replica leads or follows; ``epoch_start_offset`` where its leadership began.
     ``truncations`` counts truncations, so that positions cached before one are dropped. ``segments`` lists the base
@@ -162,7 +174,8 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class LogAppend:
-    """Coordinator to broker: append to a partition of the offsets topic with acks=all, in ``leader_epoch`` only (rule 24)."""
+    """Coordinator to broker: append to a partition of the offsets topic with acks=all, in ``leader_epoch`` only
+    (rule 24)."""
 
     correlation: int
     partition: int
@@ -196,7 +209,8 @@ class LogRead:
 
 @dataclass(frozen=True, slots=True)
 class LogRecords:
-    """Broker to coordinator: the answer to LogRead, with the batches behind it (none: nothing committed from there on)."""
+    """Broker to coordinator: the answer to LogRead, with the batches behind it (none: nothing committed from there
+    on)."""
 
     correlation: int
     error: ErrorCode

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 NOT_ASKED = -(1 << 31)
@@ -36,6 +37,12 @@ class ResourceType(IntEnum):
 class Resource(NamedTuple):
     type: ResourceType
     name: str
+
+
+@lru_cache(4096)
+def topic_resource(name: str) -> Resource:
+    """A topic as a resource: every request names some."""
+    return Resource(ResourceType.TOPIC, name)
 
 
 CLUSTER = Resource(ResourceType.CLUSTER, "kafka-cluster")

@@ -10,8 +10,9 @@ A module in ``raykafka.broker.api``, ``raykafka.group.api`` or ``raykafka.contro
     on kio's dataclasses; ``server`` is the Broker, Coordinator or ActiveController. A KafkaError that it raises is
     answered by ``error_response(context, request, error)`` if the module has one, else by the response's top-level
     error code with everything else empty
-``async handle_raw(context, body, server) -> list of buffers``
-    instead of ``handle``, for an API that has its own codec; no buffers: nothing is to be answered
+``handle_raw(context, body, server) -> awaitable list of buffers``
+    instead of ``handle``, for an API that has its own codec; no buffers: nothing is to be answered. A plain function
+    may begin its work at once and return an Answer
 
 A module without ``API_KEY`` is code that several APIs share.
 """
@@ -31,6 +32,7 @@ from typing import Any
 
 from raykafka.errors import KafkaError, RaykafkaError
 from raykafka.protocol import codec
+from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.error_code import ErrorCode
 
@@ -39,7 +41,6 @@ COORDINATOR = "coordinator"
 CONTROLLER = "controller"
 _PACKAGES = {BROKER: "raykafka.broker.api", COORDINATOR: "raykafka.group.api", CONTROLLER: "raykafka.controller.api"}
 
-Buffer = bytes | bytearray | memoryview
 Handler = Callable[[RequestContext, Any, Any], Awaitable[Any]]
 
 logger = logging.getLogger(__name__)
