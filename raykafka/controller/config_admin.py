@@ -19,7 +19,8 @@ logger = logging.getLogger(__name__)
 
 
 class Resource(NamedTuple):
-    """What has configs. ``kind`` is Kafka's number of a resource type, ``name`` a topic, a broker id or "" (all brokers)."""
+    """What has configs. ``kind`` is Kafka's number of a resource type, ``name`` a topic, a broker id or "" (all
+    brokers)."""
 
     kind: int
     name: str

@@ -86,10 +86,11 @@ class Controller:
         """Be a candidate for as long as the session lasts."""
         host = await self._link_host(client)
         identity = {"role": "controller", "broker_id": self.broker_id, "incarnation": self._incarnation}
-        server = await serve_tcp(host, 0, self._secret, identity, lambda link: link.start())
+        server: Any = await serve_tcp(host, 0, self._secret, identity, lambda link: link.start())
         try:
-            node = ControllerNode(self.broker_id, host, server.sockets[0].getsockname()[1], self._incarnation)  #
-            type: ignore[attr-defined] while not self._lost.is_set():
+            port = server.sockets[0].getsockname()[1]
+            node = ControllerNode(self.broker_id, host, port, self._incarnation)
+            while not self._lost.is_set():
                 standing, epoch_version = await self._look(client)
                 if standing is not None:
                     await self._stand_by(client, standing, epoch_version)
@@ -110,9 +111,12 @@ class Controller:
         """Who is active; ``_touched`` is set when that changes."""
         loop, touched = asyncio.get_running_loop(), asyncio.Event()
         self._touched = touched
-        return await asyncio.to_thread(
-            metadata_store.read_controller, client, lambda event: loop.call_soon_threadsafe(touched.set)
-        )
+
+        def changed(event: Any) -> None:
+            # runs in kazoo's thread
+            loop.call_soon_threadsafe(touched.set)
+
+        return await asyncio.to_thread(metadata_store.read_controller, client, changed)
 
     # standing by
 
@@ -152,7 +156,7 @@ class Controller:
     async def _be_active(self, client: ZooKeeperClient, claim: Claim) -> None:
         try:
             cluster_id = await asyncio.to_thread(store.ensure_cluster_id, client)
-            self.active = active = ActiveController(
+            active = ActiveController(
                 client=client,
                 claim=claim,
                 cluster_id=cluster_id,
@@ -164,11 +168,12 @@ class Controller:
             watching = asyncio.create_task(self._until_deposed(client))
             try:
                 await active.start()
+                self.active = active
                 await self._first(watching, active.resigned, self._lost)
             finally:
                 watching.cancel()
-                await active.stop()
                 self.active = None
+                await active.stop()
             logger.warning("controller epoch %d ends: %s", claim.epoch, active.resigned.result())
         except (SessionExpiredError, ConnectionClosedError):
             raise

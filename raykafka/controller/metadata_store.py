@@ -194,7 +194,11 @@ class MetadataStore:
 
     def add_states(self, name: str, states: Mapping[int, StateNode]) -> dict[int, StateNode]:
         """Give partitions that have none their first state."""
-        self._write(_new_states(name, states))
+        order = sorted(states)
+        parents = reading_all(self._client, [znodes.partition_path(name, p) for p in order])
+        begun = {p for p, parent in zip(order, parents, strict=True) if parent is not None}
+        there = [Create(znodes.state_path(name, p), states[p].pack()) for p in sorted(begun)]
+        self._write([*there, *_new_states(name, {p: s for p, s in states.items() if p not in begun})])
         return _at_version_0(states)
 
     def add_partitions(self, record: TopicRecord, node: TopicNode, states: Mapping[int, StateNode]) -> TopicRecord:

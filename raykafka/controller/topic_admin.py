@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from raykafka.controller import znodes
@@ -64,25 +64,22 @@ async def create_automatically(controller: ActiveController, names: Iterable[str
     codes: dict[str, int] = {}
     requests: list[TopicRequest] = []
     config = controller.broker_config()
+    partitions = sum(len(record.states) for record in controller.records.values())
+    most = int(config["auto.create.max.partitions.per.broker"]) * len(controller.racks())
     for name in dict.fromkeys(names):
         internal = internal_topic(name, config)
+        request = internal or TopicRequest(name, controller.topic_defaults().partitions)
         if name in controller.records:
             codes[name] = ErrorCode.NONE
-        elif internal is None and _is_full(controller, config, len(requests)):
+        elif internal is None and partitions + request.partitions > most:
             codes[name] = ErrorCode.POLICY_VIOLATION
         else:
-            requests.append(internal or TopicRequest(name))
+            requests.append(request)
+            partitions += request.partitions
     for created in await create_topics(controller, requests, timeout_s=AUTO_CREATE_WITHIN_S):
         code = created.error.code if created.error else ErrorCode.NONE
         codes[created.request.name] = ErrorCode.NONE if code is ErrorCode.TOPIC_ALREADY_EXISTS else code
     return {name: int(code) for name, code in codes.items()}
-
-
-def _is_full(controller: ActiveController, config: Mapping[str, str], more_topics: int) -> bool:
-    """Whether brokers hold as many partitions as auto-creation may make."""
-    have = sum(len(record.states) for record in controller.records.values())
-    more = (more_topics + 1) * int(config["num.partitions"])
-    return have + more > int(config["auto.create.max.partitions.per.broker"]) * max(len(controller.racks()), 1)
 
 
 async def create_partitions(

@@ -1,4 +1,5 @@
-"""AlterConfigs: replace all configs of topics and brokers by those that are named. IncrementalAlterConfigs is the better way.
+"""AlterConfigs: replace all configs of topics and brokers by those that are named. IncrementalAlterConfigs is the
+better way.
 
 Versions: 0-2.
 v2: flexible.

@@ -1,10 +1,11 @@
-"""CreateTopics: topics with partitions placed by the controller or by hand; answered when every live broker goes by them.
+"""CreateTopics: topics with partitions placed by the controller or by hand; answered when every live broker goes by
+them.
 
 Versions: 2-7.
-v4: partitions and replication factor may be -1, the broker's default. v5: the answer tells partitions, replication factor and
-configs of what was created. v6: throttling is said by THROTTLING_QUOTA_EXCEEDED; there is no such quota yet. v7: topic ids.
-A topic named twice in one request is INVALID_REQUEST in both places. When the time is up before every broker has answered, the
-topic exists all the same and the answer is REQUEST_TIMED_OUT, as Kafka has it.
+v4: partitions and replication factor may be -1, the broker's default. v5: the answer tells partitions, replication
+factor and configs of what was created. v6: throttling is said by THROTTLING_QUOTA_EXCEEDED; there is no such quota
+yet. v7: topic ids. A topic named twice in one request is INVALID_REQUEST in both places. When the time is up before
+every broker has answered, the topic exists all the same and the answer is REQUEST_TIMED_OUT, as Kafka has it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _TWICE = "Found multiple entries for this topic."
 async def handle(context: RequestContext, request: Any, server: Any) -> Any:
     m = response_module(API_KEY, context.api_version)
     named = Counter(topic.name for topic in request.topics)
-    results = [_failed(m, name, ErrorCode.INVALID_REQUEST, _TWICE) for name, count in named.items() if count > 1]
+    twice = [topic.name for topic in request.topics if named[topic.name] > 1]
+    results = [_failed(m, name, ErrorCode.INVALID_REQUEST, _TWICE) for name in twice]
     wanted = [_asked(topic) for topic in request.topics if named[topic.name] == 1]
     for created in await create_topics(
         server, wanted, timeout_s=request.timeout.total_seconds(), validate_only=request.validate_only

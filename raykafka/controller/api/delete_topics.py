@@ -2,8 +2,8 @@
 
 Versions: 1-6.
 v5: error messages. v6: topics by name or by id; one that gives both or neither is INVALID_REQUEST.
-A deletion that was begun survives the controller (``/admin/delete_topics``). As in Kafka, a topic named twice is deleted once
-and answered twice.
+A deletion that was begun survives the controller (``/admin/delete_topics``). As in Kafka, a topic named twice is
+deleted once and answered twice.
 """
 
 from __future__ import annotations

@@ -1,0 +1,152 @@
+"""What tests of the controller are made of: a real ZooKeeper, real controllers, and of brokers the part that the controller
+meets: registration, inter-broker port, image. Everything runs on one event loop, sessions in kazoo's threads."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from raykafka.broker.links import ControllerLinks
+from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, PartitionState
+from raykafka.controller import store
+from raykafka.controller.active import ActiveController
+from raykafka.controller.controller import Controller
+from raykafka.controller.znodes import Registration
+from raykafka.controller.zookeeper import ZooKeeperClient
+from raykafka.types import TopicPartition
+
+SECRET = b"s" * 32
+WITHIN_S = 30.0
+SESSION_MS = 10_000
+
+
+async def until(holds: Callable[[], Any], what: str) -> Any:
+    """Wait for ``holds()`` to be true, and return it. Fails after 30 s."""
+    async with asyncio.timeout(WITHIN_S):
+        while not (found := holds()):
+            await asyncio.sleep(0.01)
+    assert found, what
+    return found
+
+
+class BrokerEnd:
+    """One broker as the controller meets it."""
+
+    def __init__(self, hosts: str, broker_id: int, *, directory_id: str = "", rack: str | None = None) -> None:
+        self.id = broker_id
+        self.directory_id = directory_id or f"directory-{broker_id}"
+        self._hosts = hosts
+        self._rack = rack
+        self.client: ZooKeeperClient
+        self.links: ControllerLinks
+        self.registration: Registration
+        self.applied: list[ClusterImage] = []
+
+    async def start(self, *, boot_id: str = "boot", clean: bool = True, serve: bool = True) -> None:
+        """Begin a life of this broker. Without ``serve`` its port takes connections and answers nothing."""
+        self.client = await asyncio.to_thread(store.connect, self._hosts, None, SESSION_MS)
+        self.applied = []
+        self.links = ControllerLinks(SECRET, self._apply)
+        port = self.links.open("127.0.0.1", 0)
+        info = BrokerInfo(
+            id=self.id,
+            epoch=-1,
+            endpoints=(Endpoint("INSIDE", "127.0.0.1", 9092),),
+            link_host="127.0.0.1",
+            link_port=port,
+            directory_id=self.directory_id,
+            boot_id=boot_id,
+            clean_shutdown=clean,
+            rack=self._rack,
+        )
+        self.registration = await asyncio.to_thread(store.register_broker, self.client, info)
+        if serve:
+            await self.links.serve("cluster", self.id, self.registration.info.epoch)
+
+    async def _apply(self, image: ClusterImage) -> None:
+        self.applied.append(image)
+
+    @property
+    def image(self) -> ClusterImage:
+        return self.links.image
+
+    def partition(self, topic: str, partition: int = 0) -> PartitionState | None:
+        return self.image.partition(TopicPartition(topic, partition))
+
+    def die(self) -> None:
+        """As after kill -9, as long as the session has not expired: the port is closed, the registration still stands."""
+        self.links.stop()
+
+    async def stop(self) -> None:
+        self.links.stop()
+        await asyncio.to_thread(store.close, self.client)
+
+
+class Parts:
+    """Brokers and controllers of one test, and the chroot that they share."""
+
+    def __init__(self, zookeeper: str) -> None:
+        self.hosts = f"{zookeeper}/controller-{secrets.token_hex(4)}"
+        self._brokers: list[BrokerEnd] = []
+        self._controllers: list[tuple[Controller, asyncio.Task[None]]] = []
+
+    async def broker(self, broker_id: int = 0, *, directory_id: str = "", rack: str | None = None, **start: Any) -> BrokerEnd:
+        made = BrokerEnd(self.hosts, broker_id, directory_id=directory_id, rack=rack)
+        await made.start(**start)
+        self._brokers.append(made)
+        return made
+
+    def controller(self, broker_id: int = 0, config: dict[str, str] | None = None) -> Controller:
+        settings = {"hosts": self.hosts, "auth": False, "session_timeout_ms": SESSION_MS}
+        made = Controller(broker_id=broker_id, secret=SECRET, zookeeper=settings, config=config or {})
+        self._controllers.append((made, asyncio.create_task(made.run())))
+        return made
+
+    async def active(self, broker_id: int = 0, config: dict[str, str] | None = None) -> ActiveController:
+        """A controller of that broker, once it is active."""
+        controller = self.controller(broker_id, config)
+        return await until(lambda: controller.active, "the controller is active")
+
+    async def end_controller(self, controller: Controller) -> None:
+        """Let it go: its session ends."""
+        for pair in list(self._controllers):
+            if pair[0] is controller:
+                self._controllers.remove(pair)
+                await _cancelled(pair[1])
+
+    async def client(self) -> ZooKeeperClient:
+        """A session for the test to look with; closed with the rest."""
+        end = BrokerEnd(self.hosts, -1)
+        end.client = await asyncio.to_thread(store.connect, self.hosts, None, SESSION_MS)
+        end.links = ControllerLinks(SECRET, end._apply)
+        self._brokers.append(end)
+        return end.client
+
+    async def end(self) -> None:
+        for _, task in self._controllers:
+            await _cancelled(task)
+        for broker in self._brokers:
+            await broker.stop()
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+@asynccontextmanager
+async def parts(zookeeper: str) -> AsyncIterator[Parts]:
+    made = Parts(zookeeper)
+    try:
+        yield made
+    finally:
+        await made.end()
+
+
+def random_id() -> uuid.UUID:
+    return uuid.uuid4()
