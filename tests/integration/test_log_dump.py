@@ -76,7 +76,8 @@ def test_indexes_agree_with_their_segments(directory, version):
     assert len(re.findall(r"^offset: \d+ position: \d+", text, re.MULTILINE)) > 50
     assert len(re.findall(r"^timestamp: \d+ offset: \d+", text, re.MULTILINE)) > 5
     sanity = dump(version, files, "--index-sanity-check")
-    assert sanity.count("passed sanity check") == len(files)
+    for file in files:  # an index whose first entries are still held back is empty
+        assert f"{file} passed sanity check" in sanity or (f"{file} is empty" in sanity and not file.stat().st_size)
 
 
 def test_producer_snapshots_are_read(directory):
