@@ -12,17 +12,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from functools import partial
+from time import CLOCK_BOOTTIME, clock_gettime_ns
+from typing import NamedTuple
 
 from raykafka.broker.api import api_versions
 from raykafka.link.frames import FrameProtocol
 from raykafka.protocol import codec, registry
-from raykafka.protocol.context import RequestContext
+from raykafka.protocol.answer import Answer, Buffer
+from raykafka.protocol.context import ANONYMOUS, RequestContext
 from raykafka.protocol.error_code import ErrorCode
-from raykafka.protocol.registry import Buffer, UnanswerableRequestError
+from raykafka.protocol.registry import Api, UnanswerableRequestError
 from raykafka.protocol.wire import MalformedError, skip_tags
 
 PRODUCE = 0
@@ -35,57 +37,84 @@ _RESPONSE_HEADER = struct.Struct(">ii")
 
 logger = logging.getLogger(__name__)
 
-Dispatch = Callable[[RequestContext, memoryview], Awaitable[list[Buffer]]]
+Dispatch = Callable[[Api, RequestContext, memoryview], Awaitable[list[Buffer]]]
 
 
-@dataclass(eq=False, slots=True)
 class _Request:
     """A request that was begun. ``response`` is None until it is answered; ``closes``: the connection ends there."""
 
-    context: RequestContext
-    size: int
-    flexible_header: bool
-    answer: asyncio.Future[list[Buffer]] | None = None
-    response: list[Buffer] | None = None
-    closes: bool = False
+    __slots__ = ("closes", "context", "flexible_header", "response", "size", "task")
+
+    def __init__(self, context: RequestContext, size: int, flexible_header: bool) -> None:
+        self.context = context
+        self.size = size
+        self.flexible_header = flexible_header
+        self.task: asyncio.Future[list[Buffer]] | None = None
+        self.response: list[Buffer] | None = None
+        self.closes = False
 
 
-def parse_header(frame: memoryview) -> tuple[int, int, int, str | None, int]:
-    """API key, version, correlation id and client id of a request, and where its body begins. Raises MalformedError,
-    and UnanswerableRequestError for an API or version that is not served (ApiVersions is always let through)."""
-    if len(frame) < _HEADER.size:
-        raise MalformedError("a request ends within its header")
-    key, version, correlation, length = _HEADER.unpack_from(frame)
-    end = _HEADER.size + max(length, 0)
-    if length < -1 or end > len(frame):
-        raise MalformedError("a request ends within its client id")
-    try:
-        client_id = None if length < 0 else str(frame[_HEADER.size : end], "utf-8")
-    except UnicodeDecodeError as error:
-        raise MalformedError(f"a client id is not UTF-8: {error}") from None
+class _Route(NamedTuple):
+    """How requests of one API version are read and answered. ``serves`` is false for a strange ApiVersions version."""
+
+    api: Api
+    serves: bool
+    flexible_request: bool
+    flexible_response: bool
+
+
+_routes: dict[int, _Route] = {}
+
+
+def _route(key: int, version: int) -> _Route:
     api = registry.api(key)
     if api is None:
         raise UnanswerableRequestError(f"API {key} is not served")
-    if not api.serves(version):
-        if key == api_versions.API_KEY:
-            return key, version, correlation, client_id, end
-        raise UnanswerableRequestError(f"{api.name} is served in versions {api.versions}, not in {version}")
-    if codec.request_is_flexible(key, max(version, api.versions[0])):
+    if api.serves(version):
+        known = max(version, api.versions[0])
+        route = _Route(api, True, codec.request_is_flexible(key, known), codec.response_header_is_flexible(key, known))
+        _routes[key << 16 | version] = route
+        return route
+    if key == api_versions.API_KEY:
+        return _Route(api, False, False, False)
+    raise UnanswerableRequestError(f"{api.name} is served in versions {api.versions}, not in {version}")
+
+
+def parse_header(frame: memoryview) -> tuple[int, int, int, str | None, int, _Route]:
+    """API key, version, correlation id and client id of a request, where its body begins, and its route. Raises
+    MalformedError, and UnanswerableRequestError for an API or version that is not served."""
+    if len(frame) < _HEADER.size:
+        raise MalformedError("a request ends within its header")
+    key, version, correlation, length = _HEADER.unpack_from(frame)
+    route = _routes.get(key << 16 | version) or _route(key, version)
+    client_id, end = None, _HEADER.size
+    if length >= 0:
+        end += length
+        if end > len(frame):
+            raise MalformedError("a request ends within its client id")
+        try:
+            client_id = str(frame[_HEADER.size : end], "utf-8")
+        except UnicodeDecodeError as error:
+            raise MalformedError(f"a client id is not UTF-8: {error}") from None
+    elif length != -1:
+        raise MalformedError("a client id has a negative length")
+    if route.flexible_request:
         end = skip_tags(frame, end)
-    return key, version, correlation, client_id, end
+    return key, version, correlation, client_id, end, route
 
 
 class KafkaConnection(FrameProtocol):
-    """``dispatch(context, body)`` answers one request; what it begins before it returns its awaitable keeps the order
-    of the calls. The connection is a member of ``connections`` while it is open."""
+    """``dispatch(api, context, body)`` answers one request; what it begins before it returns its awaitable keeps the
+    order of the calls. The connection is a member of ``connections`` while it is open."""
 
     def __init__(
         self, listener: str, dispatch: Dispatch, connections: set[KafkaConnection], max_request_bytes: int
     ) -> None:
         super().__init__()
         self.max_frame_bytes = max_request_bytes
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._last_active_ns = time.monotonic_ns()
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        self._last_active_ns = clock_gettime_ns(CLOCK_BOOTTIME)
         self._listener = listener
         self._dispatch = dispatch
         self._connections = connections
@@ -93,7 +122,7 @@ class KafkaConnection(FrameProtocol):
         self._waiting: deque[tuple[memoryview, int]] = deque()
         self._begun: deque[_Request] = deque()
         self._produces_only = True
-        self._beginning = False
+        self._answering = False
         self._bytes = 0
         self._reading = True
         self._finishing = False
@@ -111,8 +140,8 @@ class KafkaConnection(FrameProtocol):
         self._connections.discard(self)
         self._waiting.clear()
         for request in self._begun:
-            if request.answer is not None and not request.answer.done():
-                request.answer.cancel()
+            if request.task is not None and not request.task.done():
+                request.task.cancel()
         self._begun.clear()
         if not self.ended.done():
             self.ended.set_result(None)
@@ -133,96 +162,109 @@ class KafkaConnection(FrameProtocol):
     @property
     def idle_ms(self) -> float:
         """How long ago the last request came or the last answer went."""
-        return (time.monotonic_ns() - self._last_active_ns) / 1e6
+        return (clock_gettime_ns(CLOCK_BOOTTIME) - self._last_active_ns) / 1e6
 
     # requests
 
     def frame_received(self, frame: memoryview) -> None:
         if self._ending or self._finishing:
             return
-        self._last_active_ns = time.monotonic_ns()
+        self._last_active_ns = received_ns = clock_gettime_ns(CLOCK_BOOTTIME)
         self._bytes += len(frame)
-        self._waiting.append((frame, time.clock_gettime_ns(time.CLOCK_BOOTTIME)))
+        self._waiting.append((frame, received_ns))
         self._begin_waiting()
-        self._read_or_pause()
+        if self._waiting or self._bytes > MAX_BYTES_IN_FLIGHT or len(self._begun) > MAX_REQUESTS_IN_FLIGHT:
+            self._read_or_pause()
 
     def _begin_waiting(self) -> None:
-        if self._beginning:
-            return
-        self._beginning = True
         waiting, begun = self._waiting, self._begun
         while waiting and not self._ending and self._writable:
             frame, received_ns = waiting[0]
             is_produce = len(frame) > 1 and frame[0] == 0 and frame[1] == PRODUCE
             if begun and not (is_produce and self._produces_only):
-                break
+                return
             waiting.popleft()
             self._produces_only = is_produce
             self._begin(frame, received_ns)
-        self._beginning = False
 
     def _begin(self, frame: memoryview, received_ns: int) -> None:
         try:
-            key, version, correlation, client_id, body_start = parse_header(frame)
+            key, version, correlation, client_id, body_start, route = parse_header(frame)
         except (MalformedError, UnanswerableRequestError) as error:
-            self._refuse(frame, str(error))
+            unknown = RequestContext(-1, -1, -1, None, self._client_host, self._listener, received_ns=received_ns)
+            request = _Request(unknown, len(frame), False)
+            self._begun.append(request)
+            self._close_at(request, str(error))
             return
         context = RequestContext(
-            key, version, correlation, client_id, self._client_host, self._listener, received_ns=received_ns
+            key, version, correlation, client_id, self._client_host, self._listener, ANONYMOUS, received_ns
         )
-        api = registry.api(key)
-        assert api is not None
-        if not api.serves(version):
-            request = _Request(context, len(frame), flexible_header=False)
+        request = _Request(context, len(frame), route.flexible_response)
+        self._begun.append(request)
+        if not route.serves:
             refusal = api_versions.response(0, ErrorCode.UNSUPPORTED_VERSION)
             request.response = [codec.encode_response(key, 0, refusal)]
-            self._begun.append(request)
-            self._answer()
+            self._answer_soon()
             return
-        flexible = codec.response_header_is_flexible(key, max(version, api.versions[0]))
-        request = _Request(context, len(frame), flexible)
-        self._begun.append(request)
         context.mark("queue")
         try:
-            request.answer = asyncio.ensure_future(self._dispatch(context, frame[body_start:]))
+            answer = self._dispatch(route.api, context, frame[body_start:])
         except UnanswerableRequestError as error:
             self._close_at(request, str(error))
             return
-        except Exception:
-            logger.exception("%s v%d failed", api.name, version)
-            self._close_at(request, f"{api.name} failed")
+        except Exception as error:
+            logger.exception("API %d v%d failed", key, version)
+            self._close_at(request, str(error))
             return
-        request.answer.add_done_callback(lambda future: self._answered(request, future))
-
-    def _refuse(self, frame: memoryview, reason: str) -> None:
-        request = _Request(RequestContext(-1, -1, -1, None, self._client_host, self._listener), len(frame), False)
-        self._begun.append(request)
-        self._close_at(request, reason)
+        if isinstance(answer, Answer):
+            answer.then(partial(self._given, request))
+        else:
+            request.task = asyncio.ensure_future(answer)
+            request.task.add_done_callback(partial(self._task_done, request))
 
     # answers
 
-    def _answered(self, request: _Request, future: asyncio.Future[list[Buffer]]) -> None:
-        if self._ending or future.cancelled():
+    def _given(self, request: _Request, answer: Answer) -> None:
+        if answer.error is None:
+            request.response = answer.buffers
+            self._answer_soon()
+        else:
+            self._failed(request, answer.error)
+
+    def _task_done(self, request: _Request, task: asyncio.Future[list[Buffer]]) -> None:
+        if task.cancelled():
             return
-        error = future.exception()
+        error = task.exception()
         if error is None:
-            request.context.mark("local")
-            request.response = future.result()
-            self._answer()
-            return
-        api = registry.api(request.context.api_key)
+            request.response = task.result()
+            self._answer_soon()
+        else:
+            self._failed(request, error)
+
+    def _failed(self, request: _Request, error: BaseException) -> None:
         if not isinstance(error, UnanswerableRequestError):
-            logger.error("%s v%d failed", api.name if api else "?", request.context.api_version, exc_info=error)
+            context = request.context
+            logger.error("API %d v%d failed", context.api_key, context.api_version, exc_info=error)
         self._close_at(request, str(error))
 
     def _close_at(self, request: _Request, reason: str) -> None:
         """End the connection once everything before ``request`` has been answered."""
-        logger.warning("closing the connection from %s on %s: %s", self._client_host, self._listener, reason)
+        if not self._ending:
+            logger.warning("closing the connection from %s on %s: %s", self._client_host, self._listener, reason)
         request.closes = True
         request.response = []
-        self._answer()
+        self._answer_soon()
+
+    def _answer_soon(self) -> None:
+        """Answers that are given in one turn of the event loop go out in one write."""
+        if not self._answering:
+            self._answering = True
+            self._loop.call_soon(self._answer)
 
     def _answer(self) -> None:
+        self._answering = False
+        if self._ending:
+            return
         out: list[Buffer] = []
         begun = self._begun
         while begun and begun[0].response is not None:
@@ -231,18 +273,20 @@ class KafkaConnection(FrameProtocol):
                 self._ending = True
                 break
             self._bytes -= request.size
+            request.context.mark("local")
             if request.response:
                 _append_response(out, request)
-            request.context.mark("send")
         if out:
-            self._last_active_ns = time.monotonic_ns()
+            self._last_active_ns = clock_gettime_ns(CLOCK_BOOTTIME)
             self.transport.writelines(out)
         if self._ending or (self._finishing and not begun):
             self._ending = True
             self.transport.close()
             return
-        self._begin_waiting()
-        self._read_or_pause()
+        if self._waiting:
+            self._begin_waiting()
+        if not self._reading:
+            self._read_or_pause()
 
     # backpressure
 

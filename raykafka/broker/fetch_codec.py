@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from raykafka.broker.fetch_sessions import FINAL_EPOCH, NO_SESSION, FetchPartition, Key
 from raykafka.broker.leader_hints import LeaderHints, tagged
+from raykafka.protocol.answer import Buffer
 from raykafka.protocol.error_code import ErrorCode
-from raykafka.protocol.registry import Buffer
 from raykafka.protocol.wire import Cursor, length_prefix, nullable_string
 
 FLEXIBLE_FROM = 12

@@ -18,20 +18,23 @@ class LeaderHints:
     def __init__(self, image: ClusterImage, listener: str) -> None:
         self._image = image
         self._listener = listener
-        self._named: set[int] = set()
+        self._named: tuple[int, ...] = ()
 
     def leader(self, topic: str, partition: int) -> bytes | None:
         """LeaderIdAndEpoch of a partition; None where no living leader is known."""
         state = self._image.partition(TopicPartition(topic, partition))
         if state is None or state.leader == NO_LEADER:
             return None
-        self._named.add(state.leader)
+        if state.leader not in self._named:
+            self._named += (state.leader,)
         return _LEADER.pack(state.leader, state.leader_epoch) + b"\0"
 
     def endpoints(self) -> bytes | None:
         """NodeEndpoints of all leaders named; None when none was."""
+        if not self._named:
+            return None
         found = []
-        for broker in sorted(self._named):
+        for broker in self._named:
             info = self._image.brokers.get(broker)
             endpoint = info.endpoint(self._listener) if info else None
             if info is not None and endpoint is not None:

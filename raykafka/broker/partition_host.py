@@ -22,7 +22,7 @@ from raykafka.broker.children import Backoff
 from raykafka.cluster.image import PartitionState, partition_to_json
 from raykafka.errors import KafkaError, LinkError, RaykafkaError
 from raykafka.link import Link
-from raykafka.link.messages import ANY_EPOCH, APPEND, APPENDED, VIEW, Append, Appended, View
+from raykafka.link.messages import ANY_EPOCH, APPEND, APPENDED, VIEW, Appended, View, pack_append
 from raykafka.log import FileRange, LogReader, StaleRange, WouldBlock
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import LogPosition, TopicPartition
@@ -135,10 +135,12 @@ class PartitionHost:
         self._telling: asyncio.Task[None] | None = None
         self._failed_epoch = -1
         self._pending: dict[int, Done] = {}
+        self._outgoing: list[tuple[bytes, memoryview]] = []
         self._correlation = 0
         self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
         self._segments: tuple[int, ...] = ()
+        self._loop = asyncio.get_running_loop()
         self._watchers: set[Callable[[], None]] = set()
         self._backoff = Backoff()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -213,10 +215,17 @@ class PartitionHost:
         return future
 
     def _send(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
-        assert self.child is not None
-        self._correlation += 1
-        self._pending[self._correlation] = done
-        self.child.link.send(APPEND, Append(self._correlation, acks, leader_epoch, timeout_ms).pack(), records)
+        """Appends of one turn of the event loop go to the replica in one write."""
+        self._correlation = correlation = self._correlation + 1
+        self._pending[correlation] = done
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append((pack_append(correlation, acks, leader_epoch, timeout_ms), records))
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        if outgoing and self.child is not None:
+            self.child.link.send_batches(APPEND, outgoing)
 
     def _fail_queue(self, error: ErrorCode, message: str) -> None:
         queue, self._queue, self._queued_bytes = self._queue, deque(), 0
@@ -404,6 +413,7 @@ class PartitionHost:
         if self.child is None or self.child.link is not link:
             return
         self.child = None
+        self._outgoing.clear()
         link.close()
         self._drop_reader()
         self.view = None

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 from raykafka.broker.connection import KafkaConnection
 from raykafka.errors import KafkaError, LinkError
 from raykafka.protocol import codec, registry
+from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.error_code import ErrorCode
-from raykafka.protocol.registry import Api, Buffer, UnanswerableRequestError
+from raykafka.protocol.registry import Api, UnanswerableRequestError
 
 DEFAULT_MAX_REQUEST_BYTES = 104_857_600
 DEFAULT_MAX_IDLE_MS = 600_000
@@ -108,13 +109,11 @@ class Listener:
                 connection.transport.close()
         self._idle_check = loop.call_later(max(self._max_idle_ms / 10_000, 0.05), self._check_idle)
 
-    def _dispatch(self, context: RequestContext, body: memoryview) -> Awaitable[list[Buffer]]:
-        api = registry.api(context.api_key)
-        assert api is not None
+    def _dispatch(self, api: Api, context: RequestContext, body: memoryview) -> Awaitable[list[Buffer]]:
         self._server.charge(context, "request", len(body))
+        if api.handle_raw is not None:
+            return api.handle_raw(context, body, self._server)
         if api.place == registry.BROKER:
-            if api.handle_raw is not None:
-                return api.handle_raw(context, body, self._server)
             return registry.serve(self._server, context, body)
         return self._forward(api, context, body)
 

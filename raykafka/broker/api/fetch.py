@@ -24,9 +24,10 @@ from raykafka.errors import KafkaError
 from raykafka.link.messages import View
 from raykafka.log import FileRange, WouldBlock
 from raykafka.protocol import acl
+from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.error_code import ErrorCode
-from raykafka.protocol.registry import Buffer, UnanswerableRequestError
+from raykafka.protocol.registry import UnanswerableRequestError
 from raykafka.protocol.wire import MalformedError
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class _Fetch:
             topic = partition.topic
             if topic is not None:
                 if topic not in allowed:
-                    resource = acl.Resource(acl.ResourceType.TOPIC, topic)
+                    resource = acl.topic_resource(topic)
                     allowed[topic] = server.authorize(context, acl.Operation.READ, resource)
                 if not allowed[topic]:
                     refusal = ErrorCode.TOPIC_AUTHORIZATION_FAILED

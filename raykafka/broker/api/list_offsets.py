@@ -55,7 +55,7 @@ async def handle(context: RequestContext, request: Any, server: Broker) -> Any:
     named = Counter((topic.name, p.partition_index) for topic in request.topics for p in topic.partitions)
     topics = []
     for topic in request.topics:
-        resource = acl.Resource(acl.ResourceType.TOPIC, topic.name)
+        resource = acl.topic_resource(topic.name)
         allowed = server.authorize(context, acl.Operation.DESCRIBE, resource)
         partitions = []
         for asked in topic.partitions:

@@ -30,7 +30,7 @@ async def handle(context: RequestContext, request: Any, server: Broker) -> Any:
     m = response_module(API_KEY, context.api_version)
     topics = []
     for topic in request.topics:
-        resource = acl.Resource(acl.ResourceType.TOPIC, topic.topic)
+        resource = acl.topic_resource(topic.topic)
         allowed = server.authorize(context, acl.Operation.DESCRIBE, resource)
         partitions = []
         for asked in topic.partitions:

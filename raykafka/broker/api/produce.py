@@ -13,18 +13,18 @@ the last of them has answered. With acks=0 nothing is answered, and an error clo
 
 from __future__ import annotations
 
-import asyncio
 import struct
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from raykafka.broker.leader_hints import LeaderHints, tagged
 from raykafka.link.messages import ANY_EPOCH, Appended
 from raykafka.protocol import acl
+from raykafka.protocol.answer import Answer
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.error_code import ErrorCode
-from raykafka.protocol.registry import Buffer, UnanswerableRequestError
-from raykafka.protocol.wire import Cursor, MalformedError, length_prefix, nullable_string
+from raykafka.protocol.registry import UnanswerableRequestError
+from raykafka.protocol.wire import Cursor, MalformedError, length_prefix, nullable_string, read_uvarint, skip_tags
 from raykafka.types import INTERNAL_TOPICS
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ ADVERTISED = (0, 11)
 ALL = -1
 _ADMIN_CLIENT_ID = "__admin_client"
 _FLEXIBLE_FROM = 9
+_HINTS_FROM = 10
 _HEADER_BYTES = 61
 _BATCH_LENGTH = struct.Struct(">i")
 _BATCH_LENGTH_POSITION = 8
@@ -48,75 +49,123 @@ _TRANSACTIONAL = 0x10
 
 _I16 = struct.Struct(">h")
 _I32 = struct.Struct(">i")
+_ACKS_TIMEOUT = struct.Struct(">hi")
 _V0 = struct.Struct(">ihq")
 _V2 = struct.Struct(">ihqq")
 _V5 = struct.Struct(">ihqqq")
+_V8_SUCCESS = b"\0\0\0\0\xff\xff"
+_V9_SUCCESS = b"\x01\0\0"
 
 
-PartitionRecords = tuple[int, memoryview | None]
-"""A partition's index, and the record batch for it."""
+class TopicRecords(NamedTuple):
+    """``encoded_name`` is the name as the request spells it, with its length: as the response will spell it too.
+    ``partitions`` holds a partition's index and the record batch for it."""
+
+    name: str
+    encoded_name: memoryview
+    partitions: list[tuple[int, memoryview | None]]
 
 
 class ProduceRequest(NamedTuple):
     transactional_id: str | None
     acks: int
     timeout_ms: int
-    topics: list[tuple[str, list[PartitionRecords]]]
+    topics: list[TopicRecords]
 
 
 def parse(version: int, body: memoryview) -> ProduceRequest:
     """Read a request without copying its records. Raises MalformedError."""
-    cursor = Cursor(body, flexible=version >= _FLEXIBLE_FROM)
+    try:
+        return _parse_flexible(body) if version >= _FLEXIBLE_FROM else _parse_classic(version, body)
+    except (IndexError, struct.error):
+        raise MalformedError("the message ends too early") from None
+    except UnicodeDecodeError as error:
+        raise MalformedError(f"a string is not UTF-8: {error}") from None
+
+
+def _parse_classic(version: int, body: memoryview) -> ProduceRequest:
+    cursor = Cursor(body, flexible=False)
     transactional_id = cursor.nullable_string() if version >= 3 else None
-    acks = cursor.i16()
-    timeout_ms = cursor.i32()
+    acks, timeout_ms = cursor.structure(_ACKS_TIMEOUT)
     topics = []
     for _ in range(cursor.array_length()):
+        start = cursor.at
         name = cursor.string()
-        partitions = []
-        for _ in range(cursor.array_length()):
-            partitions.append((cursor.i32(), cursor.nullable_bytes()))
-            cursor.skip_tags()
-        cursor.skip_tags()
-        topics.append((name, partitions))
-    cursor.skip_tags()
+        encoded_name = body[start : cursor.at]
+        partitions = [(cursor.i32(), cursor.nullable_bytes()) for _ in range(cursor.array_length())]
+        topics.append(TopicRecords(name, encoded_name, partitions))
     return ProduceRequest(transactional_id, acks, timeout_ms, topics)
 
 
-def handle_raw(context: RequestContext, body: memoryview, server: Broker) -> asyncio.Future[list[Buffer]]:
-    """Hand the batches to their replicas now; the future gives the response."""
+def _parse_flexible(body: memoryview) -> ProduceRequest:
+    """What current clients send, so it is read in place: a Cursor would take as long as all the rest of the request."""
+    end = len(body)
+    length, at = read_uvarint(body, 0)
+    transactional_id = str(body[at : at + length - 1], "utf-8") if length else None
+    at += max(length - 1, 0)
+    acks, timeout_ms = _ACKS_TIMEOUT.unpack_from(body, at)
+    count, at = read_uvarint(body, at + _ACKS_TIMEOUT.size)
+    topics = []
+    for _ in range(count - 1):
+        start = at
+        length, at = read_uvarint(body, at)
+        name = str(body[at : at + length - 1], "utf-8")
+        at += max(length - 1, 0)
+        encoded_name = body[start:at]
+        partitions: list[tuple[int, memoryview | None]] = []
+        count, at = read_uvarint(body, at)
+        for _ in range(count - 1):
+            (index,) = _I32.unpack_from(body, at)
+            length, at = read_uvarint(body, at + 4)
+            stop = at + length - 1
+            if stop > end:
+                raise MalformedError(f"records of {length - 1} bytes are cut off")
+            partitions.append((index, body[at:stop] if length else None))
+            at = _skip_tags(body, stop if length else at)
+        at = _skip_tags(body, at)
+        topics.append(TopicRecords(name, encoded_name, partitions))
+    return ProduceRequest(transactional_id, acks, timeout_ms, topics)
+
+
+def _skip_tags(body: memoryview, at: int) -> int:
+    return at + 1 if body[at] == 0 else skip_tags(body, at)
+
+
+def handle_raw(context: RequestContext, body: memoryview, server: Broker) -> Answer:
+    """Hand the batches to their replicas now; the answer is given by the last of them."""
     try:
         request = parse(context.api_version, body)
     except MalformedError as error:
         raise UnanswerableRequestError(f"malformed Produce request: {error}") from error
     pending = _Pending(context, request, server)
-    refusal = _refusal(context, request, server)
-    image_topics = server.image.topics
-    for number, (topic, partitions) in enumerate(request.topics):
-        topic_refusal = refusal or _topic_refusal(context, topic, server)
-        for position, (index, records) in enumerate(partitions):
-            done = pending.expect(number, position)
-            refused = topic_refusal or _records_refusal(context.api_version, records)
+    version = context.api_version
+    refusal = _refusal(version, request, server)
+    get_host = server.partitions.get
+    timeout_ms = max(request.timeout_ms, 0)
+    for topic in request.topics:
+        name = topic.name
+        topic_refusal = refusal or _topic_refusal(context, name, server)
+        for index, records in topic.partitions:
+            done = pending.expect()
+            refused = topic_refusal or _records_refusal(version, records)
             if refused is not None or records is None:
-                done(refused or _UNKNOWN)
+                done(refused or _NO_RECORDS)
                 continue
-            host = server.partitions.get((topic, index))
+            host = get_host((name, index))
             if host is None:
-                known = topic in image_topics and index in image_topics[topic].partitions
-                done(_NOT_HERE if known else _UNKNOWN)
+                done(Appended(-1, server.partitions.missing_error((name, index))))
                 continue
-            host.submit(records, request.acks, request.timeout_ms, ANY_EPOCH, done)
-    pending.answered()
-    return pending.future
+            host.submit(records, request.acks, timeout_ms, ANY_EPOCH, done)
+    pending.all_expected()
+    return pending
 
 
-_NOT_HERE = Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER)
-_UNKNOWN = Appended(-1, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+_NO_RECORDS = Appended(-1, ErrorCode.INVALID_RECORD, message="there is no whole record batch to append")
 
 
-def _refusal(context: RequestContext, request: ProduceRequest, server: Broker) -> Appended | None:
+def _refusal(version: int, request: ProduceRequest, server: Broker) -> Appended | None:
     """Why the whole request is refused, if it is."""
-    if context.api_version < VERSIONS[0]:
+    if version < VERSIONS[0]:
         return Appended(-1, ErrorCode.UNSUPPORTED_VERSION)
     if request.acks not in (ALL, 0, 1):
         return Appended(-1, ErrorCode.INVALID_REQUIRED_ACKS)
@@ -128,7 +177,7 @@ def _refusal(context: RequestContext, request: ProduceRequest, server: Broker) -
 
 
 def _topic_refusal(context: RequestContext, topic: str, server: Broker) -> Appended | None:
-    if not server.authorize(context, acl.Operation.WRITE, acl.Resource(acl.ResourceType.TOPIC, topic)):
+    if not server.authorize(context, acl.Operation.WRITE, acl.topic_resource(topic)):
         return Appended(-1, ErrorCode.TOPIC_AUTHORIZATION_FAILED)
     if topic in INTERNAL_TOPICS and context.client_id != _ADMIN_CLIENT_ID:
         return Appended(-1, ErrorCode.INVALID_TOPIC_EXCEPTION, message=f"{topic} is written by the brokers only")
@@ -138,7 +187,7 @@ def _topic_refusal(context: RequestContext, topic: str, server: Broker) -> Appen
 def _records_refusal(version: int, records: memoryview | None) -> Appended | None:
     """What can be said of the records here; their replica checks the rest."""
     if records is None or len(records) < _HEADER_BYTES:
-        return Appended(-1, ErrorCode.INVALID_RECORD, message="there is no whole record batch to append")
+        return _NO_RECORDS
     (length,) = _BATCH_LENGTH.unpack_from(records, _BATCH_LENGTH_POSITION)
     if length + _BATCH_PREFIX_BYTES < len(records):
         return Appended(-1, ErrorCode.INVALID_RECORD, message="a partition gets more than one record batch at once")
@@ -150,79 +199,89 @@ def _records_refusal(version: int, records: memoryview | None) -> Appended | Non
     return None
 
 
-class _Pending:
-    """A request whose partitions are being answered. ``future`` gives the response once all of them are."""
+class _Pending(Answer):
+    """A request whose partitions are being answered. ``results`` in the order in which the request names them."""
 
-    __slots__ = ("_context", "_missing", "_request", "_results", "_server", "future")
+    __slots__ = ("_context", "_missing", "_request", "_results", "_server")
 
     def __init__(self, context: RequestContext, request: ProduceRequest, server: Broker) -> None:
-        self.future: asyncio.Future[list[Buffer]] = asyncio.get_running_loop().create_future()
+        super().__init__()
         self._context = context
         self._request = request
         self._server = server
-        self._results: list[list[Appended | None]] = [[None] * len(ps) for _, ps in request.topics]
+        self._results: list[Appended | None] = []
         self._missing = 1
 
-    def expect(self, topic: int, position: int) -> Callable[[Appended], None]:
+    def expect(self) -> partial[None]:
         """One more partition to wait for: what is returned takes its outcome, once."""
         self._missing += 1
-        results = self._results[topic]
+        self._results.append(None)
+        return partial(self._take, len(self._results) - 1)
 
-        def done(appended: Appended) -> None:
-            results[position] = appended
-            self.answered()
-
-        return done
-
-    def answered(self) -> None:
+    def _take(self, number: int, appended: Appended) -> None:
+        self._results[number] = appended
         self._missing -= 1
-        if self._missing or self.future.done():
-            return
-        if self._request.acks == 0:
-            failed = next((r for results in self._results for r in results if r is not None and r.error), None)
-            if failed is None:
-                self.future.set_result([])
-            else:
-                self.future.set_exception(UnanswerableRequestError(f"Produce with acks=0 failed: {failed.error.name}"))
-            return
-        self.future.set_result([self._response()])
+        if not self._missing:
+            self._finish()
 
-    def _response(self) -> bytes:
-        context = self._context
+    def all_expected(self) -> None:
+        self._missing -= 1
+        if not self._missing:
+            self._finish()
+
+    def _finish(self) -> None:
+        results: list[Appended] = self._results  # type: ignore[assignment]
+        if self._request.acks != 0:
+            self.give([self._response(results)])
+            return
+        failed = next((result for result in results if result.error), None)
+        if failed is None:
+            self.give([])
+        else:
+            self.fail(UnanswerableRequestError(f"Produce with acks=0 failed: {failed.error.name} {failed.message}"))
+
+    def _response(self, results: list[Appended]) -> bytearray:
+        context, topics = self._context, self._request.topics
         version = context.api_version
         flexible = version >= _FLEXIBLE_FROM
-        size = sum(len(records) for _, ps in self._request.topics for _, records in ps if records is not None)
-        throttle_ms = self._server.charge(context, "produce", size)
-        hints = LeaderHints(self._server.image, context.listener) if version >= 10 else None
-        out = [length_prefix(len(self._request.topics), flexible=flexible)]
-        for (topic, partitions), results in zip(self._request.topics, self._results, strict=True):
-            out.append(nullable_string(topic, flexible=flexible))
-            out.append(length_prefix(len(partitions), flexible=flexible))
-            for (index, _), result in zip(partitions, results, strict=True):
-                assert result is not None
-                out.append(_partition_response(version, topic, index, result, hints))
+        hints = LeaderHints(self._server.image, context.listener)
+        success = _V9_SUCCESS if flexible else _V8_SUCCESS if version >= 8 else b""
+        out = bytearray(length_prefix(len(topics), flexible=flexible))
+        number = size = 0
+        for name, encoded_name, partitions in topics:
+            out += encoded_name
+            out += length_prefix(len(partitions), flexible=flexible)
+            for index, records in partitions:
+                result = results[number]
+                number += 1
+                size += len(records) if records is not None else 0
+                if version >= 5:
+                    out += _V5.pack(
+                        index, result.error, result.base_offset, result.log_append_time_ms, result.log_start_offset
+                    )
+                    if result.error is not ErrorCode.NONE and version >= 8:
+                        out += _error_fields(version, name, index, result, hints)
+                    else:
+                        out += success
+                elif version >= 2:
+                    out += _V2.pack(index, result.error, result.base_offset, result.log_append_time_ms)
+                else:
+                    out += _V0.pack(index, result.error, result.base_offset)
             if flexible:
-                out.append(b"\0")
+                out.append(0)
+        throttle_ms = self._server.charge(context, "produce", size)
         if version >= 1:
-            out.append(_I32.pack(throttle_ms))
+            out += _I32.pack(throttle_ms)
         if flexible:
-            out.append(tagged(0, hints.endpoints()) if hints else b"\0")
-        return b"".join(out)
+            out += tagged(0, hints.endpoints() if version >= _HINTS_FROM else None)
+        return out
 
 
-def _partition_response(version: int, topic: str, index: int, result: Appended, hints: LeaderHints | None) -> bytes:
-    error, base, time_ms = result.error, result.base_offset, result.log_append_time_ms
-    if version < 5:
-        return _V2.pack(index, error, base, time_ms) if version >= 2 else _V0.pack(index, error, base)
-    head = _V5.pack(index, error, base, time_ms, result.log_start_offset)
-    if version < 8:
-        return head
+def _error_fields(version: int, topic: str, index: int, result: Appended, hints: LeaderHints) -> bytes:
+    """From version 8: no errors of single records, an error message, and the leader if it is elsewhere."""
     flexible = version >= _FLEXIBLE_FROM
-    if error is ErrorCode.NONE:
-        return head + (b"\x01\0\0" if flexible else b"\0\0\0\0\xff\xff")
-    head += b"\x01" if flexible else b"\0\0\0\0"  # no errors of single records
-    head += nullable_string(result.message or None, flexible=flexible)
+    fields = length_prefix(0, flexible=flexible) + nullable_string(result.message or None, flexible=flexible)
     if not flexible:
-        return head
-    moved = hints is not None and error is ErrorCode.NOT_LEADER_OR_FOLLOWER
-    return head + tagged(0, hints.leader(topic, index) if moved and hints else None)
+        return fields
+    moved = version >= _HINTS_FROM and result.error is ErrorCode.NOT_LEADER_OR_FOLLOWER
+    return fields + tagged(0, hints.leader(topic, index) if moved else None)
