@@ -55,11 +55,11 @@ class Settings:
 @dataclass(slots=True)
 class Follower:
     """What the leader knows of one follower. ``end`` is how far its log reached when it last said so in this epoch;
-    ``number`` the stream that is open to it, 0 for none; ``shaken`` whether that stream's handshake is done."""
+    ``stream`` the one that is open to it; ``shaken`` whether its handshake is done."""
 
     broker: int
     end: int = UNKNOWN_END
-    number: int = 0
+    stream: StreamId | None = None
     shaken: bool = False
     broker_epoch: int = -1
     lost_ms: int = 0
@@ -100,10 +100,11 @@ class Leading:
     # what the controller decided
 
     def told(self, state: PartitionState, broker_epochs: Mapping[int, int], now_ms: int) -> list[Effect]:
-        """A newer state of the same epoch: it decides every proposal that named an older version (rule 7)."""
+        """The state of this epoch again, or a newer one, which decides every proposal that named an older version."""
+        if state.version > self.state.version:
+            self.undecided.clear()
         self.state = state
         self.broker_epochs = broker_epochs
-        self.undecided.clear()
         effects = self._name_followers(now_ms)
         effects += self.open_streams(now_ms)
         effects += self.advance()
@@ -114,8 +115,8 @@ class Leading:
         wanted = {*self.state.replicas, *self.state.isr} - {self.broker}
         for gone in self.followers.keys() - wanted:
             follower = self.followers.pop(gone)
-            if follower.number:
-                effects.append(CloseStream(gone, follower.number))
+            if follower.stream:
+                effects.append(CloseStream(gone, follower.stream))
         for broker in sorted(wanted - self.followers.keys()):
             self.followers[broker] = Follower(broker, caught_up_ms=now_ms, mark_end=self.log.end, mark_ms=now_ms)
         self._count()
@@ -142,7 +143,7 @@ class Leading:
         if event.last_offset >= log.end:
             log.end = event.last_offset + 1
         if event.acks != -1:
-            effects: list[Effect] = [Reply(event.token, ErrorCode.NONE)] if event.acks else []
+            effects: list[Effect] = [Reply(event.token, ErrorCode.NONE)]
             effects += self.advance()
             return effects
         if event.last_offset < log.high_watermark and not self.waiting:
@@ -256,37 +257,37 @@ class Leading:
         effects: list[Effect] = []
         for follower in self.followers.values():
             alive = self.broker_epochs.get(follower.broker, -1)
-            if follower.number and follower.shaken and alive > follower.broker_epoch:
-                effects.append(CloseStream(follower.broker, follower.number))
+            if follower.stream and follower.shaken and alive > follower.broker_epoch:
+                effects.append(CloseStream(follower.broker, follower.stream))
                 self._lose(follower, now_ms - self.settings.retry_ms)
-            if alive >= 0 and not follower.number and now_ms - follower.lost_ms >= self.settings.retry_ms:
+            if alive >= 0 and not follower.stream and now_ms - follower.lost_ms >= self.settings.retry_ms:
                 effects.append(self._open(follower))
         return effects
 
     def _open(self, follower: Follower) -> OpenStream:
         self.streams += 1
-        follower.number, follower.shaken = self.streams, False
         stream = StreamId(self.epoch, self.broker, self.broker_epochs.get(self.broker, -1), self.streams)
+        follower.stream, follower.shaken = stream, False
         log = self.log
         return OpenStream(follower.broker, Hello(stream, log.history, log.start, log.end, log.high_watermark))
 
     def _lose(self, follower: Follower, now_ms: int) -> None:
-        follower.number, follower.shaken, follower.lost_ms = 0, False, now_ms
+        follower.stream, follower.shaken, follower.lost_ms = None, False, now_ms
 
     def stream_lost(self, event: StreamLost, now_ms: int) -> list[Effect]:
         follower = self.followers.get(event.follower)
-        if follower is None or follower.number != event.number:
+        if follower is None or follower.stream != event.stream:
             return []
         self._lose(follower, now_ms)
         return self.propose(now_ms) if self.undecided else []
 
     def answered(self, event: Answered, now_ms: int) -> list[Effect]:
         follower = self.followers.get(event.follower)
-        if follower is None or follower.number != event.number:
+        if follower is None or follower.stream != event.stream:
             return []
         if not self.agrees(event):
             self._lose(follower, now_ms)
-            return [CloseStream(event.follower, event.number)]
+            return [CloseStream(event.follower, event.stream)]
         follower.shaken, follower.broker_epoch = True, event.broker_epoch
         follower.end = event.log_end
         return self._moved(follower, now_ms)
@@ -309,7 +310,7 @@ class Leading:
 
     def is_current(self, follower: Follower, event: Acked) -> bool:
         """Only acknowledgements of the newest stream, after its handshake, count (rule 11)."""
-        return follower.shaken and follower.number == event.number
+        return follower.shaken and follower.stream == event.stream
 
     def _moved(self, follower: Follower, now_ms: int) -> list[Effect]:
         end = self.log.end
@@ -325,7 +326,7 @@ class Leading:
         return effects
 
     def close_streams(self) -> list[Effect]:
-        return [CloseStream(f.broker, f.number) for f in self.followers.values() if f.number]
+        return [CloseStream(f.broker, f.stream) for f in self.followers.values() if f.stream]
 
     def tick(self, now_ms: int) -> list[Effect]:
         effects = self._time_out(now_ms)
@@ -348,7 +349,7 @@ class Leading:
         )
         if not clean:
             return []
-        effects: list[Effect] = [AskSleep(f.broker, f.number, log.end) for f in in_sync]
+        effects: list[Effect] = [AskSleep(f.broker, f.stream, log.end) for f in in_sync if f.stream]
         effects.append(WriteSeal(Seal(self.epoch, True, self.epoch_start, log.end, log.high_watermark, self.streams)))
         return effects
 
