@@ -22,7 +22,9 @@ from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
 
 CONTROLLER_ROLE = "controller"
-CONTROLLER_WITHIN_S = 5.0
+# clients of the admin APIs wait longer than it takes to elect a controller; those of Metadata ask again at once
+CONTROLLER_WITHIN_S = 15.0
+CONTROLLER_SOON_S = 2.0
 ANSWER_WITHIN_S = 60.0
 
 logger = logging.getLogger(__name__)
@@ -133,7 +135,7 @@ class ControllerLinks:
 
     async def create_topics(self, names: Iterable[str]) -> dict[str, ErrorCode]:
         """Auto-create topics with their defaults. Raises KafkaError, LinkError, TimeoutError."""
-        link = await self.controller()
+        link = await self.controller(CONTROLLER_SOON_S)
         answer = await link.call("create_topics", {"topics": list(names), "auto": True}, ANSWER_WITHIN_S)
         return {name: ErrorCode(code) for name, code in answer.items()}
 

@@ -32,7 +32,7 @@ def broker(tmp_path: Path, zookeeper: str) -> Iterator[PlainBroker]:
 
 
 def _admin(broker: PlainBroker) -> AdminClient:
-    return AdminClient({"bootstrap.servers": broker.bootstrap})
+    return AdminClient({"log_level": 0, "bootstrap.servers": broker.bootstrap})
 
 
 def _create(broker: PlainBroker, topic: str, partitions: int = 1) -> None:
@@ -51,7 +51,9 @@ class _Producing:
     """Sends numbered records one after the other and remembers what was acknowledged."""
 
     def __init__(self, broker: PlainBroker, topic: str, **config: Any) -> None:
-        self.producer = Producer({"bootstrap.servers": broker.bootstrap, "linger.ms": 1, "acks": "all", **config})
+        self.producer = Producer(
+            {"log_level": 0, "bootstrap.servers": broker.bootstrap, "linger.ms": 1, "acks": "all", **config}
+        )
         self.topic = topic
         self.sent = 0
         self.acknowledged: list[int] = []
@@ -77,6 +79,7 @@ class _Producing:
 def _consume(broker: PlainBroker, topic: str, count: int, group: str, *, commit: bool = True) -> list[Message]:
     consumer = Consumer(
         {
+            "log_level": 0,
             "bootstrap.servers": broker.bootstrap,
             "group.id": group,
             "auto.offset.reset": "earliest",
@@ -107,7 +110,7 @@ def _numbers(broker: PlainBroker, topic: str, count: int) -> list[int]:
 
 def test_clients_create_a_topic_produce_and_consume_in_a_group(broker: PlainBroker) -> None:
     _create(broker, "flights", partitions=3)
-    producer = Producer({"bootstrap.servers": broker.bootstrap})
+    producer = Producer({"log_level": 0, "bootstrap.servers": broker.bootstrap})
     for i in range(3000):
         producer.produce("flights", f"value {i}", f"key {i % 17}")
     assert producer.flush(WITHIN_S) == 0

@@ -12,6 +12,7 @@ from typing import Any
 
 from raykafka.controller.config_admin import Alteration, Resource, alter_configs
 from raykafka.controller.configs import replaced
+from raykafka.errors import KafkaError
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.error_code import ErrorCode
@@ -42,3 +43,18 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
 def _alteration(configs: Any) -> Alteration:
     entries = [(c.name, c.value) for c in configs]
     return lambda kind, current, defaults: replaced(entries)
+
+
+def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+    m = response_module(API_KEY, context.api_version)
+    responses = tuple(
+        build(
+            m.AlterConfigsResourceResponse,
+            error_code=error.code,
+            error_message=error.message or None,
+            resource_type=resource.resource_type,
+            resource_name=resource.resource_name,
+        )
+        for resource in request.resources
+    )
+    return build(m.AlterConfigsResponse, throttle_time=NO_THROTTLE, responses=responses)

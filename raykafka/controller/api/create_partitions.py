@@ -11,6 +11,7 @@ from collections import Counter
 from typing import Any
 
 from raykafka.controller.topic_admin import create_partitions
+from raykafka.errors import KafkaError
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.error_code import ErrorCode
@@ -45,3 +46,12 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
             code, message = ErrorCode.INVALID_REQUEST, _TWICE
         results.append(build(m.CreatePartitionsTopicResult, name=name, error_code=code, error_message=message))
     return build(m.CreatePartitionsResponse, throttle_time=NO_THROTTLE, results=tuple(results))
+
+
+def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+    m = response_module(API_KEY, context.api_version)
+    results = tuple(
+        build(m.CreatePartitionsTopicResult, name=name, error_code=error.code, error_message=error.message or None)
+        for name in dict.fromkeys(topic.name for topic in request.topics)
+    )
+    return build(m.CreatePartitionsResponse, throttle_time=NO_THROTTLE, results=results)

@@ -16,6 +16,7 @@ from typing import Any
 from raykafka.config.effective import describe_topic
 from raykafka.controller.topic_admin import Created, create_topics
 from raykafka.controller.topics import TopicRequest
+from raykafka.errors import KafkaError
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.error_code import ErrorCode
@@ -96,3 +97,9 @@ def _configs(m: Any, config: Any, server: Any) -> Any:
         )
         for value in describe_topic(config, *server.config_places())
     )
+
+
+def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+    m = response_module(API_KEY, context.api_version)
+    topics = tuple(_failed(m, topic.name, error.code, error.message) for topic in request.topics)
+    return build(m.CreateTopicsResponse, throttle_time=NO_THROTTLE, topics=topics)

@@ -12,6 +12,7 @@ import uuid
 from typing import Any
 
 from raykafka.controller.topic_admin import delete_topics
+from raykafka.errors import KafkaError
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.error_code import ErrorCode
@@ -52,3 +53,22 @@ def _resolve(server: Any, name: str | None, topic_id: uuid.UUID | None) -> tuple
         return name, ErrorCode.NONE
     found = server.image.names_by_id.get(topic_id)
     return (None, ErrorCode.UNKNOWN_TOPIC_ID) if found is None else (found, ErrorCode.NONE)
+
+
+def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+    m = response_module(API_KEY, context.api_version)
+    if context.api_version >= 6:
+        asked = [(state.name, state.topic_id) for state in request.topics]
+    else:
+        asked = [(name, None) for name in request.topic_names]
+    results = tuple(
+        build(
+            m.DeletableTopicResult,
+            name=name,
+            topic_id=topic_id,
+            error_code=error.code,
+            error_message=error.message or None,
+        )
+        for name, topic_id in asked
+    )
+    return build(m.DeleteTopicsResponse, throttle_time=NO_THROTTLE, responses=results)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from raykafka.errors import KafkaError
 from raykafka.group.coordinator import Coordinator
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
@@ -23,3 +24,12 @@ async def handle(context: RequestContext, request: Any, server: Coordinator) -> 
         for group_id in dict.fromkeys(request.groups_names)
     ]
     return build(m.DeleteGroupsResponse, throttle_time=NO_THROTTLE, results=tuple(results))
+
+
+def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+    m = response_module(API_KEY, context.api_version)
+    results = tuple(
+        build(m.DeletableGroupResult, group_id=group_id, error_code=error.code)
+        for group_id in dict.fromkeys(request.groups_names)
+    )
+    return build(m.DeleteGroupsResponse, throttle_time=NO_THROTTLE, results=results)

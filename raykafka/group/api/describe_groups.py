@@ -63,3 +63,21 @@ def _member(m: ModuleType, group: Group, member: Member, stable: bool) -> Any:
         member_metadata=member.metadata(group.protocol) if stable else b"",
         member_assignment=member.assignment if stable else b"",
     )
+
+
+def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+    m = response_module(API_KEY, context.api_version)
+    groups = tuple(
+        build(
+            m.DescribedGroup,
+            error_code=error.code,
+            group_id=group_id,
+            group_state="",
+            protocol_type="",
+            protocol_data="",
+            members=(),
+            authorized_operations=acl.NOT_ASKED,
+        )
+        for group_id in request.groups
+    )
+    return build(m.DescribeGroupsResponse, throttle_time=NO_THROTTLE, groups=groups)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from raykafka.errors import KafkaError
 from raykafka.group.coordinator import Coordinator, new_request
 from raykafka.group.events import Commit, CommittedOffset
 from raykafka.protocol.codec import NO_THROTTLE, build, milliseconds, response_module
@@ -62,6 +63,29 @@ async def handle(context: RequestContext, request: Any, server: Coordinator) -> 
                         m.OffsetCommitResponsePartition,
                         partition_index=partition.partition_index,
                         error_code=codes[TopicPartition(topic.name, partition.partition_index)],
+                    )
+                    for partition in topic.partitions
+                ),
+            )
+            for topic in request.topics
+        ),
+    )
+
+
+def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+    m = response_module(API_KEY, context.api_version)
+    return build(
+        m.OffsetCommitResponse,
+        throttle_time=NO_THROTTLE,
+        topics=tuple(
+            build(
+                m.OffsetCommitResponseTopic,
+                name=topic.name,
+                partitions=tuple(
+                    build(
+                        m.OffsetCommitResponsePartition,
+                        partition_index=partition.partition_index,
+                        error_code=error.code,
                     )
                     for partition in topic.partitions
                 ),

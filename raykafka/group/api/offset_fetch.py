@@ -75,3 +75,17 @@ def _topics(
             )
         )
     return tuple(build(topic_class, name=name, partitions=tuple(found)) for name, found in by_topic.items())
+
+
+def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+    m = response_module(API_KEY, context.api_version)
+    if context.api_version >= 8:
+        groups = tuple(
+            build(m.OffsetFetchResponseGroup, group_id=group.group_id, topics=(), error_code=error.code)
+            for group in request.groups
+        )
+        return build(m.OffsetFetchResponse, throttle_time=NO_THROTTLE, groups=groups)
+    topics: tuple[Any, ...] = ()
+    if context.api_version < 2:
+        topics = _topics(m, {p: None for p in _wanted(request.topics) or ()}, error.code, "Topic", "Partition")
+    return build(m.OffsetFetchResponse, throttle_time=NO_THROTTLE, topics=topics, error_code=error.code)

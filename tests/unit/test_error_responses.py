@@ -1,0 +1,58 @@
+"""What a client gets when the coordinator or the controller can't be reached: an error in its place, in all versions."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from raykafka.errors import KafkaError
+from raykafka.protocol import codec, registry
+from raykafka.protocol.context import RequestContext
+from raykafka.protocol.error_code import ErrorCode
+
+TOPIC = SimpleNamespace(
+    name="flights",
+    topic_id=None,
+    partition_indexes=(0, 3),
+    partitions=(SimpleNamespace(partition_index=0), SimpleNamespace(partition_index=3)),
+)
+GROUP = SimpleNamespace(group_id="readers")
+RESOURCE = SimpleNamespace(resource_type=2, resource_name="flights")
+REQUEST = SimpleNamespace(
+    topics=(TOPIC,),
+    topic_names=("flights",),
+    groups=("readers",),
+    groups_names=("readers",),
+    resources=(RESOURCE,),
+)
+
+FORWARDED = [
+    (api, version)
+    for api in registry.apis().values()
+    if api.place != registry.BROKER
+    for version in range(api.versions[0], api.versions[1] + 1)
+]
+
+
+@pytest.mark.parametrize(("api", "version"), FORWARDED, ids=lambda x: x.name if isinstance(x, registry.Api) else str(x))
+def test_a_request_that_nobody_can_answer_now_gets_a_retriable_error(api: registry.Api, version: int) -> None:
+    code = ErrorCode.NOT_CONTROLLER if api.place == registry.CONTROLLER else ErrorCode.COORDINATOR_NOT_AVAILABLE
+    context = RequestContext(api.key, version, 1, "c", "127.0.0.1", "INSIDE")
+    request = SimpleNamespace(**{**vars(REQUEST), "groups": (GROUP,)}) if api.name == "OffsetFetch" else REQUEST
+    response = registry.error_response(api, context, request, KafkaError(code, "not now"))
+    encoded = codec.encode_response(api.key, version, response)
+    assert encoded
+    assert _codes(response) == {code}
+
+
+def _codes(value: Any) -> set[ErrorCode]:
+    """All error codes anywhere in a response."""
+    found: set[ErrorCode] = set()
+    if isinstance(value, tuple):
+        for item in value:
+            found |= _codes(item)
+    elif hasattr(value, "__dataclass_fields__"):
+        for name in value.__dataclass_fields__:
+            inner = getattr(value, name)
+            found |= {ErrorCode(inner)} if name == "error_code" else _codes(inner)
+    return found
