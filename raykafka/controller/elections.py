@@ -14,6 +14,9 @@ from dataclasses import dataclass, replace
 from raykafka.controller.znodes import Registration, StateNode
 from raykafka.types import NO_LEADER
 
+# As a member's broker epoch: it has never led, so whichever life comes holds everything there is.
+_NOTHING_TO_LOSE = (1 << 31) - 1
+
 
 @dataclass(frozen=True, slots=True)
 class BrokerLife:
@@ -36,7 +39,7 @@ def first_state(replicas: tuple[int, ...], lives: Lives, controller_epoch: int) 
     offline, for its first replica."""
     alive = tuple(b for b in replicas if b in lives)
     isr = alive or replicas[:1]
-    epochs = tuple(lives[b].epoch if b in lives else 0 for b in isr)
+    epochs = tuple(lives[b].epoch if b in lives else _NOTHING_TO_LOSE for b in isr)
     return StateNode(alive[0] if alive else NO_LEADER, 0, isr, epochs, controller_epoch)
 
 
