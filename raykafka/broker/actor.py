@@ -14,6 +14,7 @@ from typing import Any
 from raykafka.broker.broker import Broker, BrokerState
 from raykafka.broker.children import CONTROLLER, COORDINATOR, ChildStarter
 from raykafka.broker.settings import BrokerSettings
+from raykafka.priority import take_normal_priority
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class BrokerActor:
     """Broker ``broker_id`` of ``cluster``. It does nothing until ``configure``, which the Supervisor may repeat."""
 
     def __init__(self, cluster: str, broker_id: int) -> None:
+        take_normal_priority()
         self._cluster = cluster
         self._broker_id = broker_id
         self._broker: Broker | None = None

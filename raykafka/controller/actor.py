@@ -15,6 +15,7 @@ from typing import Any
 
 from raykafka.controller.controller import Controller
 from raykafka.link import connect_unix
+from raykafka.priority import take_normal_priority
 
 ROLE = "controller"
 SECRET_VARIABLE = "RAYKAFKA_SECRET_HEX"
@@ -61,6 +62,7 @@ class ControllerActor:
         zookeeper: dict[str, Any],
         config: dict[str, str],
     ) -> None:
+        take_normal_priority()
         import ray
         import ray._raylet
 

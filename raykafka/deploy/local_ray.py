@@ -64,7 +64,7 @@ def start(config: ClusterConfig) -> dict[str, Any]:
     """Start Ray on this machine; returns a note of it: its address and session folder. Raises DeployError."""
     port = free_start_port(config)
     ensure_token()
-    environment = {**os.environ, **QUIET_ENVIRONMENT}
+    environment = {"RAY_worker_niceness": "0", **os.environ, **QUIET_ENVIRONMENT}
     environment.pop("RAY_ADDRESS", None)
     try:
         done = subprocess.run(

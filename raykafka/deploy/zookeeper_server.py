@@ -9,6 +9,7 @@ from typing import Any
 
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess, ask
 from raykafka.errors import DeployError
+from raykafka.priority import take_normal_priority
 
 _CHECK_EVERY_S = 0.5
 _READY_WITHIN_S = 30.0
@@ -21,6 +22,7 @@ class ZooKeeperServerActor:
     """One ZooKeeper server of a cluster. The process outlives this actor: the next life of the actor adopts it."""
 
     def __init__(self, cluster: str, server_id: int) -> None:
+        take_normal_priority()
         self._cluster = cluster
         self._server_id = server_id
         self._settings: dict[str, Any] | None = None

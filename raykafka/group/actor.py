@@ -15,6 +15,7 @@ from raykafka.group.config import GroupConfig
 from raykafka.group.coordinator import Coordinator
 from raykafka.group.offsets_log import LinkedOffsetsLog
 from raykafka.link.link import Link, connect_unix
+from raykafka.priority import take_normal_priority
 from raykafka.protocol.context import unpack_forward
 from raykafka.protocol.registry import serve_forwarded
 
@@ -71,6 +72,7 @@ class GroupCoordinator:
         import ray
         import ray._raylet
 
+        take_normal_priority()
         ray._raylet.setproctitle(f"raykafka::coordinator of broker {broker_id}")
         actor_id = ray.get_runtime_context().get_actor_id() or ""
         try:

@@ -12,6 +12,7 @@ import os
 import sys
 
 from raykafka.link import connect_unix
+from raykafka.priority import take_normal_priority
 from raykafka.replica.server import ReplicaServer
 
 
@@ -20,6 +21,7 @@ class PartitionReplica:
 
     async def run(self, socket_path: str, secret: bytes, token: str) -> None:
         """Connect to the broker, serve it until the link ends, then end the process."""
+        take_normal_priority()
         await serve(socket_path, secret, token, _actor_id())
         # Neither Ray's exit path nor a finalizer may keep a process alive that has lost its broker.
         os._exit(0)
