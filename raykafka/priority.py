@@ -8,8 +8,8 @@ from contextlib import suppress
 
 def take_normal_priority() -> None:
     """Give every thread of this process the normal priority. Ray starts its workers at nice 15, behind every batch job
-    of the machine; a broker that has to wait there is taken for dead. Where that is not allowed (no CAP_SYS_NICE), start
-    Ray with RAY_worker_niceness=0."""
+    of the machine, and a broker that has to wait there is taken for dead. Where that is not allowed (no CAP_SYS_NICE),
+    start Ray with RAY_worker_niceness=0."""
     for thread in os.listdir("/proc/self/task"):
         with suppress(PermissionError, ProcessLookupError):
             os.setpriority(os.PRIO_PROCESS, int(thread), 0)
