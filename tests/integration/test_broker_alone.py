@@ -71,6 +71,9 @@ class _Producing:
         else:
             self.acknowledged.append(int(message.value() or b""))
 
+    def wait_acknowledged(self, count: int) -> None:
+        _until(lambda: self.producer.poll(0) >= 0 and len(self.acknowledged) >= count, f"{count} acknowledged records")
+
     def finish(self) -> None:
         assert self.producer.flush(WITHIN_S) == 0
         assert self.errors == []
@@ -153,16 +156,14 @@ def test_configs_are_described_with_their_sources(broker: PlainBroker) -> None:
 def test_a_killed_replica_process_heals_and_loses_nothing_acknowledged(broker: PlainBroker, acks: str) -> None:
     _create(broker, "wounded")
     producing = _Producing(broker, "wounded", acks=acks, **{"enable.idempotence": acks == "all"})
-    for _ in range(3):
+    for round_number in range(3):
         producing.send(200)
-        _until(lambda: len(producing.acknowledged) > producing.sent - 200, "some records are acknowledged")
+        producing.wait_acknowledged(400 * round_number + 1)
         killed = broker.replica_of("wounded")
         killed.kill()
         producing.send(200)
-        _until(
-            lambda killed=killed: producing.producer.poll(0.05) or broker.replica_of("wounded") != killed,
-            "a new replica",
-        )
+        producing.wait_acknowledged(len(producing.acknowledged) + 1)
+        assert broker.replica_of("wounded") != killed
     producing.finish()
     found = _numbers(broker, "wounded", len(producing.acknowledged))
     if acks == "all":

@@ -1,4 +1,4 @@
-"""What a client gets when the coordinator or the controller can't be reached: an error in its place, in all versions."""
+"""What a client gets while coordinator or controller can't be reached: an error in its place, in all versions."""
 
 from types import SimpleNamespace
 from typing import Any
