@@ -1,10 +1,14 @@
-"""What tests of the controller are made of: a real ZooKeeper, real controllers, and of brokers the part that the controller
-meets: registration, inter-broker port, image. Everything runs on one event loop, sessions in kazoo's threads."""
+"""What tests of the controller are made of: a real ZooKeeper, real controllers, and of brokers the part that the
+controller meets: registration, inter-broker port, image. Everything runs on one event loop, sessions in kazoo's
+threads."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+import select
+import socket
+import threading
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -78,7 +82,8 @@ class BrokerEnd:
         return self.image.partition(TopicPartition(topic, partition))
 
     def die(self) -> None:
-        """As after kill -9, as long as the session has not expired: the port is closed, the registration still stands."""
+        """As after kill -9, as long as the session has not expired: the port is closed, the registration still
+        stands."""
         self.links.stop()
 
     async def stop(self) -> None:
@@ -94,7 +99,9 @@ class Parts:
         self._brokers: list[BrokerEnd] = []
         self._controllers: list[tuple[Controller, asyncio.Task[None]]] = []
 
-    async def broker(self, broker_id: int = 0, *, directory_id: str = "", rack: str | None = None, **start: Any) -> BrokerEnd:
+    async def broker(
+        self, broker_id: int = 0, *, directory_id: str = "", rack: str | None = None, **start: Any
+    ) -> BrokerEnd:
         made = BrokerEnd(self.hosts, broker_id, directory_id=directory_id, rack=rack)
         await made.start(**start)
         self._brokers.append(made)
@@ -150,3 +157,44 @@ async def parts(zookeeper: str) -> AsyncIterator[Parts]:
 
 def random_id() -> uuid.UUID:
     return uuid.uuid4()
+
+
+class LossyProxy:
+    """Stands between a client and ZooKeeper; loses the answer to the next request that contains ``marker``, once, by
+    cutting the connection after ZooKeeper has answered."""
+
+    def __init__(self, upstream: str) -> None:
+        host, _, port = upstream.partition(":")
+        self._upstream = (host, int(port))
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.hosts = f"127.0.0.1:{self._server.getsockname()[1]}"
+        self.marker: bytes | None = None
+        self.cuts = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._server.accept()
+                threading.Thread(target=self._carry, args=(client,), daemon=True).start()
+
+    def _carry(self, client: socket.socket) -> None:
+        lose_answer = False
+        with client, socket.create_connection(self._upstream) as server, suppress(OSError):
+            while True:
+                for ready in select.select([client, server], [], [])[0]:
+                    data = ready.recv(1 << 16)
+                    if not data:
+                        return
+                    if ready is client:
+                        if self.marker is not None and self.marker in data:
+                            self.marker, lose_answer = None, True
+                        server.sendall(data)
+                    elif lose_answer:
+                        self.cuts += 1
+                        return
+                    else:
+                        client.sendall(data)
+
+    def close(self) -> None:
+        self._server.close()

@@ -11,8 +11,11 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError
 
 from raykafka.cluster.image import BrokerInfo, Endpoint
-from raykafka.controller import store, znodes
+from raykafka.controller import metadata_store, store, znodes
+from raykafka.controller.znodes import ControllerNode, StateNode, TopicNode
 from raykafka.controller.zookeeper import Check, Conflict, Create, commit
+from raykafka.types import TopicPartition
+from tests.integration.controller_parts import LossyProxy
 
 Connect = Callable[..., KazooClient]
 
@@ -124,6 +127,65 @@ def test_a_transaction_whose_condition_fails_writes_nothing_and_says_which_one(c
 
 def test_a_session_is_granted_the_timeout_it_reports(connect: Connect) -> None:
     assert connect().negotiated_session_timeout_ms == 6000
+
+
+@pytest.fixture
+def lossy(zookeeper: str) -> Iterator[tuple[LossyProxy, KazooClient]]:
+    """A session whose connection can lose an answer."""
+    proxy = LossyProxy(zookeeper)
+    client = store.connect(f"{proxy.hosts}/lossy-{uuid.uuid4().hex[:8]}", None)
+    yield proxy, client
+    store.close(client)
+    proxy.close()
+
+
+def test_a_registration_whose_answer_was_lost_is_recognized_as_ones_own(lossy: tuple[LossyProxy, KazooClient]) -> None:
+    proxy, client = lossy
+    store.register_broker(client, broker())
+    proxy.marker = b"INSIDE://127.0.0.1"
+    second = store.register_broker(client, broker())
+    assert proxy.cuts == 1
+    assert second.info.epoch == 2
+    assert store.read_registration(client, 1) == second
+    assert client.exists("/brokers/epochs/1").version == 2
+
+
+def test_a_won_election_whose_answer_was_lost_is_recognized_as_ones_own(
+    lossy: tuple[LossyProxy, KazooClient],
+) -> None:
+    proxy, client = lossy
+    proxy.marker = b"kraftControllerEpoch"
+    claim = metadata_store.claim_controller(client, ControllerNode(0, "127.0.0.1", 1, "me"))
+    assert proxy.cuts == 1 and claim is not None and claim.epoch == 1
+    proxy.marker = b"kraftControllerEpoch"
+    assert metadata_store.claim_controller(client, ControllerNode(1, "127.0.0.1", 1, "another")) is None
+    assert proxy.cuts == 2
+
+
+def test_a_topic_whose_creation_lost_its_answer_exists_once(lossy: tuple[LossyProxy, KazooClient]) -> None:
+    proxy, client = lossy
+    claim = metadata_store.claim_controller(client, ControllerNode(0, "127.0.0.1", 1, "me"))
+    assert claim is not None
+    node = TopicNode(uuid.uuid4(), {0: (1,), 1: (1,)}, {}, {})
+    state = StateNode(1, 0, (1,), (1,), claim.epoch)
+    metadata = metadata_store.MetadataStore(client, claim)
+    proxy.marker = node.pack()
+    record = metadata.create_topic("t", node, {}, {0: state, 1: state})
+    proxy.marker = b"/brokers/topics/t/partitions/1/state"
+    (written,) = metadata.write_states({TopicPartition("t", 1): record.states[1]}).values()
+    assert proxy.cuts == 2
+    assert metadata.load().topics["t"].states == {0: record.states[0], 1: written}
+    assert written.version == 1
+
+
+def test_a_block_of_producer_ids_whose_answer_was_lost_is_never_handed_out(
+    lossy: tuple[LossyProxy, KazooClient],
+) -> None:
+    proxy, client = lossy
+    store.allocate_producer_id_block(client, 7)
+    proxy.marker = b'"block_start":"1000"'
+    assert store.allocate_producer_id_block(client, 7) == (2000, 2999)
+    assert proxy.cuts == 1
 
 
 def _fields(info: BrokerInfo) -> dict:
