@@ -506,6 +506,9 @@ async def commits_and_fetches_in_every_version(d: Dialogue) -> None:
     for version in range(2, 10):
         await d.commit(f"commit v{version}", "a", "", -1, 100 + version, version=version, leader_epoch=version)
         await d.fetch(f"fetched back v{max(version, 5)}", "a", 0, 1, version=max(version, 5))
+    for version in range(2, 5):
+        keeping = {"retention_time": _ms(3_600_000), "partition": 1}
+        await d.commit(f"commit with a retention of its own v{version}", "a", "", -1, version=version, **keeping)
     for version in range(1, 10):
         await d.fetch(f"fetch v{version}", "a", 0, 1, version=version)
     for version in range(2, 10):
