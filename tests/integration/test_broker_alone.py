@@ -28,6 +28,7 @@ def broker(tmp_path: Path, zookeeper: str) -> Iterator[PlainBroker]:
         made.wait_serving()
         yield made
     finally:
+        print(made.log_text)  # shown when the test failed
         made.end()
 
 
