@@ -27,9 +27,9 @@ from raykafka.controller.topics import Defaults
 from raykafka.controller.znodes import Registration, StateNode, TopicNode
 from raykafka.controller.zookeeper import Conflict
 from raykafka.errors import KafkaError
+from raykafka.protocol import registry
 from raykafka.protocol.context import unpack_forward
 from raykafka.protocol.error_code import ErrorCode
-from raykafka.protocol.registry import Buffer, serve_forwarded
 from raykafka.types import NO_LEADER, TopicPartition
 
 _T = TypeVar("_T")
@@ -75,6 +75,7 @@ class ActiveController:
         self._progress = asyncio.Condition()
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._apis_loaded = self._loop.run_in_executor(None, registry.load, registry.CONTROLLER)
         self.resigned: asyncio.Future[str] = self._loop.create_future()
 
     # life
@@ -351,8 +352,9 @@ class ActiveController:
 
     # what brokers ask
 
-    async def _on_forward(self, payload: memoryview) -> list[Buffer]:
-        return await serve_forwarded(self, *unpack_forward(payload))
+    async def _on_forward(self, payload: memoryview) -> list[registry.Buffer]:
+        await asyncio.shield(self._apis_loaded)
+        return await registry.serve_forwarded(self, *unpack_forward(payload))
 
     async def _on_call(self, method: str, args: dict[str, Any]) -> Any:
         from raykafka.controller.topic_admin import create_automatically

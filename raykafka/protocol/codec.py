@@ -38,6 +38,13 @@ def response_class(api_key: int, version: int) -> Any:
     return load_response_schema(api_key, version)
 
 
+def load(api_key: int, version: int) -> None:
+    """Import and compile what that version of an API needs; otherwise its first request pays for it."""
+    _request_reader(api_key, version)
+    _response_writer(api_key, version)
+    response_module(api_key, version)
+
+
 @functools.cache
 def request_is_flexible(api_key: int, version: int) -> bool:
     return bool(load_request_schema(api_key, version).__flexible__)

@@ -104,6 +104,15 @@ def api(api_key: int) -> Api | None:
     return apis().get(api_key)
 
 
+def load(place: str) -> None:
+    """Load all schemas of the APIs of ``place``: some hundred modules, which take seconds on a busy machine. It blocks, so
+    run it in a thread; a first request that found them missing would block the event loop as long."""
+    for served in apis().values():
+        if served.place == place:
+            for version in range(served.versions[0], served.versions[1] + 1):
+                codec.load(served.key, version)
+
+
 async def serve(server: Any, context: RequestContext, body: memoryview) -> list[Buffer]:
     """Answer one request in the process that it belongs to: decode, handle, encode.
 
