@@ -56,6 +56,7 @@ class ReplicaChild(Protocol):
     def actor_id(self) -> str: ...
     @property
     def pid(self) -> int: ...
+    def kill(self) -> None: ...
 
 
 class ReplicaSource(Protocol):
@@ -327,7 +328,7 @@ class PartitionHost:
         try:
             await self._open(link)
         except KafkaError as error:
-            self._ended(link, f"it could not be opened: {error}")
+            self._give_up(child, f"it could not be opened: {error}")
         except LinkError as error:
             self._ended(link, str(error))
 
@@ -377,7 +378,8 @@ class PartitionHost:
     async def _tell(self) -> None:
         """Bring the replica to the newest state and config."""
         while self.life is Life.AWAKE and self.child is not None and self._told != (self.state, self.config):
-            link, state, config = self.child.link, self.state, self.config
+            child, state, config = self.child, self.state, self.config
+            link = child.link
             told_state, told_config = self._told or (None, None)
             try:
                 if config != told_config:
@@ -385,7 +387,7 @@ class PartitionHost:
                 if state != told_state:
                     self._check_refused(await link.call("state", {"state": partition_to_json(state)}))
             except KafkaError as error:
-                self._ended(link, f"it could not take a new state: {error}")
+                self._give_up(child, f"it could not take a new state: {error}")
                 return
             except LinkError:
                 return  # the link's end is handled where it is noticed
@@ -407,6 +409,11 @@ class PartitionHost:
     def _report(self, reason: str) -> None:
         if self.is_leader:
             self._run(self._around.report_failed(self.tp, self.state, reason))
+
+    def _give_up(self, child: ReplicaChild, reason: str) -> None:
+        """Do without a process that is of no use. Its lock has to go before another one can open the log."""
+        self._ended(child.link, reason)
+        child.kill()
 
     def _ended(self, link: Link, reason: str) -> None:
         """The replica process is gone, or no use any more: what it had promised is void (rules 1, 20)."""

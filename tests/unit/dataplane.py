@@ -40,6 +40,14 @@ class LocalChild:
     pid: int = 0
     note: str = ""
 
+    def kill(self) -> None:
+        """What the broker sees of a process that dies."""
+        self.replica._link.transport.abort()
+
+    def stop_reading(self) -> None:
+        """What the broker sees of a process that hangs."""
+        self.replica._link.transport.pause_reading()
+
 
 class LocalReplicas:
     """A replica source whose replicas live in this process. ``gate`` holds new ones back while it is cleared."""
