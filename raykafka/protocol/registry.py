@@ -105,8 +105,8 @@ def api(api_key: int) -> Api | None:
 
 
 def load(place: str) -> None:
-    """Load all schemas of the APIs of ``place``: some hundred modules, which take seconds on a busy machine. It blocks, so
-    run it in a thread; a first request that found them missing would block the event loop as long."""
+    """Load all schemas of the APIs of ``place``: some hundred modules, which take seconds on a busy machine. It blocks,
+    so run it in a thread; a first request that found them missing would block the event loop as long."""
     for served in apis().values():
         if served.place == place:
             for version in range(served.versions[0], served.versions[1] + 1):
