@@ -133,6 +133,8 @@ class Broker:
         )
         undo.append(self.children.stop)
         await self.children.listen()
+        # A controller makes the brokers serve; it starts while this one registers. The other children follow then.
+        self.children.keep(CONTROLLER, lambda child: child.link.start())
         self.partitions = Partitions(self, directory.path, found, clean)
         self.coordination = Coordination(settings.broker_id, self.partitions)
         self.links = ControllerLinks(settings.secret, self._apply)
@@ -153,8 +155,6 @@ class Broker:
         )
         self.registration = await self.session.register(info, _ID_FREE_WITHIN_S)
         await self.links.serve(cluster_id, settings.broker_id, self.registration.epoch)
-        self.children.keep(COORDINATOR, self.coordination.adopt)
-        self.children.keep(CONTROLLER, lambda child: child.link.start())
         self._run(self._keep_checkpoints())
         logger.info("broker %d is registered with epoch %d", settings.broker_id, self.registration.epoch)
 
@@ -245,6 +245,8 @@ class Broker:
             self.state = BrokerState.RUNNING
             for listener in self.listeners:
                 await listener.start()
+            self.children.keep(COORDINATOR, self.coordination.adopt)
+            self.children.keep_spares()
             logger.info("broker %d serves clients", self.broker_id)
 
     async def _keep_checkpoints(self) -> None:

@@ -113,6 +113,7 @@ class Children:
         self._secret = secret
         self._identity = identity
         self._spare_replicas = spare_replicas
+        self._spares_wanted = 0
         self._by_token: dict[str, Child] = {}
         self._spares: deque[Child] = deque()
         self._wanted: deque[asyncio.Future[Child]] = deque()
@@ -124,8 +125,12 @@ class Children:
         self.restarts = {REPLICA: 0, COORDINATOR: 0, CONTROLLER: 0}
 
     async def listen(self) -> None:
-        """Open the Unix socket and begin to keep spare replicas."""
+        """Open the Unix socket."""
         self._server = await serve_unix(self._socket_path, self._secret, self._identity, self._accept)
+
+    def keep_spares(self) -> None:
+        """Begin to have spare replicas ready. A starting broker has more urgent children, so this is asked for."""
+        self._spares_wanted = self._spare_replicas
         self._fill()
 
     async def stop(self) -> None:
@@ -189,7 +194,7 @@ class Children:
             return
         while self._wanted and self._wanted[0].done():
             self._wanted.popleft()
-        missing = len(self._wanted) + self._spare_replicas - len(self._spares) - self._starting_replicas
+        missing = len(self._wanted) + self._spares_wanted - len(self._spares) - self._starting_replicas
         for _ in range(min(missing, _STARTS_AT_ONCE - self._starting_replicas)):
             self._starting_replicas += 1
             self._run(self._start_replica())

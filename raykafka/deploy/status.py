@@ -71,7 +71,9 @@ def _child_rows(broker: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for child in detail.get("children", []):
         seen = {**child, "node": broker["node"], "restarts": restarts.get(child["role"])}
-        rows.append(_row(child["role"], broker["id"], child["for"], seen, child["state"]))
+        serves = child["for"] or ("spare" if child["role"] == "replica" else "")
+        state = "running" if child["state"] == "connected" else child["state"]
+        rows.append(_row(child["role"], broker["id"], serves, seen, state))
     return rows
 
 

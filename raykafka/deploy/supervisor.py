@@ -35,6 +35,7 @@ class SupervisorActor:
         self._known: set[tuple[str, int]] | None = None
         self._error = ""
         self._applying = asyncio.Lock()
+        self._looked = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
     async def apply(self) -> None:
@@ -54,6 +55,7 @@ class SupervisorActor:
 
     async def progress(self) -> list[dict[str, Any]]:
         """Phase, error and failures of every actor; cheap."""
+        await self._looked.wait()
         return [
             {
                 "role": role,
@@ -68,6 +70,7 @@ class SupervisorActor:
 
     async def status(self) -> dict[str, Any]:
         """The whole cluster: every actor as its keeper, Ray and itself see it."""
+        await self._looked.wait()
         rows = await asyncio.gather(*(keeper.status() for keeper in self._keepers.values()))
         return {
             "cluster": self._cluster,
@@ -93,6 +96,7 @@ class SupervisorActor:
             except Exception as error:  # the next round reads everything again; status shows the reason meanwhile
                 logger.exception("the deployed config could not be applied")
                 self._error = ray_access.first_sentence(error)
+            self._looked.set()
             await asyncio.sleep(_LOOK_EVERY_S)
 
     def _wanted(self) -> dict[tuple[str, int], Placement]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import signal
 import socket
@@ -291,4 +292,7 @@ class ZooKeeperProcess:
         except FileNotFoundError:
             return "it left no log."
         lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("SLF4J:", "\tat"))]
-        return lines[-1] if lines else f"it left no message in {self.log_path}."
+        if not lines:
+            return f"it left no message in {self.log_path}."
+        reasons = [line for line in lines if re.match(r"[\w.$]+(Exception|Error): ", line)]
+        return f"{(reasons or lines)[-1]} (see {self.log_path})."

@@ -29,6 +29,7 @@ async def _children(directory: Path, spare_replicas: int = 1) -> AsyncIterator[C
         spare_replicas=spare_replicas,
     )
     await children.listen()
+    children.keep_spares()
     try:
         yield children
     finally:
