@@ -75,7 +75,6 @@ class ActiveController:
         self._progress = asyncio.Condition()
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._apis_loaded = self._loop.run_in_executor(None, registry.load, registry.CONTROLLER)
         self.resigned: asyncio.Future[str] = self._loop.create_future()
 
     # life
@@ -353,7 +352,6 @@ class ActiveController:
     # what brokers ask
 
     async def _on_forward(self, payload: memoryview) -> list[registry.Buffer]:
-        await asyncio.shield(self._apis_loaded)
         return await registry.serve_forwarded(self, *unpack_forward(payload))
 
     async def _on_call(self, method: str, args: dict[str, Any]) -> Any:

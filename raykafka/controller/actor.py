@@ -15,6 +15,7 @@ from typing import Any
 
 from raykafka.controller.controller import Controller
 from raykafka.link import connect_unix
+from raykafka.protocol import registry
 from raykafka.priority import take_normal_priority
 
 ROLE = "controller"
@@ -41,6 +42,8 @@ async def serve(
         "actor_id": actor_id,
         "broker_id": broker_id,
     }
+    # before there is a link whose pings have to be answered: it takes seconds on a busy machine
+    registry.load(registry.CONTROLLER)
     link = await connect_unix(socket_path, secret, identity)
     link.start()
     controller = Controller(broker_id=broker_id, secret=secret, zookeeper=zookeeper, config=config)

@@ -25,7 +25,6 @@ from raykafka.controller.znodes import ControllerNode
 from raykafka.controller.zookeeper import ZooKeeperClient, ZooKeeperUnreachable
 from raykafka.errors import LinkError
 from raykafka.link import connect_tcp, serve_tcp
-from raykafka.protocol import registry
 
 _RETRY_S = 1.0
 _UNREGISTERED_RETRY_S = 0.1
@@ -55,14 +54,6 @@ class Controller:
 
     async def run(self) -> None:
         """Compete and serve, session after session, until cancelled."""
-        # while standing by is the time for it
-        loading = asyncio.get_running_loop().run_in_executor(None, registry.load, registry.CONTROLLER)
-        try:
-            await self._run()
-        finally:
-            loading.cancel()
-
-    async def _run(self) -> None:
         while True:
             try:
                 client = await self._connect()
