@@ -15,8 +15,8 @@ from typing import Any
 
 from raykafka.controller.controller import Controller
 from raykafka.link import connect_unix
-from raykafka.protocol import registry
 from raykafka.priority import take_normal_priority
+from raykafka.protocol import registry
 
 ROLE = "controller"
 SECRET_VARIABLE = "RAYKAFKA_SECRET_HEX"
