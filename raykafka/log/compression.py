@@ -57,11 +57,15 @@ def _snappy_compress(data: Buffer) -> bytes:
 
 def _lz4_compress(data: Buffer, level: int | None) -> bytes:
     # The frame is laid out here because Kafka's Java client reads only frames of independent blocks.
-    options = {} if level is None else {"mode": "high_compression", "compression": level}
     view, parts = memoryview(data), [_LZ4_HEADER]
     for start in range(0, len(view), _LZ4_BLOCK_BYTES):
         plain = view[start : start + _LZ4_BLOCK_BYTES]
-        block = bytes(cramjam.lz4.compress_block(plain, store_size=False, **options))
+        if level is None:
+            block = bytes(cramjam.lz4.compress_block(plain, store_size=False))
+        else:
+            block = bytes(
+                cramjam.lz4.compress_block(plain, mode="high_compression", compression=level, store_size=False)
+            )
         if len(block) < len(plain):
             parts += [struct.pack("<I", len(block)), block]
         else:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from raykafka.errors import KafkaError, RaykafkaError
-from raykafka.log.batch import BatchHeader, iter_records
+from raykafka.log.batch import BatchHeader, Record, iter_records
 from raykafka.log.compression import UnreadableRecords
 from raykafka.log.epochs import EpochEntry, end_offset_for, read_entries
 from raykafka.log.files import INDEX, LOG, TIME_INDEX, offset_name
@@ -295,7 +295,10 @@ class LogReader:
         best: tuple[int, SegmentFiles, int] | None = None
         try:
             for files, limit in self._segments_from(view, log_start, end):
-                largest = _largest_timestamp(files, limit, files.base_offset < end.segment, pread)
+                if files.base_offset < log_start:
+                    largest = _largest_timestamp_from(log_start, files, limit, pread)
+                else:
+                    largest = _largest_timestamp(files, limit, files.base_offset < end.segment, pread)
                 if largest >= 0 and (best is None or largest > best[0]):
                     best = (largest, files, limit)
             if best is None:
@@ -303,7 +306,7 @@ class LogReader:
             largest, files, limit = best
             start = self._start_for_time(files, largest, log_start, pread)
             for position, header in walk_headers(files.fd, start, limit, pread):
-                if header.max_timestamp == largest and header.last_offset >= log_start:
+                if header.max_timestamp >= largest and header.last_offset >= log_start:
                     found = _first_record(files.fd, position, header, largest, log_start, pread)
                     if found:
                         return found
@@ -360,17 +363,34 @@ def _largest_timestamp(files: SegmentFiles, limit: int, rolled: bool, pread: Pre
     return max(rest, default=-1) if known is None else max(known[0], *rest)
 
 
-def _first_record(
-    fd: int, position: int, header: BatchHeader, timestamp_ms: int, log_start: int, pread: Pread
-) -> FoundOffset | None:
+def _largest_timestamp_from(log_start: int, files: SegmentFiles, limit: int, pread: Pread) -> int:
+    """The largest timestamp at or behind ``log_start`` in a segment that starts before it. No index knows that."""
+    entry = _index_floor(files.index_fd, OFFSET_ENTRY, log_start - files.base_offset, pread)
+    largest = -1
+    for position, header in walk_headers(files.fd, entry[1] if entry else 0, limit, pread):
+        if header.base_offset >= log_start:
+            largest = max(largest, header.max_timestamp)
+        elif header.last_offset >= log_start:
+            records = _records_of(files.fd, position, header, pread)
+            largest = max(record.timestamp for record in records if record.offset >= log_start)
+    return largest
+
+
+def _records_of(fd: int, position: int, header: BatchHeader, pread: Pread) -> list[Record]:
     try:
-        for record in iter_records(pread(fd, header.size, position)):
-            if record.timestamp >= timestamp_ms and record.offset >= log_start:
-                return FoundOffset(record.timestamp, record.offset, header.leader_epoch)
+        return list(iter_records(pread(fd, header.size, position)))
     except UnreadableRecords as error:
         raise KafkaError(
             ErrorCode.CORRUPT_MESSAGE, f"the batch at offset {header.base_offset} cannot be read: {error}"
         ) from error
+
+
+def _first_record(
+    fd: int, position: int, header: BatchHeader, timestamp_ms: int, log_start: int, pread: Pread
+) -> FoundOffset | None:
+    for record in _records_of(fd, position, header, pread):
+        if record.timestamp >= timestamp_ms and record.offset >= log_start:
+            return FoundOffset(record.timestamp, record.offset, header.leader_epoch)
     return None
 
 
