@@ -63,10 +63,10 @@ class Tick(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """A follower finished the handshake of stream ``number``: the end of its log and the epoch of its last record."""
+    """A follower finished the handshake of a stream: the end of its log and the epoch of its last record."""
 
     follower: int
-    number: int
+    stream: StreamId
     broker_epoch: int
     log_end: int
     last_epoch: int
@@ -76,15 +76,15 @@ class Acked(NamedTuple):
     """A follower's log holds everything below ``log_end``."""
 
     follower: int
-    number: int
+    stream: StreamId
     log_end: int
 
 
 class StreamLost(NamedTuple):
-    """The connection that was stream ``number`` to ``follower`` ended."""
+    """The connection that carried ``stream`` to ``follower`` ended."""
 
     follower: int
-    number: int
+    stream: StreamId
 
 
 class Hello(NamedTuple):
@@ -163,10 +163,10 @@ class OpenStream(NamedTuple):
 
 
 class CloseStream(NamedTuple):
-    """End the connection to, or from, ``peer``."""
+    """End the connection that carries ``stream`` to, or at, ``follower``."""
 
-    peer: int
-    number: int
+    follower: int
+    stream: StreamId
 
 
 class Answer(NamedTuple):
@@ -214,7 +214,7 @@ class AskSleep(NamedTuple):
     """Tell the follower that the partition falls asleep at ``log_end``."""
 
     follower: int
-    number: int
+    stream: StreamId
     log_end: int
 
 

@@ -28,7 +28,8 @@ from raykafka.replica.leading import LogState
 class Following:
     """This replica's time as a follower in one leader epoch. Ends with the object."""
 
-    def __init__(self, log: LogState, state: PartitionState) -> None:
+    def __init__(self, broker: int, log: LogState, state: PartitionState) -> None:
+        self.broker = broker
         self.log = log
         self.epoch = state.leader_epoch
         self.state = state
@@ -43,10 +44,10 @@ class Following:
         """Take a leader's stream (rule 11): make this log the beginning of the leader's, then answer."""
         stream = event.stream
         if not self.may_take(stream):
-            return [CloseStream(stream.leader, stream.number)]
+            return [CloseStream(self.broker, stream)]
         effects: list[Effect] = []
         if self.stream is not None:
-            effects.append(CloseStream(self.stream.leader, self.stream.number))
+            effects.append(CloseStream(self.broker, self.stream))
             self.stream = None
         cut, end, begin_at = self._cut_for(event)
         log = self.log
@@ -129,7 +130,7 @@ class Following:
         log.high_watermark = max(log.high_watermark, log.start, min(leaders, log.end))
 
     def stream_lost(self, event: StreamLost) -> list[Effect]:
-        if self.stream is not None and (self.stream.leader, self.stream.number) == (event.follower, event.number):
+        if event.stream == self.stream:
             self.stream = None
         return []
 

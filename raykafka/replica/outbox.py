@@ -72,7 +72,7 @@ class Outbox:
 
     def _view(self) -> messages.View:
         log, partition = self._log, self._partition
-        high_watermark = partition.log.high_watermark
+        high_watermark = partition.readable_end
         position = log.position_of(high_watermark)
         unstable = log.first_unstable_offset
         stable = high_watermark if unstable is None else min(unstable, high_watermark)

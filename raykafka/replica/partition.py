@@ -33,6 +33,7 @@ from raykafka.replica.events import (
 from raykafka.replica.following import Following
 from raykafka.replica.history import EpochHistory
 from raykafka.replica.leading import Leading, LogState, Settings
+from raykafka.types import NO_EPOCH
 
 LED_BEFORE = "the epoch was led or followed before by another process, or with another log"
 SHORT_LOG = "the log is shorter than its high watermark was"
@@ -123,6 +124,11 @@ class Partition:
             return None
         return self.log.high_watermark
 
+    @property
+    def readable_end(self) -> int:
+        """Where reads end: the high watermark (rule 21)."""
+        return self.log.high_watermark
+
     def admit(self, acks: int, leader_epoch: int) -> ErrorCode:
         """Whether an append may be written now. ``leader_epoch`` is -1, or the only epoch that may take it."""
         if self.leading is None:
@@ -133,7 +139,9 @@ class Partition:
 
     def _told(self, event: Told, now_ms: int) -> list[Effect]:
         state, old = event.state, self.state
-        if old is not None and self.is_old(state, old):
+        if state.leader_epoch < self.known_epoch():
+            return []
+        if old is not None and (state.leader_epoch, state.version) < (old.leader_epoch, old.version):
             return []
         self.state = state
         if self.broker not in state.isr:
@@ -144,20 +152,19 @@ class Partition:
             return self.leading.told(state, event.broker_epochs, now_ms)
         return self._lead(state, event.broker_epochs, now_ms)
 
-    @staticmethod
-    def is_old(state: PartitionState, known: PartitionState) -> bool:
-        """States are taken in the order of (leader epoch, version); the same one again only tells who lives now."""
-        return (state.leader_epoch, state.version) < (known.leader_epoch, known.version)
+    def known_epoch(self) -> int:
+        """The highest epoch this replica has led or followed, in any process: nothing older is obeyed (rule 3)."""
+        return max(self.log.history.latest, self._seal.epoch if self._seal else NO_EPOCH)
 
     def _lead(self, state: PartitionState, broker_epochs: Mapping[int, int], now_ms: int) -> list[Effect]:
         before = self.leading
-        seal, self._seal = self._seal, None
+        known, seal, self._seal = self.known_epoch(), self._seal, None
         effects = self._leave_stream()
         self.leading = self.following = None
         if self._short and state.unclean_epoch != state.leader_epoch:
             return [*effects, *self._abandon(before), Refused(state.leader_epoch, SHORT_LOG)]
         sealed = seal is not None and seal.leading and seal.epoch == state.leader_epoch
-        if not sealed and not self.may_lead(state.leader_epoch, seal):
+        if not sealed and not self.may_lead(state.leader_epoch, known):
             return [*effects, *self._abandon(before), Refused(state.leader_epoch, LED_BEFORE)]
         log = self.log
         if log.history.latest != state.leader_epoch:
@@ -174,9 +181,9 @@ class Partition:
         self.leading = leading
         return [*effects, *leading.open_streams(now_ms), *leading.advance()]
 
-    def may_lead(self, epoch: int, seal: Seal | None) -> bool:
+    def may_lead(self, epoch: int, known_epoch: int) -> bool:
         """An epoch is led only in the process that begins it (rule 1): it must be newer than any on this disk."""
-        return epoch > max(self.log.history.latest, seal.epoch if seal else -1)
+        return epoch > known_epoch
 
     def _follow(self, state: PartitionState) -> list[Effect]:
         if self.following is not None and self.following.epoch == state.leader_epoch:
@@ -184,12 +191,12 @@ class Partition:
         effects = self._leave_stream() + self._abandon(self.leading)
         self.leading = self.following = None
         if state.leader >= 0:
-            self.following = self.following_rules(self.log, state)
+            self.following = self.following_rules(self.broker, self.log, state)
         return effects
 
     def _leave_stream(self) -> list[Effect]:
         stream = self.following.stream if self.following else None
-        return [CloseStream(stream.leader, stream.number)] if stream else []
+        return [CloseStream(self.broker, stream)] if stream else []
 
     def _abandon(self, leading: Leading | None) -> list[Effect]:
         """Stop leading: streams end, and produces that wait learn that it is not for this replica to answer (rule
@@ -200,8 +207,7 @@ class Partition:
 
     def _hello(self, event: Hello) -> list[Effect]:
         if self.following is None:
-            return [CloseStream(event.stream.leader, event.stream.number)]
-        self._seal = None
+            return [CloseStream(self.broker, event.stream)]
         effects = self.following.hello(event)
         if effects and isinstance(effects[-1], Diverged):
             self._stop("the log diverged from its leader's below the high watermark")

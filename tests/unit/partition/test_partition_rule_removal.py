@@ -1,0 +1,133 @@
+"""Each safety rule, taken out: the random schedules find a schedule in which a named property fails.
+
+The same seeds hold with the rule in place, so it is the rule that makes the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+from raykafka.replica import events as ev
+from raykafka.replica.following import Following
+from raykafka.replica.history import EpochHistory
+from raykafka.replica.leading import Follower, Leading
+from raykafka.replica.partition import Partition
+from tests.unit.partition.register import ControllerRules
+from tests.unit.partition.schedule import Schedule
+from tests.unit.partition.world import ACKED_LOST, LATEST_GROWS, LIVE_STAYS, LOGS_AGREE, ONE_RECORD, READS_STAY, Violation
+
+MOST_SEEDS = 6000
+
+
+class Without(NamedTuple):
+    """A rule taken out: the rules to run with, and the properties that may be the first to fail."""
+
+    partition: type[Partition]
+    fails: tuple[str, ...]
+    controller: Callable[[], ControllerRules] = ControllerRules
+
+
+def leading(**changed: object) -> type[Partition]:
+    rules = type("ChangedLeading", (Leading,), changed)
+    return type("Changed", (Partition,), {"leading_rules": rules})
+
+
+def following(**changed: object) -> type[Partition]:
+    rules = type("ChangedFollowing", (Following,), changed)
+    return type("Changed", (Partition,), {"following_rules": rules})
+
+
+def partition(**changed: object) -> type[Partition]:
+    return type("Changed", (Partition,), changed)
+
+
+def count_only_the_committed_isr(self: Leading) -> frozenset[int]:
+    return frozenset(self.state.isr)
+
+
+def join_without_the_epoch_start(self: Leading, follower: Follower) -> bool:
+    return follower.shaken and follower.end >= self.log.high_watermark
+
+
+def take_any_frame_that_fits(self: Following, stream: ev.StreamId, base_offset: int) -> bool:
+    return base_offset == self.log.end
+
+
+def received_on_any_stream(self: Following, event: ev.Received) -> list[ev.Effect]:
+    return Following.received(self, event._replace(stream=self.stream) if self.stream else event)
+
+
+def agree_at_the_high_watermark(self: Following, event: ev.Hello) -> int | None:
+    return min(self.log.high_watermark, event.log_end)
+
+
+def lead_the_known_epoch_again(self: Partition, epoch: int, known_epoch: int) -> bool:
+    return epoch >= known_epoch
+
+
+def committed_at_once(self: Leading, offset: int) -> bool:
+    return True
+
+
+def count_any_acknowledgement(self: Leading, follower: Follower, event: ev.Acked) -> bool:
+    return True
+
+
+class ForgetsEpochsWithoutRecords(Partition):
+    def __init__(self, *args: Any, history: EpochHistory, log_end: int, **more: Any) -> None:
+        held = EpochHistory.of(entry for entry in history if entry.start_offset < log_end)
+        super().__init__(*args, history=held, log_end=log_end, **more)
+
+
+RULES = {
+    "a pending ISR counts in the high watermark": Without(
+        leading(counted=count_only_the_committed_isr), (ACKED_LOST, READS_STAY, LOGS_AGREE)
+    ),
+    "a follower joins only at the epoch's start or later": Without(
+        leading(may_join=join_without_the_epoch_start), (ACKED_LOST, READS_STAY, LOGS_AGREE)
+    ),
+    "an old stream's frame is not taken": Without(
+        following(takes=take_any_frame_that_fits, received=received_on_any_stream), (LOGS_AGREE, ACKED_LOST, ONE_RECORD)
+    ),
+    "the high watermark never decides a truncation": Without(
+        following(agreed_end=agree_at_the_high_watermark), (ACKED_LOST, LOGS_AGREE, READS_STAY)
+    ),
+    "no epoch is led twice": Without(partition(may_lead=lead_the_known_epoch_again), (ONE_RECORD,)),
+    "an ISR is written at its version only": Without(
+        Partition, (ACKED_LOST, LOGS_AGREE, READS_STAY), lambda: ControllerRules(check_version=False)
+    ),
+    "an ISR names its members' broker epochs": Without(
+        Partition, (ACKED_LOST, LOGS_AGREE, READS_STAY), lambda: ControllerRules(check_broker_epochs=False)
+    ),
+    "a registration is removed at its broker epoch only": Without(
+        Partition, (LIVE_STAYS,), lambda: ControllerRules(check_removed_epoch=False)
+    ),
+    "acks=all waits for the high watermark": Without(leading(is_committed=committed_at_once), (ACKED_LOST,)),
+    "reads end at the high watermark": Without(
+        partition(readable_end=property(lambda self: self.log.end)), (READS_STAY,)
+    ),
+    "a follower remembers its epoch": Without(
+        ForgetsEpochsWithoutRecords, (ACKED_LOST, LOGS_AGREE, READS_STAY)
+    ),
+    "acknowledgements count after the handshake of their stream": Without(
+        leading(is_current=count_any_acknowledgement), (ACKED_LOST, LOGS_AGREE, READS_STAY)
+    ),
+    "latest is unknown until the high watermark reaches the epoch's start": Without(
+        partition(latest=property(lambda self: self.log.high_watermark if self.leading else None)), (LATEST_GROWS,)
+    ),
+}
+
+
+def first_violation(rule: Without, seeds: range) -> tuple[int, Violation] | None:
+    for seed in seeds:
+        schedule = Schedule(
+            seed, partition_rules=rule.partition, controller_rules=rule.controller(), unclean=False
+        )
+        try:
+            schedule.run()
+        except Violation as violation:
+            return seed, violation
+    return None

@@ -1,0 +1,498 @@
+"""A partition group in memory: disks, replica processes, streams, control links; and the properties, checked as it runs.
+
+The world carries out what the rules ask for, in order, and may die between two effects. ``schedule.py`` chooses what
+happens next.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from raykafka.cluster.image import PartitionState
+from raykafka.protocol.error_code import ErrorCode
+from raykafka.replica import events as ev
+from raykafka.replica.history import EpochHistory
+from raykafka.replica.leading import Settings
+from raykafka.replica.partition import Partition
+from raykafka.replica.sealed import must_wake, told_asleep
+from tests.unit.partition.register import Controller, ControllerRules, Register
+
+ACKED_LOST = "no record acknowledged with acks=all is lost while one in-sync replica survives"
+ONE_RECORD = "no two different records are at one leader epoch and offset"
+LOGS_AGREE = "in-sync logs agree below the high watermark"
+READS_STAY = "what a consumer read never changes or vanishes"
+LATEST_GROWS = "latest never goes back"
+LIVE_STAYS = "a live broker is not taken for dead"
+CONVERGES = "when faults end, every replica gets in sync and writes go on"
+
+
+class Violation(AssertionError):
+    """The property ``name`` does not hold."""
+
+    def __init__(self, name: str, detail: str) -> None:
+        super().__init__(f"{name}: {detail}")
+        self.name = name
+
+
+class Record(NamedTuple):
+    epoch: int
+    value: int
+
+
+class Frame(NamedTuple):
+    """What a leader streams after the handshake."""
+
+    base_offset: int
+    records: tuple[Record, ...]
+    log_start: int
+    high_watermark: int
+
+
+class Produced(NamedTuple):
+    acks: int
+    offset: int
+    record: Record
+
+
+@dataclass(slots=True)
+class Disk:
+    start: int = 0
+    records: list[Record] = field(default_factory=list)
+    history: EpochHistory = field(default_factory=EpochHistory)
+    checkpoint: int | None = None
+    flushed: int = 0
+    seal: ev.Seal | None = None
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.records)
+
+    def at(self, offset: int) -> Record | None:
+        index = offset - self.start
+        return self.records[index] if 0 <= index < len(self.records) else None
+
+
+class Broker:
+    """One broker id. ``process`` names the replica process, or is 0; ``told`` what its life was told last."""
+
+    def __init__(self, broker: int) -> None:
+        self.id = broker
+        self.disk = Disk()
+        self.alive = False
+        self.epoch = -1
+        self.process = 0
+        self.partition: Partition | None = None
+        self.told: ev.Told | None = None
+        self.controller_epoch = -1
+        self.tainted = False
+        self.checked = 0
+
+    @property
+    def asleep(self) -> bool:
+        return self.alive and self.partition is None and self.disk.seal is not None
+
+
+class Channel:
+    """One connection for one stream. Frames arrive in order, late, or not at all; ``broken`` ends it for both sides."""
+
+    def __init__(self, process: int, follower: int, hello: ev.Hello) -> None:
+        self.leader_process = process
+        self.follower_process = 0
+        self.follower = follower
+        self.stream = hello.stream
+        self.to_follower: deque[Any] = deque([hello])
+        self.to_leader: deque[Any] = deque()
+        self.next = 0
+        self.broken = False
+
+
+class World:
+    def __init__(
+        self,
+        random_: random.Random,
+        *,
+        brokers: int = 3,
+        min_insync_replicas: int = 1,
+        unclean: bool = False,
+        partition_rules: type[Partition] = Partition,
+        controller_rules: ControllerRules | None = None,
+    ) -> None:
+        self.random = random_
+        self.partition_rules = partition_rules
+        self.settings = Settings(min_insync_replicas, lag_ms=60, retry_ms=20)
+        self.unclean = unclean
+        self.now_ms = 1000
+        ids = tuple(range(1, brokers + 1))
+        state = PartitionState(ids, 1, 0, ids, 0)
+        self.register = Register(state, controller_rules or ControllerRules())
+        self.brokers = {b: Broker(b) for b in ids}
+        self.channels: list[Channel] = []
+        self.controls: dict[tuple[int, int], deque[tuple[int, ev.Told]]] = {}
+        self.proposals: list[ev.Propose] = []
+        self.failures: list[tuple[int, int]] = []
+        self.faults = True
+        self.processes = 0
+        self.values = 0
+        self.damaged: dict[int, int] = {}
+        # what happened, for the properties
+        self.written: dict[tuple[int, int], int] = {}
+        self.committed: dict[int, Record] = {}
+        self.acked: dict[int, Record] = {}
+        self.was_read: dict[int, Record] = {}
+        self.latest = (-1, -1)
+        self.deleted_to = 0
+        self.counts: dict[str, int] = {}
+        for broker in ids:
+            self.start(broker)
+        self.controllers = [Controller(self.register, unclean)]
+        self.tell_all(self.controllers[0])
+
+    def count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    # lives
+
+    def start(self, broker: int) -> None:
+        b = self.brokers[broker]
+        b.alive = True
+        b.epoch = self.register.register(broker, b.tainted)
+        b.tainted = False
+        b.told = None
+        b.controller_epoch = -1
+
+    def kill_process(self, b: Broker) -> None:
+        for channel in self.channels:
+            if b.process and b.process in (channel.leader_process, channel.follower_process):
+                channel.broken = True
+        b.partition = None
+        b.process = 0
+
+    def kill(self, broker: int) -> None:
+        b = self.brokers[broker]
+        b.alive = False
+        self.kill_process(b)
+
+    def power_off(self, broker: int) -> None:
+        """The host goes with its page cache: the log ends somewhere after what was flushed."""
+        b = self.brokers[broker]
+        self.kill(broker)
+        b.tainted = True
+        disk = b.disk
+        if disk.end > max(disk.flushed, disk.start) and self.may_damage(broker):
+            end = self.random.randint(max(disk.flushed, disk.start), disk.end - 1)
+            del disk.records[end - disk.start :]
+            self.damage(broker)
+
+    def replace_disk(self, broker: int) -> None:
+        if self.may_damage(broker):
+            b = self.brokers[broker]
+            self.kill(broker)
+            b.tainted = True
+            b.disk = Disk()
+            self.damage(broker)
+
+    def may_damage(self, broker: int) -> bool:
+        """Records are lost on one in-sync replica at a time: another one that has them all survives."""
+        self.note_repairs()
+        sound = set(self.register.state.isr) - self.damaged.keys() - {broker}
+        return bool(sound)
+
+    def damage(self, broker: int) -> None:
+        self.damaged[broker] = self.brokers[broker].epoch
+        self.count("damaged")
+
+    def note_repairs(self) -> None:
+        """A damaged replica counts as sound again once its new life has been out of the ISR."""
+        for broker, life in list(self.damaged.items()):
+            if broker not in self.register.state.isr and self.register.broker_epochs[broker] > life:
+                del self.damaged[broker]
+
+    def open(self, b: Broker) -> None:
+        """The broker starts a process for the replica, tells it the state, and wakes it if it slept."""
+        disk, told = b.disk, b.told
+        assert told is not None
+        seal, disk.seal = disk.seal, None
+        self.processes += 1
+        b.process = self.processes
+        b.partition = self.partition_rules(
+            b.id,
+            self.settings,
+            log_start=disk.start,
+            log_end=disk.end,
+            history=disk.history,
+            checkpoint=disk.checkpoint,
+            seal=seal,
+        )
+        b.checked = disk.start
+        self.step(b, told)
+
+    # the rules, and what they ask for
+
+    def step(self, b: Broker, event: ev.Event) -> None:
+        partition = b.partition
+        assert partition is not None
+        before = partition.epoch if partition.leading else -1
+        effects = partition.step(event, self.now_ms)
+        try:
+            for effect in effects:
+                if self.faults and self.random.random() < 0.004:
+                    self.count("killed between effects")
+                    self.kill_process(b)
+                    return
+                self.carry(b, effect)
+        finally:
+            if b.partition is partition and partition.stopped is None:
+                self.check_high_watermark(b, partition)
+                if partition.leading and partition.epoch != before:
+                    self.check_new_leader(b)
+
+    def carry(self, b: Broker, effect: ev.Effect) -> None:
+        disk = b.disk
+        match effect:
+            case ev.Reply(token, error):
+                if error == ErrorCode.NONE and token.acks == -1:
+                    self.acked[token.offset] = token.record
+                    self.count("acked")
+            case ev.SetHistory(history):
+                disk.history = history
+            case ev.Truncate(offset):
+                self.count("truncations")
+                del disk.records[offset - disk.start :]
+                disk.flushed = min(disk.flushed, offset)
+            case ev.Restart(offset):
+                self.count("restarts")
+                disk.records.clear()
+                disk.start = disk.flushed = offset
+            case ev.AdvanceStart(offset):
+                del disk.records[: offset - disk.start]
+                disk.start = offset
+            case ev.OpenStream(follower, hello):
+                self.channels.append(Channel(b.process, follower, hello))
+            case ev.CloseStream(follower, stream):
+                for channel in self.channels_of(stream, follower):
+                    channel.broken = True
+            case ev.Answer(stream) | ev.Ack(stream):
+                for channel in self.channels_of(stream, b.id):
+                    channel.to_leader.append((effect, b.epoch))
+            case ev.Propose():
+                self.proposals.append(effect)
+            case ev.Refused(epoch):
+                self.failures.append((b.id, epoch))
+            case ev.Diverged():
+                raise Violation(ACKED_LOST, f"broker {b.id} would truncate what was committed: {effect}")
+            case ev.AskSleep(follower, stream, log_end):
+                for channel in self.channels_of(stream, follower):
+                    channel.to_follower.append(ev.Sleep(stream, log_end))
+            case ev.WriteSeal(seal):
+                self.count("slept")
+                disk.flushed = disk.end
+                disk.checkpoint = seal.high_watermark
+                disk.seal = seal
+                self.kill_process(b)
+
+    def channels_of(self, stream: ev.StreamId, follower: int) -> list[Channel]:
+        return [c for c in self.channels if c.stream == stream and c.follower == follower]
+
+    # appends and reads
+
+    def write(self, b: Broker, record: Record) -> None:
+        offset = b.disk.end
+        if self.written.setdefault((record.epoch, offset), record.value) != record.value:
+            raise Violation(ONE_RECORD, f"epoch {record.epoch}, offset {offset} on broker {b.id}")
+        b.disk.records.append(record)
+
+    def produce(self, b: Broker, acks: int) -> None:
+        if b.asleep and b.told and b.told.state.leader == b.id:
+            self.open(b)
+        partition = b.partition
+        if partition is None or partition.admit(acks, -1) != ErrorCode.NONE:
+            return
+        self.values += 1
+        record = Record(partition.epoch, self.values)
+        offset = b.disk.end
+        self.write(b, record)
+        if self.faults and self.random.random() < 0.004:
+            self.kill_process(b)
+            return
+        self.step(b, ev.Wrote(Produced(acks, offset, record), acks, offset, self.now_ms + 100))
+
+    def consume(self, b: Broker) -> None:
+        partition = b.partition
+        if partition is None or partition.leading is None or self.unclean:
+            return
+        if partition.latest is not None and partition.epoch >= self.latest[0]:
+            if partition.latest < self.latest[1]:
+                raise Violation(LATEST_GROWS, f"{partition.latest} at broker {b.id} after {self.latest}")
+            self.latest = (partition.epoch, partition.latest)
+        if partition.readable_end > b.disk.start:
+            offset = self.random.randint(b.disk.start, partition.readable_end - 1)
+            record = b.disk.at(offset)
+            if record is None or self.was_read.setdefault(offset, record) != record:
+                raise Violation(READS_STAY, f"offset {offset} reads {record} at broker {b.id}")
+            self.count("reads")
+
+    def delete_records(self, b: Broker) -> None:
+        partition = b.partition
+        if partition and partition.leading and partition.log.high_watermark > b.disk.start:
+            offset = self.random.randint(b.disk.start, partition.log.high_watermark)
+            self.deleted_to = max(self.deleted_to, offset)
+            self.carry(b, ev.AdvanceStart(offset))
+            partition.log.start = b.disk.start
+            b.checked = max(b.checked, offset)
+
+    # streams
+
+    def push(self, channel: Channel, count: int) -> None:
+        """The leader streams up to ``count`` records, or just its high watermark."""
+        b = self.brokers[channel.stream.leader]
+        leading = b.partition.leading if b.partition and b.process == channel.leader_process else None
+        follower = leading.followers.get(channel.follower) if leading else None
+        if leading is None or follower is None or follower.stream != channel.stream or not follower.shaken:
+            return
+        if channel.next < b.disk.start:
+            channel.broken = True
+            return
+        at = channel.next - b.disk.start
+        records = tuple(b.disk.records[at : at + count])
+        channel.to_follower.append(Frame(channel.next, records, b.disk.start, leading.log.high_watermark))
+        channel.next += len(records)
+
+    def deliver_to_follower(self, channel: Channel) -> None:
+        b = self.brokers[channel.follower]
+        frame = channel.to_follower.popleft()
+        if isinstance(frame, ev.Hello):
+            if b.asleep and b.told:
+                self.open(b)
+            if b.partition is None:
+                channel.broken = True
+                return
+            channel.follower_process = b.process
+            self.step(b, frame)
+            return
+        if b.partition is None or b.process != channel.follower_process:
+            channel.broken = True
+        elif isinstance(frame, ev.Sleep):
+            self.step(b, frame)
+        elif b.partition.following is not None:
+            if frame.records:
+                if not b.partition.following.takes(channel.stream, frame.base_offset):
+                    return
+                for record in frame.records:
+                    self.write(b, record)
+            received = ev.Received(channel.stream, b.disk.end, frame.log_start, frame.high_watermark)
+            self.step(b, received)
+
+    def deliver_to_leader(self, channel: Channel) -> None:
+        b = self.brokers[channel.stream.leader]
+        effect, broker_epoch = channel.to_leader.popleft()
+        if b.partition is None or b.process != channel.leader_process:
+            return
+        if isinstance(effect, ev.Ack):
+            self.step(b, ev.Acked(channel.follower, channel.stream, effect.log_end))
+            return
+        channel.next = effect.log_end
+        self.step(
+            b, ev.Answered(channel.follower, channel.stream, broker_epoch, effect.log_end, effect.last_epoch)
+        )
+
+    def end(self, channel: Channel) -> None:
+        """Both sides see end-of-file."""
+        self.channels.remove(channel)
+        lost = ev.StreamLost(channel.follower, channel.stream)
+        for b, process in (
+            (self.brokers[channel.stream.leader], channel.leader_process),
+            (self.brokers[channel.follower], channel.follower_process),
+        ):
+            if b.partition is not None and b.process == process:
+                self.step(b, lost)
+
+    # control
+
+    def tell(self, controller: Controller, broker: int) -> None:
+        registration = controller.ids.get(broker)
+        if registration is not None and controller.may_tell(broker):
+            told = ev.Told(controller.state, controller.broker_epochs)
+            self.controls.setdefault((controller.epoch, broker), deque()).append((registration.broker_epoch, told))
+
+    def tell_all(self, controller: Controller) -> None:
+        for broker in self.brokers:
+            self.tell(controller, broker)
+
+    def hear(self, controller_epoch: int, broker: int) -> None:
+        """A broker takes the next decision off its link to a controller (rule 16)."""
+        broker_epoch, told = self.controls[controller_epoch, broker].popleft()
+        b = self.brokers[broker]
+        if not b.alive or b.epoch != broker_epoch or controller_epoch < b.controller_epoch:
+            return
+        b.controller_epoch = controller_epoch
+        if b.told is not None:
+            known = b.told.state
+            if (told.state.leader_epoch, told.state.version) < (known.leader_epoch, known.version):
+                return
+        b.told = told
+        if b.asleep:
+            assert b.disk.seal is not None
+            b.disk.seal = told_asleep(b.disk.seal, b.id, told.state)
+            if must_wake(b.id, told.state, told.broker_epochs):
+                self.open(b)
+        elif b.partition is None:
+            self.open(b)
+        else:
+            self.step(b, told)
+
+    def decide(self, controller: Controller, outcome_known: bool) -> None:
+        due = controller.decide()
+        if due is None:
+            return
+        state, cleared = due
+        written = self.register.write(controller.epoch, controller.state.version, state, cleared)
+        if written and state.leader_epoch != controller.state.leader_epoch:
+            self.count("elections")
+        self.note_repairs()
+        if outcome_known:
+            controller.read()
+            self.tell_all(controller)
+
+    def propose(self, controller: Controller, proposal: ev.Propose, outcome_known: bool) -> None:
+        if self.register.propose(controller.epoch, proposal):
+            self.count("proposals written")
+        if outcome_known:
+            controller.read()
+            self.tell_all(controller)
+
+    def remove(self, controller: Controller, broker: int, life: int) -> None:
+        """The controller, refused by the dead ``life``, takes its registration away, perhaps late."""
+        b = self.brokers[broker]
+        if self.register.remove(controller.epoch, broker, life) and b.alive and b.epoch != life:
+            raise Violation(LIVE_STAYS, f"broker {broker} lives its life {b.epoch}; {life} is dead")
+
+    # properties
+
+    def check_high_watermark(self, b: Broker, partition: Partition) -> None:
+        high_watermark = partition.log.high_watermark
+        if self.unclean or high_watermark <= b.checked:
+            return
+        for offset in range(max(b.checked, b.disk.start), high_watermark):
+            record = b.disk.at(offset)
+            if record is None or self.committed.setdefault(offset, record) != record:
+                raise Violation(LOGS_AGREE, f"offset {offset} is {record} on broker {b.id}")
+        b.checked = high_watermark
+
+    def check_new_leader(self, b: Broker) -> None:
+        """A leader of the newest epoch holds all that was promised before."""
+        self.count("leaders")
+        state = self.register.state
+        if self.unclean or (state.leader, state.leader_epoch) != (b.id, b.partition.epoch if b.partition else -1):
+            return
+        self.check_holds(b)
+
+    def check_holds(self, b: Broker) -> None:
+        if b.disk.start > self.deleted_to:
+            raise Violation(READS_STAY, f"the log of broker {b.id} starts at {b.disk.start}")
+        for name, promised in ((ACKED_LOST, self.acked), (READS_STAY, self.was_read), (LOGS_AGREE, self.committed)):
+            for offset, record in promised.items():
+                if offset >= b.disk.start and b.disk.at(offset) != record:
+                    raise Violation(name, f"offset {offset}: {record}, broker {b.id} holds {b.disk.at(offset)}")
