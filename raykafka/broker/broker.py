@@ -34,7 +34,7 @@ from raykafka.broker.settings import BrokerSettings, ListenerAddress
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint
 from raykafka.errors import DeployError, KafkaError, LinkError
 from raykafka.log.lock import boot_id
-from raykafka.protocol import acl
+from raykafka.protocol import acl, registry
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
@@ -153,6 +153,8 @@ class Broker:
             clean_shutdown=clean,
             rack=settings.rack,
         )
+        # in a thread, and not only when the first client asks: a silent event loop is a dead broker to others
+        self._run(asyncio.to_thread(registry.load, registry.BROKER))
         self.registration = await self.session.register(info, _ID_FREE_WITHIN_S)
         await self.links.serve(cluster_id, settings.broker_id, self.registration.epoch)
         self._run(self._keep_checkpoints())

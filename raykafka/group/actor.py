@@ -16,8 +16,8 @@ from raykafka.group.coordinator import Coordinator
 from raykafka.group.offsets_log import LinkedOffsetsLog
 from raykafka.link.link import Link, connect_unix
 from raykafka.priority import take_normal_priority
+from raykafka.protocol import registry
 from raykafka.protocol.context import unpack_forward
-from raykafka.protocol.registry import serve_forwarded
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class CoordinatorServer:
         self._link.start(self._log.frame_received, self._closed, self.coordinator.on_call, self._on_forward)
 
     async def _on_forward(self, payload: memoryview) -> list[bytes | bytearray | memoryview]:
-        return await serve_forwarded(self.coordinator, *unpack_forward(payload))
+        return await registry.serve_forwarded(self.coordinator, *unpack_forward(payload))
 
     def _closed(self, error: Exception | None) -> None:
         self.coordinator.stop()
@@ -62,7 +62,8 @@ async def serve(
     link = await connect_unix(socket_path, secret, identity)
     server = CoordinatorServer(link, config)
     server.start()
-    await server.ended
+    # schemas in a thread, and not only when the first group asks: the broker kills a child whose event loop is silent
+    await asyncio.gather(server.ended, asyncio.to_thread(registry.load, registry.COORDINATOR))
 
 
 class GroupCoordinator:
