@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterable
 from enum import StrEnum
@@ -354,4 +355,9 @@ def _socket_path(data_dir: Path, broker_id: int) -> str:
     digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:8]
     directory = Path(tempfile.gettempdir()) / f"rk-{digest}"
     directory.mkdir(mode=0o700, exist_ok=True)
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise DeployError(
+            f"{directory} belongs to somebody else: remove it, or give the broker a shorter data directory"
+        )
     return str(directory / f"b{broker_id}.sock")

@@ -15,6 +15,7 @@ from raykafka.broker.lease import Lease, boot_clock
 from raykafka.broker.settings import BrokerSettings
 from raykafka.cluster.image import BrokerInfo
 from raykafka.controller import store
+from raykafka.controller.zookeeper import ZooKeeperClient
 
 LEASE_READ_INTERVAL_S = 1.0
 _CLOSE_WITHIN_S = 3.0
@@ -37,6 +38,7 @@ class Session:
         self._renewing: asyncio.Task[None] | None = None
         self._producer_ids = iter(range(0))
         self._producer_ids_lock = asyncio.Lock()
+        self._client: ZooKeeperClient | None = None
         self.registration: store.Registration
         self.lease: Lease
 
@@ -44,14 +46,15 @@ class Session:
         """Connect; return the cluster's id. Raises ZooKeeperUnreachable."""
         zookeeper = self._settings.zookeeper
         secret = self._settings.secret if zookeeper.auth else None
-        self._client = await self._run(lambda: store.connect(zookeeper.hosts, secret, zookeeper.session_timeout_ms))
-        self._client.add_listener(self._state_changed)
-        return await self._run(lambda: store.ensure_cluster_id(self._client))
+        client = await self._run(lambda: store.connect(zookeeper.hosts, secret, zookeeper.session_timeout_ms))
+        self._client = client
+        client.add_listener(self._state_changed)
+        return await self._run(lambda: store.ensure_cluster_id(client))
 
     async def register(self, info: BrokerInfo, wait_s: float) -> BrokerInfo:
         """Begin this life of the broker and its lease; the answer carries the broker epoch. Raises BrokerIdTaken."""
         sent = boot_clock()
-        self.registration = await self._run(lambda: store.register_broker(self._client, info, wait_s))
+        self.registration = await self._run(lambda: store.register_broker(self._connected, info, wait_s))
         self.lease = Lease(self.timeout_s, sent)
         self._renewing = asyncio.create_task(self._renew())
         return self.registration.info
@@ -73,7 +76,7 @@ class Session:
             producer_id = next(self._producer_ids, None)
             if producer_id is None:
                 broker_id = self._settings.broker_id
-                first, last = await self._run(lambda: store.allocate_producer_id_block(self._client, broker_id))
+                first, last = await self._run(lambda: store.allocate_producer_id_block(self._connected, broker_id))
                 self._producer_ids = iter(range(first, last + 1))
                 producer_id = next(self._producer_ids)
             return producer_id
@@ -81,7 +84,12 @@ class Session:
     @property
     def timeout_s(self) -> float:
         """The session timeout that the server granted."""
-        return self._client.negotiated_session_timeout_ms / 1000
+        return self._connected.negotiated_session_timeout_ms / 1000
+
+    @property
+    def _connected(self) -> ZooKeeperClient:
+        assert self._client is not None
+        return self._client
 
     async def _renew(self) -> None:
         broker_id, incarnation = self._settings.broker_id, self.registration.incarnation
@@ -89,7 +97,7 @@ class Session:
             await asyncio.sleep(LEASE_READ_INTERVAL_S)
             sent = boot_clock()
             try:
-                standing = await self._run(lambda: store.read_registration(self._client, broker_id))
+                standing = await self._run(lambda: store.read_registration(self._connected, broker_id))
             except (SessionExpiredError, ConnectionClosedError):
                 self._lost("its ZooKeeper session has expired")
                 return
@@ -99,7 +107,9 @@ class Session:
             self.lease.renew(sent, self.timeout_s)
 
     def _leave(self) -> None:
-        if hasattr(self, "registration"):
+        if self._client is None:
+            return
+        if self._renewing is not None:
             store.unregister_broker(self._client, self.registration)
         store.close(self._client)
 

@@ -1,0 +1,247 @@
+"""The APIs that a broker answers from its image: every version encodes, and says what Kafka would."""
+
+import asyncio
+import uuid
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from raykafka.broker.api import describe_cluster, describe_configs, find_coordinator, init_producer_id, metadata
+from raykafka.broker.configs import Configs
+from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, ImageDelta, PartitionState, Topic
+from raykafka.errors import KafkaError
+from raykafka.protocol import acl, codec
+from raykafka.protocol.context import RequestContext
+from raykafka.protocol.error_code import ErrorCode
+from raykafka.types import OFFSETS_TOPIC
+
+FLIGHTS = uuid.UUID(int=7)
+OFFSETS = uuid.UUID(int=8)
+
+
+def _broker(broker_id: int, *listeners: str) -> BrokerInfo:
+    endpoints = tuple(Endpoint(name, f"{name.lower()}-{broker_id}", 9092 + broker_id) for name in listeners)
+    return BrokerInfo(broker_id, 0, endpoints, "127.0.0.1", 1, "d", "b", False, f"rack-{broker_id}")
+
+
+def _image() -> ClusterImage:
+    """Broker 0 on both listeners, broker 1 inside only, broker 2 down."""
+
+    def led(leader: int, *replicas: int) -> PartitionState:
+        return PartitionState(replicas, leader, 5, replicas, 0)
+
+    flights = Topic("flights", FLIGHTS, {0: led(0, 0), 1: led(1, 1), 2: led(-1, 2)}, {"retention.ms": "5"})
+    offsets = Topic(OFFSETS_TOPIC, OFFSETS, {0: led(0, 0), 1: led(-1, 2)})
+    brokers = {0: _broker(0, "INSIDE", "OUTSIDE"), 1: _broker(1, "INSIDE")}
+    delta = ImageDelta(brokers=brokers, topics={"flights": flights, OFFSETS_TOPIC: offsets}, controller_id=1)
+    return ClusterImage("cluster").apply(delta)
+
+
+class _Server:
+    """What the handlers ask of a broker, over an image."""
+
+    broker_id = 0
+
+    def __init__(self, creating: bool = True) -> None:
+        self.image = _image()
+        self.configs = Configs(0, {"log.retention.hours": "3"})
+        self.creating = creating
+        self.asked_for: list[str] = []
+
+    def authorize(self, context: RequestContext, operation: acl.Operation, resource: acl.Resource) -> bool:
+        return True
+
+    def authorized_operations(self, context: RequestContext, resource: acl.Resource) -> int:
+        return acl.operation_bits(acl.SUPPORTED[resource.type])
+
+    async def auto_create(self, names: Iterable[str], *, internal: bool = False) -> dict[str, ErrorCode]:
+        self.asked_for += names
+        if not self.creating:
+            return {}
+        return dict.fromkeys(names, ErrorCode.LEADER_NOT_AVAILABLE)
+
+    async def next_producer_id(self) -> int:
+        return 4000
+
+
+def _context(api: Any, version: int, listener: str = "INSIDE") -> RequestContext:
+    return RequestContext(api.API_KEY, version, 1, "client", "127.0.0.1", listener)
+
+
+def _ask(api: Any, version: int, request: Any, server: _Server | None = None, listener: str = "INSIDE") -> Any:
+    """The response, after it was encoded as that version."""
+    response = asyncio.run(api.handle(_context(api, version, listener), request, server or _Server()))
+    codec.encode_response(api.API_KEY, version, response)
+    return response
+
+
+def _versions(api: Any) -> range:
+    return range(api.VERSIONS[0], api.VERSIONS[1] + 1)
+
+
+def _named(*names: str) -> tuple[SimpleNamespace, ...]:
+    return tuple(SimpleNamespace(name=name, topic_id=None) for name in names)
+
+
+def _metadata_request(version: int, topics: Any, **values: Any) -> SimpleNamespace:
+    given = {"allow_auto_topic_creation": True} if version >= 4 else {}
+    return SimpleNamespace(topics=topics, **{**given, **values})
+
+
+@pytest.mark.parametrize("version", _versions(metadata))
+def test_metadata_shows_leaders_where_the_client_came_in(version: int) -> None:
+    inside = _ask(metadata, version, _metadata_request(version, _named("flights")))
+    assert [(b.node_id, b.host) for b in inside.brokers] == [(0, "inside-0"), (1, "inside-1")]
+    (topic,) = inside.topics
+    assert [p.leader_id for p in topic.partitions] == [0, 1, -1]
+    codes = [p.error_code for p in topic.partitions]
+    assert codes == [ErrorCode.NONE, ErrorCode.NONE, ErrorCode.LEADER_NOT_AVAILABLE]
+    assert [tuple(p.replica_nodes) for p in topic.partitions] == [(0,), (1,), () if version == 0 else (2,)]
+
+    outside = _ask(metadata, version, _metadata_request(version, _named("flights")), listener="OUTSIDE")
+    assert [(b.node_id, b.host) for b in outside.brokers] == [(0, "outside-0")]
+    lacking = ErrorCode.LISTENER_NOT_FOUND if version >= 6 else ErrorCode.LEADER_NOT_AVAILABLE
+    assert outside.topics[0].partitions[1].error_code == lacking
+
+
+@pytest.mark.parametrize("version", _versions(metadata))
+def test_metadata_of_all_topics_and_of_none(version: int) -> None:
+    server = _Server()
+    everything = _ask(metadata, version, _metadata_request(version, () if version == 0 else None), server)
+    assert {t.name for t in everything.topics} == {"flights", OFFSETS_TOPIC}
+    if version >= 1:
+        assert {t.name for t in everything.topics if t.is_internal} == {OFFSETS_TOPIC}
+        assert _ask(metadata, version, _metadata_request(version, ()), server).topics == ()
+    assert server.asked_for == []
+
+
+@pytest.mark.parametrize("version", [0, 4, 12])
+def test_metadata_creates_what_it_may(version: int) -> None:
+    server = _Server()
+    (topic,) = _ask(metadata, version, _metadata_request(version, _named("new")), server).topics
+    assert (topic.error_code, server.asked_for) == (ErrorCode.LEADER_NOT_AVAILABLE, ["new"])
+
+    server = _Server(creating=False)
+    unknown, impossible = _ask(metadata, version, _metadata_request(version, _named("new", "no good")), server).topics
+    assert unknown.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    assert impossible.error_code == ErrorCode.INVALID_TOPIC_EXCEPTION
+
+
+def test_metadata_leaves_unknown_topics_alone_where_the_client_says_so() -> None:
+    server = _Server()
+    request = _metadata_request(9, _named("new"), allow_auto_topic_creation=False)
+    assert _ask(metadata, 9, request, server).topics[0].error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    assert server.asked_for == []
+
+
+def test_metadata_by_topic_id() -> None:
+    topics = (SimpleNamespace(name=None, topic_id=FLIGHTS), SimpleNamespace(name=None, topic_id=uuid.UUID(int=99)))
+    known, unknown = _ask(metadata, 12, _metadata_request(12, topics)).topics
+    assert (known.name, known.topic_id, known.error_code) == ("flights", FLIGHTS, ErrorCode.NONE)
+    assert (unknown.name, unknown.error_code) == (None, ErrorCode.UNKNOWN_TOPIC_ID)
+
+
+def test_authorized_operations_are_told_when_asked_for() -> None:
+    plain = _ask(metadata, 8, _metadata_request(8, _named("flights")))
+    assert plain.topics[0].topic_authorized_operations == plain.cluster_authorized_operations == acl.NOT_ASKED
+    asked = _metadata_request(
+        8,
+        _named("flights"),
+        include_topic_authorized_operations=True,
+        include_cluster_authorized_operations=True,
+    )
+    told = _ask(metadata, 8, asked)
+    # the numbers that a Kafka 3.9 without an authorizer answers
+    assert (told.topics[0].topic_authorized_operations, told.cluster_authorized_operations) == (3576, 8096)
+
+
+@pytest.mark.parametrize("version", _versions(describe_cluster))
+def test_describe_cluster(version: int) -> None:
+    told = _ask(describe_cluster, version, SimpleNamespace(include_cluster_authorized_operations=False))
+    assert (told.cluster_id, told.controller_id, [b.broker_id for b in told.brokers]) == ("cluster", 1, [0, 1])
+
+
+def test_describe_cluster_of_controllers_is_refused() -> None:
+    request = SimpleNamespace(include_cluster_authorized_operations=False, endpoint_type=2)
+    with pytest.raises(KafkaError) as refused:
+        _ask(describe_cluster, 1, request)
+    assert refused.value.code is ErrorCode.MISMATCHED_ENDPOINT_TYPE
+
+
+@pytest.mark.parametrize("version", _versions(find_coordinator))
+def test_find_coordinator_leads_to_the_leader_of_the_groups_partition(version: int) -> None:
+    # "b" hashes to 98 and "a" to 97: partitions 0 and 1 of two
+    if version >= 4:
+        request = SimpleNamespace(key_type=0, coordinator_keys=("b", "a"))
+        found, lost = _ask(find_coordinator, version, request).coordinators
+    else:
+        values = {"key_type": 0} if version >= 1 else {}
+        found, lost = (_ask(find_coordinator, version, SimpleNamespace(key=key, **values)) for key in ("b", "a"))
+    assert (found.error_code, found.node_id, found.host, found.port) == (ErrorCode.NONE, 0, "inside-0", 9092)
+    assert (lost.error_code, lost.node_id) == (ErrorCode.COORDINATOR_NOT_AVAILABLE, -1)
+
+
+def test_coordinators_of_transactions_are_refused() -> None:
+    request = SimpleNamespace(key_type=1, coordinator_keys=("tx",))
+    (answer,) = _ask(find_coordinator, 4, request).coordinators
+    assert answer.error_code == ErrorCode.INVALID_REQUEST and "consumer groups" in answer.error_message
+
+
+@pytest.mark.parametrize("version", _versions(init_producer_id))
+def test_init_producer_id(version: int) -> None:
+    values = {"producer_id": -1, "producer_epoch": -1} if version >= 3 else {}
+    told = _ask(init_producer_id, version, SimpleNamespace(transactional_id=None, **values))
+    assert (told.error_code, told.producer_id, told.producer_epoch) == (ErrorCode.NONE, 4000, 0)
+
+
+@pytest.mark.parametrize(
+    "values", [{"transactional_id": "tx"}, {"transactional_id": None, "producer_id": 5, "producer_epoch": -1}]
+)
+def test_init_producer_id_refuses_what_it_can_not_serve(values: dict[str, Any]) -> None:
+    with pytest.raises(KafkaError) as refused:
+        _ask(init_producer_id, 3, SimpleNamespace(**values))
+    assert refused.value.code is ErrorCode.INVALID_REQUEST
+
+
+def _configs_request(kind: int, name: str, keys: tuple[str, ...] | None = None) -> SimpleNamespace:
+    resource = SimpleNamespace(resource_type=kind, resource_name=name, configuration_keys=keys)
+    return SimpleNamespace(resources=(resource,), include_synonyms=True, include_documentation=True)
+
+
+@pytest.mark.parametrize("version", _versions(describe_configs))
+def test_describe_configs_tells_values_with_their_sources(version: int) -> None:
+    keys = ("retention.ms", "retention.bytes")
+    (topic,) = _ask(describe_configs, version, _configs_request(2, "flights", keys)).results
+    told = {c.name: c for c in topic.configs}
+    assert {name: (c.value, c.config_source) for name, c in told.items()} == {
+        "retention.ms": ("5", 1),
+        "retention.bytes": ("-1", 5),
+    }
+    assert [(s.name, s.value, s.source) for s in told["retention.ms"].synonyms] == [
+        ("retention.ms", "5", 1),
+        ("log.retention.hours", "3", 4),
+        ("log.retention.hours", "168", 5),
+    ]
+    (broker,) = _ask(describe_configs, version, _configs_request(4, "0")).results
+    told = {c.name: c for c in broker.configs}
+    assert (told["log.retention.hours"].value, told["log.retention.hours"].config_source) == ("3", 4)
+    assert told["log.retention.hours"].read_only
+    if version >= 3:
+        assert all(c.documentation for c in broker.configs) and told["log.retention.hours"].config_type == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "code"),
+    [
+        (2, "missing", ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
+        (2, "no good", ErrorCode.INVALID_TOPIC_EXCEPTION),
+        (4, "1", ErrorCode.INVALID_REQUEST),
+        (4, "x", ErrorCode.INVALID_REQUEST),
+        (8, "0", ErrorCode.INVALID_REQUEST),
+    ],
+)
+def test_describe_configs_refuses_each_resource_by_itself(kind: int, name: str, code: ErrorCode) -> None:
+    (result,) = _ask(describe_configs, 4, _configs_request(kind, name)).results
+    assert (result.error_code, result.configs) == (code, ())
