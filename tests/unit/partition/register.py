@@ -1,4 +1,5 @@
-"""ZooKeeper and controllers, as far as one partition sees them: conditional transactions, and deciders with stale views."""
+"""ZooKeeper and controllers, as far as one partition sees them: conditional transactions, and deciders with stale
+views."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ class ControllerRules:
 
 @dataclass(slots=True)
 class Register:
-    """The znodes. ``tainted`` holds the lives that registered after an unclean boot or on another directory and have not
-    left the ISR since (rule 18)."""
+    """The znodes. ``tainted`` holds the lives that registered after an unclean boot or on another directory and have
+    not left the ISR since (rule 18)."""
 
     state: PartitionState
     rules: ControllerRules
@@ -56,8 +57,8 @@ class Register:
         return self.ids.pop(broker, None) is not None
 
     def write(self, controller_epoch: int, version: int, state: PartitionState, cleared: frozenset[int]) -> bool:
-        """Set the partition's state if controller epoch and version are as named. ``cleared`` lives, which left the ISR,
-        lose their taint in the same transaction."""
+        """Set the partition's state if controller epoch and version are as named. ``cleared`` lives, which left the
+        ISR, lose their taint in the same transaction."""
         if self.rules.check_controller_epoch and controller_epoch != self.controller_epoch:
             return False
         if self.rules.check_version and version != self.state.version:
@@ -94,6 +95,10 @@ class Controller:
 
     def read(self) -> None:
         self.state = self.register.state
+        self.read_brokers()
+
+    def read_brokers(self) -> None:
+        """Learn who lives, and nothing new about the partition."""
         self.ids = dict(self.register.ids)
         self.tainted = dict(self.register.tainted)
 

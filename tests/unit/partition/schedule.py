@@ -1,4 +1,5 @@
-"""Random schedules of a partition group: faults and work in any order, then a quiet time in which all must come right."""
+"""Random schedules of a partition group: faults and work in any order, then a quiet time in which all must come
+right."""
 
 from __future__ import annotations
 
@@ -46,8 +47,8 @@ class Schedule:
         self.faults: _Mix = ([], [])
 
     def run(self, phases: int = PHASES) -> World:
-        """Each phase has its own mix of work and faults, and may have brokers that nothing reaches meanwhile: what is rare
-        in one phase is common in another."""
+        """Each phase has its own mix of work and faults, and may have brokers that nothing reaches meanwhile: what is
+        rare in one phase is common in another."""
         r = self.random
         for _ in range(phases):
             self.slow = set(r.sample(sorted(self.world.brokers), r.choice((0, 0, 0, 1, 1))))
@@ -187,10 +188,9 @@ class Schedule:
                 world.open(b)
             else:
                 world.start(b.id)
-                if self.random.random() < 0.8:
-                    controller = self.controller()
-                    controller.read()
-                    world.tell(controller, b.id)
+                controller = self.controller()
+                self.random.choice((controller.read, controller.read_brokers))()
+                world.tell(controller, b.id)
 
     def housekeep(self) -> None:
         world, b = self.world, self.any_broker()
@@ -329,7 +329,8 @@ class Schedule:
         return all(disk.records[start - disk.start :] == first for disk in disks)
 
     def is_offline_by_rule(self) -> bool:
-        """The last in-sync replica lost its page cache or its disk, and nobody asked for an unclean election (rule 18)."""
+        """The last in-sync replica lost its page cache or its disk, and nobody asked for an unclean election (rule
+        18)."""
         world = self.world
         state = world.register.state
         return state.leader < 0 and not world.unclean and set(state.isr) <= world.register.tainted.keys()

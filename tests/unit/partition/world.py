@@ -1,4 +1,5 @@
-"""A partition group in memory: disks, replica processes, streams, control links; and the properties, checked as it runs.
+"""A partition group in memory: disks, replica processes, streams, control links; and the properties, checked as it
+runs.
 
 The world carries out what the rules ask for, in order, and may die between two effects. ``schedule.py`` chooses what
 happens next.
@@ -394,9 +395,7 @@ class World:
             self.step(b, ev.Acked(channel.follower, channel.stream, effect.log_end))
             return
         channel.next = effect.log_end
-        self.step(
-            b, ev.Answered(channel.follower, channel.stream, broker_epoch, effect.log_end, effect.last_epoch)
-        )
+        self.step(b, ev.Answered(channel.follower, channel.stream, broker_epoch, effect.log_end, effect.last_epoch))
 
     def end(self, channel: Channel) -> None:
         """Both sides see end-of-file."""
