@@ -21,8 +21,15 @@ from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import OFFSETS_TOPIC, TopicPartition
 
 _ALL = -1
+_LIST_GROUPS = 16
 
 logger = logging.getLogger(__name__)
+
+
+def _unavailable(context: RequestContext) -> ErrorCode:
+    """What sends every client back to look for its coordinator: an OffsetFetch takes COORDINATOR_NOT_AVAILABLE for final,
+    a ListGroups NOT_COORDINATOR."""
+    return ErrorCode.COORDINATOR_NOT_AVAILABLE if context.api_key == _LIST_GROUPS else ErrorCode.NOT_COORDINATOR
 
 
 class Coordination:
@@ -77,10 +84,13 @@ class Coordination:
             self._tell(self._link, "topics", {"full": False, "topics": _counts(changed), "deleted": deleted})
 
     async def forward(self, context: RequestContext, body: memoryview) -> memoryview:
-        """Have the coordinator answer a group request. Raises KafkaError, LinkError."""
+        """Have the coordinator answer a group request. Raises KafkaError."""
         if self._link is None:
-            raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, "the coordinator process is being started")
-        return await self._link.forward(*pack_forward(context, body))
+            raise KafkaError(_unavailable(context), "the coordinator process is being started")
+        try:
+            return await self._link.forward(*pack_forward(context, body))
+        except LinkError as error:
+            raise KafkaError(_unavailable(context), str(error)) from error
 
     # frames of the coordinator
 
