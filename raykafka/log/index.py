@@ -48,7 +48,7 @@ class Index:
     def __init__(self, path: Path, layout: struct.Struct, *, create: bool = False) -> None:
         self.path = path
         self._layout = layout
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if create else 0), 0o644)
+        self.reopen(create=create)
         self._written = os.fstat(self._fd).st_size // layout.size
         self._held = bytearray()
         self.last: Entry | None = self._entry(self._written - 1) if self._written else None
@@ -101,6 +101,11 @@ class Index:
 
     def close(self) -> None:
         os.close(self._fd)
+
+    def reopen(self, *, create: bool = False) -> None:
+        """Open the file, also again after ``close``. OSError."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if create else 0)
+        self._fd = os.open(self.path, flags, 0o644)
 
     def _entry(self, number: int) -> Entry:
         return self._layout.unpack(os.pread(self._fd, self._layout.size, number * self._layout.size))

@@ -126,6 +126,7 @@ class Log:
         self.epochs.truncate_from_start(self.log_start_offset)
         rebuild_producers(self.producers, segments, self.log_start_offset, end)
         self.producers.keep_snapshots(segments.bases)
+        segments.rest(self.recovery_point)
 
     # looking
 
@@ -294,6 +295,7 @@ class Log:
             self._segments.begin(self.log_end_offset, self.config, now_ms)
         except OSError as error:
             raise storage_error(f"rolling {self.directory}", error) from error
+        self._segments.rest(self.recovery_point)
 
     # durability
 

@@ -12,6 +12,7 @@ import os
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,15 +39,27 @@ class StaleRange(RaykafkaError):
 
 
 class SegmentFiles:
-    """A segment's files, open for reading. They are closed when the last one who uses them lets go."""
+    """A segment's files, opened for reading when they are needed, closed when the last one who uses them lets go."""
 
     def __init__(self, directory: Path, base_offset: int) -> None:
-        self._fds: list[int] = []
-        for suffix in (LOG, INDEX, TIME_INDEX):
-            self._fds.append(os.open(directory / offset_name(base_offset, suffix), os.O_RDONLY | os.O_CLOEXEC))
+        self._directory = directory
         self.base_offset = base_offset
-        self.fd, self.index_fd, self.time_fd = self._fds
+        self._fds: list[int] = []
+        self.fd = self._open(LOG)
         self._final_size = -1
+
+    def _open(self, suffix: str) -> int:
+        fd = os.open(self._directory / offset_name(self.base_offset, suffix), os.O_RDONLY | os.O_CLOEXEC)
+        self._fds.append(fd)
+        return fd
+
+    @cached_property
+    def index_fd(self) -> int:
+        return self._open(INDEX)
+
+    @cached_property
+    def time_fd(self) -> int:
+        return self._open(TIME_INDEX)
 
     def size_when_rolled(self) -> int:
         """The size of a segment that is not written any more."""

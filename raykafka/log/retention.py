@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from raykafka.log.config import UNLIMITED, LogConfig
 from raykafka.log.segment import Segment
 from raykafka.log.segments import Segments
@@ -48,4 +46,4 @@ def _newest_timestamp(segment: Segment) -> int:
     """The largest timestamp in the segment, or when it was last written if its records have none. ms."""
     if segment.max_timestamp >= 0:
         return segment.max_timestamp
-    return int(os.fstat(segment.fd).st_mtime * 1000)
+    return segment.modified_ms()

@@ -111,13 +111,11 @@ class Segment:
         self.created_ms = now_ms
         self.indexes_full = False
         self._index_entries_max = index_bytes // TIME_ENTRY.size
-        self._closed = False
+        self._open = True
         self._index_lock = threading.Lock()
         self._had_indexes = self.path(INDEX).exists() and self.path(TIME_INDEX).exists()
         with ExitStack() as opened:
-            self.fd = os.open(
-                self.path(LOG), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if create else 0), 0o644
-            )
+            self._open_log(create)
             opened.callback(self._undo_open, self.path(LOG), self.fd, create)
             self.index = Index(self.path(INDEX), OFFSET_ENTRY, create=create)
             opened.callback(self._undo_open, self.path(INDEX), self.index.fd, create)
@@ -128,6 +126,10 @@ class Segment:
         self.max_timestamp, self.max_timestamp_offset = -1, base_offset
         self._bytes_since_entry = 0
         self.take_max_timestamp_from_index()
+
+    def _open_log(self, create: bool = False) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if create else 0)
+        self.fd = os.open(self.path(LOG), flags, 0o644)
 
     @staticmethod
     def _undo_open(path: Path, fd: int, create: bool) -> None:
@@ -180,12 +182,13 @@ class Segment:
             self._write_indexes()
 
     def _write_indexes(self) -> None:
-        if not self._closed:
+        if self._open:
             self.time_index.write_out()
             self.index.write_out()
 
     def position_of(self, offset: int) -> tuple[int, BatchHeader] | None:
         """(position, header) of the first batch that ends at or behind ``offset``; None when none does."""
+        self.wake()
         with self._index_lock:
             entry = self.index.floor(offset - self.base_offset)
         for position, header in walk_headers(self.fd, entry[1] if entry else 0, self.size):
@@ -247,6 +250,7 @@ class Segment:
 
     def cut(self, position: int) -> None:
         """Cut the file at ``position``, a batch boundary, and the indexes with it. OSError."""
+        self.wake()
         os.ftruncate(self.fd, position)
         self.size = position
         with self._index_lock:
@@ -276,7 +280,7 @@ class Segment:
         nothing is known to be durable either. OSError: an fsync failed, and what it was for may be lost.
         """
         with self._index_lock:
-            if self._closed:
+            if not self._open:
                 return
             try:
                 self._write_indexes()
@@ -290,12 +294,33 @@ class Segment:
             for fd in fds:
                 os.close(fd)
 
+    def modified_ms(self) -> int:
+        """When the ``.log`` file was last written."""
+        return int(self.path(LOG).stat().st_mtime * 1000)
+
     def close(self) -> None:
+        """Let go of the files: for good, or until ``wake``. What was not flushed then needs ``sync`` after a
+        ``wake``.
+        """
         with self._index_lock:
-            self._closed = True
-            os.close(self.fd)
-            self.index.close()
-            self.time_index.close()
+            if self._open:
+                self._open = False
+                os.close(self.fd)
+                self.index.close()
+                self.time_index.close()
+
+    def wake(self) -> None:
+        """Have the files open, so that ``fd`` can be used. OSError."""
+        if self._open:
+            return
+        with self._index_lock, ExitStack() as opened:
+            self._open_log()
+            opened.callback(os.close, self.fd)
+            self.index.reopen()
+            opened.callback(self.index.close)
+            self.time_index.reopen()
+            opened.pop_all()
+            self._open = True
 
     def mark_deleted(self) -> list[Path]:
         """Rename the files, so that no reader finds them any more, and close them; the paths to unlink later.

@@ -114,6 +114,12 @@ class Segments:
             self._names_changed = True
             raise
 
+    def rest(self, flushed_below: int) -> None:
+        """Close the files of the segments that are written and flushed, so that a long log needs few open ones."""
+        for segment, next_base in zip(self._list, self.bases[1:], strict=False):
+            if next_base <= flushed_below:
+                segment.close()
+
     def close(self) -> None:
         for segment in self._list:
             segment.close()

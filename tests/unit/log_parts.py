@@ -7,11 +7,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hypothesis import HealthCheck, settings
+
 from raykafka.log import Log, LogConfig, LogReader
 from raykafka.log.batch import BatchHeader, Record, build_batch, iter_batches, iter_records
 
 TOPIC_ID = uuid.UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
 NOW_MS = 1_700_000_000_000
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+"""How random tests run: what they find must not depend on how busy the machine is."""
 
 
 def batch(count: int = 3, *, value_bytes: int = 20, time_ms: int = NOW_MS, **fields: Any) -> memoryview:

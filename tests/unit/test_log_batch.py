@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from raykafka.log.batch import MAX_INT32, Record, advance_sequence, build_batch, crc_of, iter_records, read_header
 from raykafka.log.compression import GZIP, LZ4, NONE, SNAPPY, ZSTD, UnreadableRecords, compress, decompress
+from tests.unit.log_parts import unhurried
 
 CODECS = (NONE, GZIP, SNAPPY, LZ4, ZSTD)
 
@@ -22,6 +23,7 @@ records = st.builds(
 )
 
 
+@unhurried
 @given(st.lists(records, min_size=1, max_size=20), st.sampled_from(CODECS), st.integers(0, 2**50))
 def test_records_come_out_as_they_went_in(items, codec, base_offset):
     built = build_batch(items, base_offset=base_offset, codec=codec)
@@ -36,6 +38,7 @@ def test_records_come_out_as_they_went_in(items, codec, base_offset):
     assert [r.offset for r in found] == list(range(base_offset, base_offset + len(items)))
 
 
+@unhurried
 @given(st.lists(records, min_size=1, max_size=10), st.sampled_from(CODECS))
 def test_another_client_reads_what_we_build(items, codec):
     theirs = DefaultRecordBatch(bytes(build_batch(items, codec=codec)))

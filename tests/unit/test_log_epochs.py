@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from raykafka.errors import KafkaError
 from raykafka.log import LeaderEpochs
 from raykafka.log.epochs import EpochEntry, end_offset_for
-from tests.unit.log_parts import NOW_MS, batch, crash, open_log
+from tests.unit.log_parts import NOW_MS, batch, crash, open_log, unhurried
 
 
 def test_the_file_is_kafkas(tmp_path):
@@ -75,6 +75,7 @@ def test_cutting_from_both_ends(tmp_path):
     assert LeaderEpochs(tmp_path).entries == epochs.entries
 
 
+@unhurried
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.integers(0, 12))
 def test_end_offsets_agree_with_a_list_of_every_record(gaps, asked):
     """``gaps``: how many epochs pass before each record."""

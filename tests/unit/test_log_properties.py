@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from raykafka.log.batch import Record, build_batch, iter_batches
 from raykafka.types import LogPosition
-from tests.unit.log_parts import NOW_MS, batch, crash, open_log, read_all, reader_of
+from tests.unit.log_parts import NOW_MS, batch, crash, open_log, read_all, reader_of, unhurried
 
 CONFIG = {"segment.bytes": "1200", "index.interval.bytes": "150", "file.delete.delay.ms": "0", "retention.ms": "-1"}
 TORN = bytes(batch(3, value_bytes=100))[:-1]  # a write that was cut short
@@ -129,4 +129,4 @@ class LogAgainstList(RuleBasedStateMachine):
 
 
 TestLogAgainstList = LogAgainstList.TestCase
-TestLogAgainstList.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestLogAgainstList.settings = settings(unhurried, max_examples=60, stateful_step_count=25)

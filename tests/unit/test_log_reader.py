@@ -14,7 +14,7 @@ from raykafka.log import LogReader, WouldBlock
 from raykafka.log.batch import Record, build_batch, iter_batches
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import LogPosition
-from tests.unit.log_parts import NOW_MS, batch, crash, open_log, read_all, reader_of
+from tests.unit.log_parts import NOW_MS, batch, crash, open_log, read_all, reader_of, unhurried
 
 CONFIG = {"segment.bytes": "3000", "index.interval.bytes": "200"}
 
@@ -47,7 +47,7 @@ def shared(log):
     return reader_of(log)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(unhurried, max_examples=200)
 @given(data=st.data())
 def test_a_range_is_what_the_rules_say(log, batches, shared, data):
     offset = data.draw(st.integers(0, log.log_end_offset))
@@ -191,7 +191,7 @@ times = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(unhurried, max_examples=60)
 @given(
     batches=times,
     append_time=st.booleans(),

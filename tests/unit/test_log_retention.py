@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from raykafka.errors import KafkaError
@@ -142,6 +144,48 @@ def test_a_cut_leaves_whole_batches_below_it(tmp_path, offset):
     log = open_log(tmp_path / "t-0")
     assert [record.offset for record in read_all(log)] == list(range(end + 2))
     assert log.recovered_bytes_cut == 0
+    log.close()
+
+
+def test_a_cut_takes_its_index_entries_along(tmp_path):
+    log = open_log(tmp_path / "t-0", {"index.interval.bytes": "1"})
+    for second in range(10):
+        log.append_as_leader(batch(1, time_ms=NOW_MS + second), 0, NOW_MS)
+    log.flush()
+    log.truncate_to(5)
+    for _ in range(10):
+        log.append_as_leader(batch(1, value_bytes=90, time_ms=NOW_MS + 50), 1, NOW_MS)
+    log.flush()
+    reader, end = reader_of(log), log.position_of(15)
+    assert reader.offset_for_timestamp(NOW_MS + 9, end, 0) == (NOW_MS + 50, 5, 1)
+    log._boundaries.clear()
+    sizes = [header.size for header in stored_headers(log)]
+    assert [log.position_of(offset).position for offset in range(15)] == [sum(sizes[:n]) for n in range(15)]
+    for offset in range(15):
+        found = reader.read(offset, 1, end)
+        assert found is not None
+        assert (found.position, found.length) == (sum(sizes[:offset]), sizes[offset])
+    log.close()
+
+
+def test_a_long_log_keeps_few_files_open(tmp_path):
+    log = open_log(tmp_path / "t-0", {"segment.bytes": "300"})
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(60):
+        log.append_as_leader(batch(2), 0, NOW_MS)
+        log.flush()
+    assert len(log.segments) >= 30
+    assert len(os.listdir("/proc/self/fd")) - before <= 6
+    log._boundaries.clear()
+    assert [log.position_of(offset).segment for offset in log.segments[:-1]] == list(log.segments[:-1])
+    log.truncate_to(log.segments[20] + 2)
+    log.append_as_leader(batch(2), 0, NOW_MS)
+    log.flush()
+    assert [record.offset for record in read_all(log)] == list(range(log.log_end_offset))
+    log.close()
+    log = open_log(tmp_path / "t-0", {"segment.bytes": "300"}, clean=True)
+    assert len(os.listdir("/proc/self/fd")) - before <= 6
+    assert [record.offset for record in read_all(log)] == list(range(log.log_end_offset))
     log.close()
 
 
