@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 
 def _unavailable(context: RequestContext) -> ErrorCode:
-    """What sends every client back to look for its coordinator: an OffsetFetch takes COORDINATOR_NOT_AVAILABLE for final,
-    a ListGroups NOT_COORDINATOR."""
+    """What sends a client back to look for its coordinator: to an OffsetFetch COORDINATOR_NOT_AVAILABLE is final, to a
+    ListGroups NOT_COORDINATOR is."""
     return ErrorCode.COORDINATOR_NOT_AVAILABLE if context.api_key == _LIST_GROUPS else ErrorCode.NOT_COORDINATOR
 
 
