@@ -51,6 +51,7 @@ class Coordinator:
         self.clock = clock
         self._log = log
         self._shards: dict[int, Shard] = {}
+        self._former_shards: dict[int, Shard] = {}
         self._resigned_epochs: dict[int, int] = {}
         self._partition_count = 0
         self._topics: dict[str, int] | None = None
@@ -94,8 +95,9 @@ class Coordinator:
             return
         if shard is not None:
             shard.unload()
+        predecessor = shard or self._former_shards.pop(partition, None)
         self._partition_count = partition_count
-        shard = Shard(partition, leader_epoch, self.config, self._log, self.clock)
+        shard = Shard(partition, leader_epoch, self.config, self._log, self.clock, predecessor)
         self._shards[partition] = shard
         shard.start_loading()
 
@@ -104,7 +106,7 @@ class Coordinator:
         self._resigned_epochs[partition] = max(leader_epoch, self._resigned_epochs.get(partition, -1))
         shard = self._shards.get(partition)
         if shard is not None and shard.leader_epoch <= leader_epoch:
-            del self._shards[partition]
+            self._former_shards[partition] = self._shards.pop(partition)
             shard.unload()
 
     def update_topics(self, topics: Mapping[str, int], deleted: Iterable[str], *, full: bool) -> None:

@@ -169,7 +169,7 @@ class Group(Rebalance):
 
     def _commit_written(self, then: CommitWrite, error: ErrorCode, base_offset: int) -> None:
         self.offsets.end(then.offsets)
-        if not error and self.state is not State.DEAD:
+        if not error:
             self.offsets.put(then.offsets, base_offset)
         code = _COMMIT_WRITE_ERRORS.get(error, error)
         self._reply(then.request, {**dict.fromkeys(then.offsets, code), **then.refused})

@@ -9,6 +9,7 @@ from raykafka.group.events import CommittedOffset, GroupEntry, GroupSnapshot, No
 from raykafka.group.group import Group
 from raykafka.group.records import UnreadableOffsetsRecord, decode
 from raykafka.log.batch import BatchHeader, Record, iter_records
+from raykafka.log.compression import UnreadableRecords
 from raykafka.types import TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -25,8 +26,11 @@ class Replay:
         """Take in one batch. Control batches say nothing about groups."""
         if header.is_control:
             return
-        for record in iter_records(batch):
-            self._add(record)
+        try:
+            for record in iter_records(batch):
+                self._add(record)
+        except UnreadableRecords as error:
+            logger.error("the batch at offset %d of the offsets topic is left out: %s", header.base_offset, error)
 
     def _add(self, record: Record) -> None:
         if record.key is None:

@@ -106,6 +106,7 @@ class Rebalance:
         self._effects: list[Effect] = []
         self._pending_ids: dict[str, int] = {}
         self._unsynced: set[str] = set()
+        self._assigned_generation = 0
         self._join_deadline_ms = NEVER
         self._sync_deadline_ms = NEVER
         self._initial_delay_left_ms: int | None = None
@@ -382,7 +383,9 @@ class Rebalance:
             return
         self._answer_sync(member, SyncAnswer(ErrorCode.REBALANCE_IN_PROGRESS))
         member.sync_request = event.request
-        if event.member_id == self.membership.leader:
+        # The first assignment of a generation is the one: a second would overtake in the log what members were told.
+        if event.member_id == self.membership.leader and self._assigned_generation < self.generation:
+            self._assigned_generation = self.generation
             assignments = {m: event.assignments.get(m, b"") for m in self.members}
             self._store(assignments, AssignmentWrite(self.generation, assignments))
 

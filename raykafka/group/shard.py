@@ -20,12 +20,22 @@ from raykafka.protocol.error_code import ErrorCode
 logger = logging.getLogger(__name__)
 
 _LOAD_RETRY_S = 0.05
+_READ_TIMEOUT_S = 30.0
 _LOAD_SLICE_BYTES = 256 * 1024
 
 
 class Shard:
+    """``predecessor`` is what this process had of the partition in an earlier epoch: its appends are decided before
+    this one looks for the end of the log, so that none slips in behind."""
+
     def __init__(
-        self, partition: int, leader_epoch: int, config: GroupConfig, log: OffsetsLog, clock: Callable[[], Now]
+        self,
+        partition: int,
+        leader_epoch: int,
+        config: GroupConfig,
+        log: OffsetsLog,
+        clock: Callable[[], Now],
+        predecessor: Shard | None = None,
     ) -> None:
         self.partition = partition
         self.leader_epoch = leader_epoch
@@ -38,6 +48,10 @@ class Shard:
         self._loading: asyncio.Task[None] | None = None
         self._unloaded = False
         self._deleted_topics: frozenset[str] = frozenset()
+        self._predecessor = predecessor
+        self._undecided = 0
+        self._settled = asyncio.Event()
+        self._settled.set()
 
     # loading
 
@@ -51,9 +65,17 @@ class Shard:
 
     async def _load(self) -> None:
         """Replay the log to the end that it has when this begins, and wait for the high watermark to get there."""
+        if self._predecessor is not None:
+            await self._predecessor.settled()
+            self._predecessor = None
         replay, offset, end = Replay(), 0, None
         while end is None or offset < end:
-            answer, data = await self._log.read(self.partition, offset, self._config.offsets_load_buffer_size)
+            read = self._log.read(self.partition, offset, self._config.offsets_load_buffer_size)
+            try:
+                answer, data = await asyncio.wait_for(read, _READ_TIMEOUT_S)
+            except TimeoutError:
+                logger.warning("offsets partition %d: a read from %d was not answered", self.partition, offset)
+                continue
             if answer.error:
                 logger.info("offsets partition %d can't be read yet: %s", self.partition, answer.error.name)
                 await asyncio.sleep(_LOAD_RETRY_S)
@@ -84,6 +106,12 @@ class Shard:
                 done = 0
                 await asyncio.sleep(0)
         return offset
+
+    async def settled(self) -> None:
+        """Wait until every append of this partition so far is decided."""
+        if self._predecessor is not None:
+            await self._predecessor.settled()
+        await self._settled.wait()
 
     def unload(self) -> None:
         """Leadership is gone: everybody who waits is told to look for the new coordinator."""
@@ -134,10 +162,15 @@ class Shard:
 
     def _append(self, group: Group, effect: Append) -> None:
         def done(error: ErrorCode, base_offset: int) -> None:
+            self._undecided -= 1
+            if not self._undecided:
+                self._settled.set()
             if error:
                 logger.warning("an append to offsets partition %d failed: %s", self.partition, error.name)
             self.step(group, Written(effect.then, error, base_offset))
 
+        self._undecided += 1
+        self._settled.clear()
         wall_ms = self._clock().wall_ms
         try:
             batch = build_batch(Record(*records.encode(entry), wall_ms) for entry in effect.entries)
