@@ -5,6 +5,7 @@ Produce requests that follow one another are handed to their replicas in order w
 any other request begins when everything before it has been answered, so a client reads what it wrote.
 
 Memory is bounded: a connection with enough requests waiting, or whose client does not take its answers, is not read.
+Nor is one that has a request waiting while all connections of its listener together have enough (``InFlight``).
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from time import CLOCK_BOOTTIME, clock_gettime_ns
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from raykafka.broker.api import api_versions
 from raykafka.link.frames import FrameProtocol
 from raykafka.protocol import codec, registry
-from raykafka.protocol.answer import Answer, Buffer
+from raykafka.protocol.answer import Answer, Buffer, StreamedResponse
 from raykafka.protocol.context import ANONYMOUS, RequestContext
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.protocol.registry import Api, UnanswerableRequestError
@@ -40,18 +41,29 @@ logger = logging.getLogger(__name__)
 Dispatch = Callable[[Api, RequestContext, memoryview], Awaitable[list[Buffer]]]
 
 
+class InFlight:
+    """The bytes of all requests that a listener has read and not answered, and how many it means to hold at most."""
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+
 class _Request:
     """A request that was begun. ``response`` is None until it is answered; ``closes``: the connection ends there."""
 
-    __slots__ = ("closes", "context", "flexible_header", "response", "size", "task")
+    __slots__ = ("closes", "context", "flexible_header", "response", "size", "streaming", "task")
 
     def __init__(self, context: RequestContext, size: int, flexible_header: bool) -> None:
         self.context = context
         self.size = size
         self.flexible_header = flexible_header
-        self.task: asyncio.Future[list[Buffer]] | None = None
+        self.task: asyncio.Future[Any] | None = None
         self.response: list[Buffer] | None = None
         self.closes = False
+        self.streaming = False
 
 
 class _Route(NamedTuple):
@@ -108,7 +120,12 @@ class KafkaConnection(FrameProtocol):
     order of the calls. The connection is a member of ``connections`` while it is open."""
 
     def __init__(
-        self, listener: str, dispatch: Dispatch, connections: set[KafkaConnection], max_request_bytes: int
+        self,
+        listener: str,
+        dispatch: Dispatch,
+        connections: set[KafkaConnection],
+        in_flight: InFlight,
+        max_request_bytes: int,
     ) -> None:
         super().__init__()
         self.max_frame_bytes = max_request_bytes
@@ -118,6 +135,7 @@ class KafkaConnection(FrameProtocol):
         self._listener = listener
         self._dispatch = dispatch
         self._connections = connections
+        self._in_flight = in_flight
         self._client_host = ""
         self._waiting: deque[tuple[memoryview, int]] = deque()
         self._begun: deque[_Request] = deque()
@@ -138,6 +156,7 @@ class KafkaConnection(FrameProtocol):
     def closed(self, error: Exception | None) -> None:
         self._ending = True
         self._connections.discard(self)
+        self._count(-self._bytes)
         self._waiting.clear()
         for request in self._begun:
             if request.task is not None and not request.task.done():
@@ -170,11 +189,10 @@ class KafkaConnection(FrameProtocol):
         if self._ending or self._finishing:
             return
         self._last_active_ns = received_ns = clock_gettime_ns(CLOCK_BOOTTIME)
-        self._bytes += len(frame)
+        self._count(len(frame))
         self._waiting.append((frame, received_ns))
         self._begin_waiting()
-        if self._waiting or self._bytes > MAX_BYTES_IN_FLIGHT or len(self._begun) > MAX_REQUESTS_IN_FLIGHT:
-            self._read_or_pause()
+        self._read_or_pause()
 
     def _begin_waiting(self) -> None:
         waiting, begun = self._waiting, self._begun
@@ -268,14 +286,23 @@ class KafkaConnection(FrameProtocol):
         out: list[Buffer] = []
         begun = self._begun
         while begun and begun[0].response is not None:
-            request = begun.popleft()
+            request = begun[0]
+            if isinstance(request.response, StreamedResponse):
+                if not request.streaming:
+                    request.streaming = True
+                    _append_head(out, request)
+                    request.task = asyncio.ensure_future(self._stream(request.response))
+                    request.task.add_done_callback(partial(self._streamed, request))
+                break
+            begun.popleft()
             if request.closes:
                 self._ending = True
                 break
-            self._bytes -= request.size
+            self._count(-request.size)
             request.context.mark("local")
             if request.response:
-                _append_response(out, request)
+                _append_head(out, request)
+                out.extend(request.response)
         if out:
             self._last_active_ns = clock_gettime_ns(CLOCK_BOOTTIME)
             self.transport.writelines(out)
@@ -287,6 +314,29 @@ class KafkaConnection(FrameProtocol):
             self._begin_waiting()
         if not self._reading:
             self._read_or_pause()
+
+    async def _stream(self, response: StreamedResponse) -> None:
+        """Send a response as fast as the client takes it."""
+        for part in response:
+            if isinstance(part, Buffer):
+                self.transport.write(part)
+                continue
+            async for chunk in part.chunks():
+                self.transport.write(chunk)
+                await self.drained()
+
+    def _streamed(self, request: _Request, task: asyncio.Future[Any]) -> None:
+        if self._ending or task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            # part of the response is out: the client must not take what follows for the rest of it (rule 21)
+            logger.warning("a response to %s on %s was cut short: %s", self._client_host, self._listener, error)
+            self._ending = True
+            self.transport.abort()
+            return
+        request.response = []
+        self._answer_soon()
 
     # backpressure
 
@@ -300,24 +350,40 @@ class KafkaConnection(FrameProtocol):
             self._begin_waiting()
             self._read_or_pause()
 
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        self._in_flight.used += size
+
     def _read_or_pause(self) -> None:
-        if self._ending or self.transport.is_closing():
-            return
         requests = len(self._waiting) + len(self._begun)
         if self._reading:
-            if not self._writable or self._bytes > MAX_BYTES_IN_FLIGHT or requests > MAX_REQUESTS_IN_FLIGHT:
-                self._reading = False
-                self.transport.pause_reading()
-        elif self._writable and self._bytes <= MAX_BYTES_IN_FLIGHT // 2 and requests <= MAX_REQUESTS_IN_FLIGHT // 2:
-            self._reading = True
+            too_much = self._bytes > MAX_BYTES_IN_FLIGHT or self._in_flight.used > self._in_flight.limit
+            if requests and (too_much or not self._writable or requests > MAX_REQUESTS_IN_FLIGHT):
+                self._pause(True)
+        elif self._writable and (
+            not requests
+            or (
+                self._bytes <= MAX_BYTES_IN_FLIGHT // 2
+                and requests <= MAX_REQUESTS_IN_FLIGHT // 2
+                and self._in_flight.used <= self._in_flight.limit
+            )
+        ):
+            self._pause(False)
+
+    def _pause(self, pause: bool) -> None:
+        if self._ending or self.transport.is_closing():
+            return
+        self._reading = not pause
+        if pause:
+            self.transport.pause_reading()
+        else:
             self.transport.resume_reading()
 
 
-def _append_response(out: list[Buffer], request: _Request) -> None:
+def _append_head(out: list[Buffer], request: _Request) -> None:
     assert request.response is not None
     length = 4 + request.flexible_header
     for part in request.response:
         length += len(part)
     header = _RESPONSE_HEADER.pack(length, request.context.correlation_id)
     out.append(header + b"\0" if request.flexible_header else header)
-    out.extend(request.response)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from raykafka.broker.fetch_sessions import FINAL_EPOCH, NO_SESSION, FetchPartition, Key
 from raykafka.broker.leader_hints import LeaderHints, tagged
-from raykafka.protocol.answer import Buffer
+from raykafka.protocol.answer import Buffer, Slice, StreamedResponse
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.protocol.wire import Cursor, length_prefix, nullable_string
 
@@ -61,7 +61,7 @@ class Read:
     high_watermark: int = -1
     last_stable_offset: int = -1
     log_start_offset: int = -1
-    records: memoryview | None = None
+    records: memoryview | Slice | None = None
 
 
 def parse(version: int, body: memoryview) -> FetchRequest:
@@ -115,7 +115,7 @@ class ResponseWriter:
         self._version = version
         self._flexible = version >= FLEXIBLE_FROM
         self._hints = hints
-        self._buffers: list[Buffer] = []
+        self._buffers: list[Any] = []
         self._run = bytearray()
         self._aborted = length_prefix(0, flexible=self._flexible) if read_committed else self._null_array()
 
@@ -148,7 +148,11 @@ class ResponseWriter:
             endpoints = self._hints.endpoints() if self._hints and self._version >= _HINTS_FROM else None
             run += tagged(_NODE_ENDPOINTS_TAG, endpoints)
         self._buffers.append(run)
-        return self._buffers
+        return (
+            self._buffers
+            if all(isinstance(part, Buffer) for part in self._buffers)
+            else StreamedResponse(self._buffers)
+        )
 
     def _write_read(self, read: Read) -> None:
         run, version, partition = self._run, self._version, read.partition

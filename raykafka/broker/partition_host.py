@@ -12,7 +12,7 @@ import enum
 import logging
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from raykafka.types import LogPosition, TopicPartition
 ACQUIRE_WITHIN_S = 30.0
 CLOSE_WITHIN_S = 30.0
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
+SLICE_CHUNK_BYTES = 1024 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,27 @@ class _Queued(NamedTuple):
 
 def directory_name(tp: TopicPartition) -> str:
     return f"{tp.topic}-{tp.partition}"
+
+
+class LogSlice:
+    """Records that are read a chunk at a time, as their reader takes them."""
+
+    def __init__(self, host: PartitionHost, place: FileRange) -> None:
+        self._host = host
+        self._place = place
+
+    def __len__(self) -> int:
+        return self._place.length
+
+    async def chunks(self) -> AsyncIterator[memoryview]:
+        """Raises StaleRange when the log was cut meanwhile, KafkaError when the disk fails."""
+        place = self._place
+        for start in range(0, place.length, SLICE_CHUNK_BYTES):
+            length = min(SLICE_CHUNK_BYTES, place.length - start)
+            data = await self._host.load(FileRange(place.files, place.position + start, length, place.truncations))
+            if data is None:
+                raise StaleRange(f"{self._host.tp} was cut or closed while it was sent")
+            yield data
 
 
 class PartitionHost:
@@ -276,6 +298,10 @@ class PartitionHost:
         except StaleRange:
             return None
         return data if self.reader is reader else None
+
+    def slice(self, place: FileRange) -> LogSlice:
+        """The bytes at ``place``, to be read while they are sent."""
+        return LogSlice(self, place)
 
     async def in_thread(self, work: Callable[[], _T]) -> _T:
         """Run what may wait for the disk in a thread."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
-from raykafka.broker.connection import KafkaConnection
+from raykafka.broker.connection import InFlight, KafkaConnection
 from raykafka.errors import KafkaError, LinkError
 from raykafka.protocol import codec, registry
 from raykafka.protocol.answer import Buffer
@@ -17,6 +17,7 @@ from raykafka.protocol.registry import Api, UnanswerableRequestError
 
 DEFAULT_MAX_REQUEST_BYTES = 104_857_600
 DEFAULT_MAX_IDLE_MS = 600_000
+DEFAULT_MAX_IN_FLIGHT_BYTES = 256 * 1024 * 1024
 _BACKLOG = 512
 _STOP_WITHIN_S = 1.0
 
@@ -46,6 +47,7 @@ class Listener:
         *,
         max_request_bytes: int = DEFAULT_MAX_REQUEST_BYTES,
         max_idle_ms: int = DEFAULT_MAX_IDLE_MS,
+        max_in_flight_bytes: int = DEFAULT_MAX_IN_FLIGHT_BYTES,
     ) -> None:
         self.name = name
         self.host = host
@@ -53,6 +55,7 @@ class Listener:
         self._server = server
         self._max_request_bytes = max_request_bytes
         self._max_idle_ms = max_idle_ms
+        self._in_flight = InFlight(max_in_flight_bytes)
         self._connections: set[KafkaConnection] = set()
         self._listening: asyncio.Server | None = None
         self._idle_check: asyncio.TimerHandle | None = None
@@ -97,7 +100,7 @@ class Listener:
             connection.transport.abort()
 
     def _connection(self) -> KafkaConnection:
-        return KafkaConnection(self.name, self._dispatch, self._connections, self._max_request_bytes)
+        return KafkaConnection(self.name, self._dispatch, self._connections, self._in_flight, self._max_request_bytes)
 
     def _check_idle(self) -> None:
         """``connections.max.idle.ms``: close what has carried nothing for so long. -1 is never."""

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import Any, Protocol
 
 Buffer = bytes | bytearray | memoryview
 Taker = Callable[["Answer"], None]
+
+
+class Slice(Protocol):
+    """A part of a response that is read while it is sent."""
+
+    def __len__(self) -> int:
+        """How many bytes it has."""
+
+    def chunks(self) -> AsyncIterator[memoryview]:
+        """Its bytes, piece by piece. Raises RaykafkaError when they are not there any more."""
+
+
+class StreamedResponse(list[Any]):
+    """A response body too large to hold in memory: some of its parts are slices. Goes where a list of buffers goes."""
 
 
 class Answer:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from raykafka.broker import connection as connection_module
-from raykafka.broker.connection import KafkaConnection
+from raykafka.broker.connection import InFlight, KafkaConnection
 from raykafka.protocol import codec, registry
 from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
@@ -57,12 +57,13 @@ class Server:
     def __init__(self, dispatch: Callable[[Api, RequestContext, memoryview], Awaitable[list[Buffer]]]) -> None:
         self.dispatch = dispatch
         self.connections: set[KafkaConnection] = set()
+        self.in_flight = InFlight(1 << 30)
         self.server: asyncio.Server | None = None
 
     async def __aenter__(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         loop = asyncio.get_running_loop()
         self.server = await loop.create_server(
-            lambda: KafkaConnection("TEST", self.dispatch, self.connections, 1 << 20), "127.0.0.1", 0
+            lambda: KafkaConnection("TEST", self.dispatch, self.connections, self.in_flight, 1 << 20), "127.0.0.1", 0
         )
         self.reader, self.writer = await asyncio.open_connection(*self.server.sockets[0].getsockname())
         return self.reader, self.writer
@@ -253,6 +254,43 @@ def test_requests_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
                 await steered.until(lambda i=i: i in steered.answers)  # type: ignore[misc]
                 steered.answers[i].set_result([b"%d" % i])
                 assert await read_response(reader) == (i, b"%d" % i)
+
+    asyncio.run(run())
+
+
+def test_all_connections_together_are_bounded_and_each_may_have_one_request() -> None:
+    async def run() -> None:
+        steered = Steered()
+        server = Server(steered)
+        server.in_flight.limit = 100_000
+        async with server as (reader, writer):
+            assert server.server is not None
+            others = [await asyncio.open_connection(*server.server.sockets[0].getsockname()) for _ in range(3)]
+            everybody = [(reader, writer), *others]
+            body = b"x" * 60_000
+            for number, (_, w) in enumerate(everybody):
+                for i in range(20):
+                    w.write(request(PRODUCE, 3, 100 * number + i, body))
+            await steered.until(lambda: len({correlation // 100 for correlation in steered.begun}) == 4)
+            await turns(100)
+            assert server.in_flight.used <= 4 * 2 * 61_000
+            for i in range(20):
+                for number, (r, _) in enumerate(everybody):
+                    correlation = 100 * number + i
+                    await steered.until(lambda c=correlation: c in steered.answers)  # type: ignore[misc]
+                    steered.answers[correlation].set_result([b"a"])
+                    assert await read_response(r) == (correlation, b"a")
+            assert server.in_flight.used == 0
+            for _, w in others:
+                w.write(request(PRODUCE, 3, 9007, body))
+                w.close()
+            writer.write(request(PRODUCE, 3, 9008, body))
+            await steered.until(lambda: 9008 in steered.answers)
+            steered.answers[9008].set_result([b"a"])
+            await read_response(reader)
+            while len(server.connections) > 1:
+                await asyncio.sleep(0.005)
+            assert server.in_flight.used == 0
 
     asyncio.run(run())
 

@@ -9,6 +9,7 @@ followers do not fetch), aborted transactions (always none, until transactions a
 
 A response ends each partition at its high watermark, or last stable offset, as the replica told it before (rule 21).
 Records are read from the page cache into the buffer that is sent; what is not in memory is read in a thread (rule 22).
+A large response is read while it is sent, so that a slow client holds little memory.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 API_KEY = 1
 VERSIONS = (4, 17)
+
+STREAMED_ABOVE_BYTES = 2 * 1024 * 1024
 
 _HINTS_FROM = 12
 
@@ -89,11 +92,10 @@ class _Fetch:
         found = await self._look()
         if found < self._min_bytes and not self._failed and self._request.max_wait_ms > 0 and any(self._hosts):
             await self._wait()
-        for position, place in enumerate(self._places):
-            if place is not None:
-                host = self._hosts[position]
-                assert host is not None
-                self._reads[position].records = await host.load(place)
+        found = sum(place.length for place in self._places if place is not None)
+        for read, host, place in zip(self._reads, self._hosts, self._places, strict=True):
+            if place is not None and host is not None:
+                read.records = host.slice(place) if found > STREAMED_ABOVE_BYTES else await host.load(place)
 
     async def _wait(self) -> None:
         loop = asyncio.get_running_loop()
@@ -187,6 +189,7 @@ class _Fetch:
             return await host.in_thread(lambda: locate(False))
 
     def response(self) -> list[Buffer]:
+        """The parts of the body. Streamed if any of them has yet to be read."""
         context, plan = self._context, self._plan
         reads = self._reads
         if plan.session is not None:
