@@ -19,6 +19,7 @@ from tests.integration.workload import AT_LEAST_ONCE, IDEMPOTENT, ProduceRun, ch
 
 PARTITIONS = 3
 GROUP = "survivors"
+TIMEOUT_S = 600  # a whole cluster starts, twice, and a busy machine takes its time
 ROLES = ("replica", "coordinator", "controller", "broker", "zookeeper", "supervisor")
 
 
@@ -126,6 +127,7 @@ def survive_kill_of_everything(cluster: RaykafkaCluster) -> None:
     check_group_goes_on(bootstrap, "idempotent", committed)
 
 
+@pytest.mark.timeout(TIMEOUT_S)
 def test_acknowledged_records_and_commits_survive_kill_9_of_every_process(cluster: RaykafkaCluster) -> None:
     survive_kill_of_everything(cluster)
 
@@ -140,6 +142,7 @@ def pids_of(cluster: RaykafkaCluster, role: str) -> list[int]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(TIMEOUT_S)
 @pytest.mark.parametrize("role", ROLES)
 def test_the_cluster_heals_by_itself_when_a_role_is_killed(cluster: RaykafkaCluster, role: str) -> None:
     """Each process of one role is killed, one after the other, while producers run; nobody repairs anything."""
