@@ -281,13 +281,14 @@ def test_all_connections_together_are_bounded_and_each_may_have_one_request() ->
                     steered.answers[correlation].set_result([b"a"])
                     assert await read_response(r) == (correlation, b"a")
             assert server.in_flight.used == 0
-            for _, w in others:
-                w.write(request(PRODUCE, 3, 9007, body))
+            for number, (_, w) in enumerate(others):
+                w.write(request(PRODUCE, 3, 9000 + number, body))
                 w.close()
-            writer.write(request(PRODUCE, 3, 9008, body))
-            await steered.until(lambda: 9008 in steered.answers)
-            steered.answers[9008].set_result([b"a"])
-            await read_response(reader)
+            await steered.until(lambda: all(9000 + number in steered.answers for number in range(3)))
+            assert server.in_flight.used > 2 * len(body)
+            for number in range(3):
+                if not steered.answers[9000 + number].done():
+                    steered.answers[9000 + number].set_result([b"a"])
             while len(server.connections) > 1:
                 await asyncio.sleep(0.005)
             assert server.in_flight.used == 0
