@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import socket
 
-# Below Linux's range of ports for outgoing connections (from 32768), so that no client socket takes one in between.
-FIRST, LAST = 15000, 32000
+# Above the ports that Ray gives to its workers (10002 to 19999), and below those that Linux gives to outgoing connections
+# (from 32768), so that nobody takes one in between.
+FIRST, LAST = 20000, 32000
 
 
 def free_port_block(count: int) -> int:
