@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -42,7 +43,8 @@ def cluster_file(folder: Path, name: str = "test", brokers: int = 3, config: dic
             {
                 "cluster": name,
                 "data_dir": str(folder / "data"),
-                "ray": {"temp_dir": str(folder / "ray"), "port": free_port()},
+                # Ray makes Unix sockets below it, whose paths hold 107 bytes.
+                "ray": {"temp_dir": f"/tmp/rk-{os.getpid()}-{first}", "port": free_port()},
                 "zookeeper": {"managed": {"client_port": free_port()}},
                 "brokers": {
                     "count": brokers,

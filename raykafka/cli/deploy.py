@@ -21,16 +21,18 @@ def deploy(file: Path | None) -> None:
     Supervisor and the brokers, and returns when clients can connect. The same file again changes nothing.
     """
     from raykafka.deploy.deploy import deploy as bring_up
+    from raykafka.deploy.folder import ClusterFolder
 
     config = load_cluster_config(file)
     started = time.monotonic()
+    ClusterFolder(config.data_dir).make()
     with quiet_terminal(config.data_dir / "deploy.log") as console:
 
         def say(line: str) -> None:
-            console.print(f"{time.monotonic() - started:5.1f} s  {line}")
+            console.print(f"{time.monotonic() - started:5.1f} s  {line}", markup=False)
 
         bring_up(config, say)
-        console.print(f"{time.monotonic() - started:5.1f} s  Cluster [bold]{config.cluster}[/] is ready")
+        say(f"Cluster {config.cluster} is ready")
         for listener in config.brokers.parsed_listeners:
             console.print(f"  {listener.name:<9} {config.bootstrap(listener.name)}", markup=False)
 
@@ -44,5 +46,9 @@ def undeploy(file: Path | None, delete_data: bool) -> None:
 
     config = load_cluster_config(file)
     with quiet_terminal(config.data_dir / "deploy.log") as console:
-        take_down(config, console.print, delete_data=delete_data)
-        console.print(f"Cluster [bold]{config.cluster}[/] is down")
+
+        def say(line: str) -> None:
+            console.print(line, markup=False)
+
+        take_down(config, say, delete_data=delete_data)
+        say(f"Cluster {config.cluster} is down")

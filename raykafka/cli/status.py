@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def status(file: Path | None, as_json: bool) -> None:
     from raykafka.deploy.status import cluster_status
 
     config = load_cluster_config(file)
-    with quiet_terminal(config.data_dir / "deploy.log") as console:
+    with quiet_terminal(Path(os.devnull)) as console:
         found = cluster_status(config)
         if as_json:
             console.file.write(json.dumps(found, indent=2) + "\n")

@@ -20,6 +20,7 @@ from raykafka.config.listeners import ListenerAddress, check_protocols, parse_li
 from raykafka.errors import ConfigError
 
 DEFAULT_FILE = Path("configs/local.yaml")
+_LONGEST_RAY_FOLDER = 40
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST_PORT = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})")
 
@@ -50,6 +51,15 @@ class RayConfig(_Model):
     port: Port = 6379
     num_cpus: Annotated[int, Field(ge=1)] | None = None
     object_store_memory_mb: Annotated[int, Field(ge=80)] = 100
+
+    @field_validator("temp_dir")
+    @classmethod
+    def _short(cls, value: Path) -> Path:
+        if len(str(value)) > _LONGEST_RAY_FOLDER:
+            raise ValueError(
+                f"must have at most {_LONGEST_RAY_FOLDER} characters, since Ray makes Unix sockets below it"
+            )
+        return value
 
     @field_validator("address")
     @classmethod

@@ -62,14 +62,13 @@ def check_ports(config: ClusterConfig, folder: ClusterFolder) -> None:
 
 
 def own_processes(folder: ClusterFolder) -> set[int]:
-    """The pids of living ZooKeeper servers and brokers that hold this folder's data."""
+    """The pids of living ZooKeeper servers, brokers and replicas that hold this folder's data: their locks are open."""
     places = (str(folder.path / "zookeeper-"), str(folder.path / "broker-"))
     found = set()
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if any(word.startswith(places) for word in process.cmdline()) or any(
-                file.path.startswith(places) for file in process.open_files()
-            ):
+            files = [file.path for file in process.open_files()]
+            if any(path.startswith(places) and path.endswith(("/.lock", "/zookeeper.lock")) for path in files):
                 found.add(process.pid)
     return found
 

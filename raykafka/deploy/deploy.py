@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from raykafka.config.cluster import ClusterConfig
 from raykafka.deploy import checks, local_ray, ray_access
 from raykafka.deploy.folder import ClusterFolder
@@ -103,6 +105,8 @@ def stop_actors(cluster: str) -> int:
 def _start_ray(config: ClusterConfig, folder: ClusterFolder, undo: ExitStack, say: Say) -> str:
     local_ray.free_start_port(config)
     say("Starting Ray on this machine")
+    if (dead := folder.started_ray()) is not None:
+        local_ray.stop(Path(dead["session"]))
     note = local_ray.start(config)
     folder.write_started_ray(note)
     undo.callback(folder.write_started_ray, None)
@@ -205,6 +209,8 @@ def _stop_own_ray(folder: ClusterFolder, address: str, shared: bool, say: Say) -
     note = folder.started_ray()
     if note is None or note["address"] != address:
         return
+    if ray_access.session_folder(Path(note["temp_dir"])) != Path(note["session"]):
+        return  # another Ray was started at that address since
     if shared:
         say(f"Ray at {address} goes on: others use it")
         return
@@ -214,6 +220,7 @@ def _stop_own_ray(folder: ClusterFolder, address: str, shared: bool, say: Say) -
 
 
 def _end_left_behind(folder: ClusterFolder) -> None:
-    """End ZooKeeper servers that outlived their actor."""
+    """End servers that outlived their actors, or their Ray."""
     for path in sorted(folder.path.glob("zookeeper-*")):
         ZooKeeperProcess(path, 1).stop()
+    local_ray.end_processes([psutil.Process(pid) for pid in checks.own_processes(folder) if psutil.pid_exists(pid)])

@@ -46,11 +46,18 @@ class ClusterFolder:
     def zookeeper(self, server_id: int) -> Path:
         return self.path / f"zookeeper-{server_id}"
 
+    def make(self) -> None:
+        """Create the folder where it is missing. Raises DeployError when that can't be."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise DeployError(f"The data folder {self.path} cannot be made: {error.strerror}.") from None
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the folder for one deploy or undeploy. Raises DeployError while another one runs."""
+        self.make()
         try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = os.open(self.path / "deploy.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise DeployError(f"The data folder {self.path} cannot be used: {error.strerror}.") from None
@@ -105,7 +112,7 @@ class ClusterFolder:
         for entry in self.path.iterdir():
             if entry.is_dir() and entry.name.startswith(("broker-", "zookeeper-")):
                 shutil.rmtree(entry)
-            elif entry.name in ("cluster.json", "secret", "ray.json", "deploy.lock"):
+            elif entry.name in ("cluster.json", "secret", "ray.json", "deploy.lock", "deploy.log"):
                 entry.unlink()
         if not any(self.path.iterdir()):
             self.path.rmdir()

@@ -65,7 +65,8 @@ class Keeper:
         """Ask for other settings; the same ones change nothing."""
         if placement != self.placement:
             self.placement = placement
-            self.failures = 0
+            self.phase, self.error, self.failures = "starting", "", 0
+            self.running.clear()
             self._retry_at = 0.0
             self._changed.set()
 

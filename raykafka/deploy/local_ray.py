@@ -95,8 +95,8 @@ def stop(session: Path | None) -> None:
     members = _members(session)
     raylets = [process for process in members if process.name() == "raylet"]
     workers = [child for raylet in raylets for child in _children(raylet)]
-    _end(raylets)
-    _end([*workers, *members])
+    end_processes(raylets)
+    end_processes([*workers, *members])
     current = session.parent / "ray_current_cluster"
     with suppress(OSError):
         if not answers(current.read_text().strip()):
@@ -120,7 +120,8 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
     return []
 
 
-def _end(processes: list[psutil.Process]) -> None:
+def end_processes(processes: list[psutil.Process]) -> None:
+    """Ask the processes to end, and kill those that have not after 5 s."""
     for process in processes:
         with suppress(psutil.Error):
             process.terminate()

@@ -108,7 +108,7 @@ def _problems(found: dict[str, Any]) -> list[str]:
                     f"Broker {row['id']} has had no answer from ZooKeeper for {detail['lease_age_s']:.0f} s."
                 )
             for role in ("coordinator", "controller"):
-                if not any(child["role"] == role for child in detail["children"]):
+                if not any(child["role"] == role and child["state"] == "connected" for child in detail["children"]):
                     problems.append(f"Broker {row['id']} has no {role}.")
     if found["brokers"] and _controller(found["brokers"]) is None:
         problems.append("No broker knows an active controller.")

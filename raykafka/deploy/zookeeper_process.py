@@ -122,7 +122,7 @@ class ZooKeeperProcess:
         missing, or when the data directory is held by something that is not our server.
         """
         command = self._command()
-        config = self._config()
+        config = f"# {' '.join(command)}\n{self._config()}"
         self.data_dir.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.data_dir / "zookeeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -125,3 +127,35 @@ def test_only_one_deploy_works_at_a_time(tmp_path: Path) -> None:
     file = cluster_file(tmp_path)
     with ClusterFolder(tmp_path / "data").exclusive():
         assert _deploy(file) == f"Another deploy or undeploy works on {tmp_path}/data just now."
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    file = cluster_file(tmp_path)
+    (tmp_path / "data").write_text("a file")
+    assert _deploy(file) == f"The data folder {tmp_path}/data cannot be made: File exists."
+
+
+@pytest.mark.timeout(300)
+def test_a_broker_that_cannot_start_ends_the_deploy_and_all_that_it_started(tmp_path: Path) -> None:
+    from raykafka.deploy.checks import own_processes
+    from raykafka.deploy.folder import ClusterFolder
+
+    file = cluster_file(tmp_path, brokers=1)
+    folder = ClusterFolder(tmp_path / "data")
+    folder.broker(0).mkdir(parents=True)
+    folder.broker(0).joinpath("meta.properties").write_text(
+        "version=0\nbroker.id=7\ncluster.id=aaaaaaaaaaaaaaaaaaaaaa\ndirectory.id=bbbbbbbbbbbbbbbbbbbbbb\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "raykafka", "deploy", "-f", str(file)], capture_output=True, text=True, timeout=250
+    )
+    assert done.returncode == 1
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("raykafka: Broker 0 does not start: ")
+    assert "meta.properties" in sentence
+    assert own_processes(folder) == set()
+    assert folder.deployed() is None
+    assert folder.started_ray() is None
+    temp_dir = yaml.safe_load(file.read_text())["ray"]["temp_dir"]
+    assert not [process for process in psutil.process_iter(["cmdline"]) if temp_dir in str(process.info["cmdline"])]
+    shutil.rmtree(temp_dir)

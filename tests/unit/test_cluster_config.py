@@ -68,6 +68,10 @@ def test_an_unknown_key_names_the_nearest_right_one(data: Any, said: str) -> Non
         ({"brokers": {"link_port": 70000}}, "brokers.link_port must be at most 65535, not 70000."),
         ({"brokers": None}, "brokers must be keys and values, not None."),
         ({"ray": {"start_local": "perhaps"}}, "ray.start_local must be true or false, not 'perhaps'."),
+        (
+            {"ray": {"temp_dir": "/" + 40 * "x"}},
+            "ray.temp_dir must have at most 40 characters: Ray makes Unix sockets below it.",
+        ),
         ({"ray": {"address": "here"}}, "ray.address must be auto or host:port, not 'here'."),
         ({"cluster": "a b"}, "cluster must be letters, digits, dots, dashes and underscores, at most 64, not 'a b'."),
         ({"zookeeper": {"managed": {"servers": 2}}}, "zookeeper.managed.servers must be 1, 3 or 5, not 2."),
