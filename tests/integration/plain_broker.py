@@ -91,7 +91,13 @@ class PlainBroker:
     """One broker process for a test. ``settings`` may be changed between ``kill`` or ``stop`` and ``start``."""
 
     def __init__(
-        self, directory: Path, zookeeper: str, *, broker_id: int = 0, config: dict[str, str] | None = None
+        self,
+        directory: Path,
+        zookeeper: str,
+        *,
+        broker_id: int = 0,
+        secret_hex: str | None = None,
+        config: dict[str, str] | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -99,7 +105,7 @@ class PlainBroker:
         self.settings = BrokerSettings(
             cluster="test",
             broker_id=broker_id,
-            secret_hex=secrets.token_hex(32),
+            secret_hex=secret_hex or secrets.token_hex(32),
             data_dir=str(directory / "data"),
             zookeeper=ZooKeeperSettings(zookeeper),
             listeners=(address,),
