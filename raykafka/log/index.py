@@ -77,9 +77,12 @@ class Index:
 
     def write_out(self) -> None:
         """Write the entries held back. OSError; they are then still held."""
-        while self._held:
-            done = os.pwrite(self._fd, self._held, self._written * self._layout.size) // self._layout.size
-            # none done: a part of one entry was written. The next write replaces it, or tells why it cannot.
+        position, written = self._written * self._layout.size, 0
+        try:
+            while written < len(self._held):
+                written += os.pwrite(self._fd, self._held[written:], position + written)
+        finally:
+            done = written // self._layout.size
             del self._held[: done * self._layout.size]
             self._written += done
 

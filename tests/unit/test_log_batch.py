@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from hypothesis import given
@@ -60,6 +62,14 @@ def test_we_read_what_another_client_builds(codec):
 def test_a_codec_gives_back_every_size(codec, size):
     data = (b"abcdefg" * (size // 7 + 1))[:size]
     assert bytes(decompress(codec, compress(codec, data))) == data
+
+
+def test_lz4_blocks_never_grow():
+    """A block over the frame's 64 KB is one that Java's reader refuses."""
+    noise = random.Random(1).randbytes(200_000)
+    frame = compress(LZ4, noise)
+    assert len(frame) == 7 + 4 * (4 + 1) + len(noise)
+    assert bytes(decompress(LZ4, frame)) == noise
 
 
 def test_snappy_without_framing_is_read():

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from raykafka.errors import KafkaError
+from raykafka.log.index import TIME_ENTRY, Index
 from raykafka.protocol.error_code import ErrorCode
 from tests.unit.log_parts import NOW_MS, batch, crash, idempotent, open_log, read_all, stored_bytes
 
@@ -106,6 +107,26 @@ def test_index_entries_wait_for_room(tmp_path):
     log._boundaries.clear()
     assert [log.position_of(offset).position for offset in range(205)] == [size // 5 * n for n in range(205)]
     log.close()
+
+
+@pytest.mark.parametrize("room", range(0, 50, 3))
+def test_an_index_entry_that_fits_by_half_is_written_again(tmp_path, room):
+    path = tmp_path / "00000000000000000000.timeindex"
+    index = Index(path, TIME_ENTRY)
+    entries = [(NOW_MS + n, n) for n in range(4)]
+    for entry in entries:
+        index.append(*entry)
+    with files_limited_to(room):
+        if room < 4 * TIME_ENTRY.size:
+            with pytest.raises(OSError, match="File too large"):
+                index.write_out()
+        else:
+            index.write_out()
+    assert (index.count, index.last) == (4, entries[-1])
+    assert [index.floor(NOW_MS + n) for n in range(4)] == entries
+    index.write_out()
+    assert list(TIME_ENTRY.iter_unpack(path.read_bytes())) == entries
+    index.close()
 
 
 def test_an_epoch_that_cannot_be_written_is_not_acted_on(tmp_path):

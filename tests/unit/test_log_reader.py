@@ -108,9 +108,12 @@ def test_before_the_first_segment_is_out_of_range(tmp_path):
     log.close()
 
 
-def test_a_reader_follows_a_log_that_grows(tmp_path):
+def test_a_reader_follows_a_log_that_grows_without_a_search(tmp_path, monkeypatch):
     log = open_log(tmp_path / "t-0", CONFIG)
     reader = reader_of(log)
+    searches = []
+    locate = LogReader._locate
+    monkeypatch.setattr(LogReader, "_locate", lambda self, *a: searches.append(a) or locate(self, *a))
     offset = 0
     for number in range(120):
         log.append_as_leader(batch(number % 4 + 1, value_bytes=number % 90), 0, NOW_MS)
@@ -121,6 +124,8 @@ def test_a_reader_follows_a_log_that_grows(tmp_path):
             assert headers[0].base_offset == offset
             offset = headers[-1].last_offset + 1
         assert offset == log.log_end_offset
+    assert len(log.segments) > 3
+    assert len(searches) == 1
     log.close()
 
 

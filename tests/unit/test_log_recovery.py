@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from raykafka.errors import KafkaError
 from raykafka.log import DirectoryLocked, Log, LogConfig, lock_holder
 from raykafka.log.batch import iter_batches
 from raykafka.log.lock import boot_id, process_start_time
+from raykafka.log.segments import Segments
 from raykafka.protocol.error_code import ErrorCode
 from tests.unit.log_parts import (
     NOW_MS,
@@ -349,6 +351,47 @@ def test_flush_runs_beside_appends_in_another_thread(tmp_path):
     assert log.recovery_point <= log.log_end_offset
     log.close()
     assert log.recovery_point == log.log_end_offset
+
+
+def test_a_flush_that_a_cut_overtakes_vouches_for_nothing(tmp_path, monkeypatch):
+    log = open_log(tmp_path / "t-0")
+    for _ in range(3):
+        log.append_as_leader(batch(3), 0, NOW_MS)
+    sync = Segments.sync
+
+    def cut_meanwhile(segments, from_offset):
+        sync(segments, from_offset)
+        log.truncate_to(3)
+        log.append_as_leader(batch(5), 1, NOW_MS)
+
+    monkeypatch.setattr(Segments, "sync", cut_meanwhile)
+    log.flush()
+    assert log.recovery_point <= 3
+    monkeypatch.undo()
+    log.close()
+
+
+def test_a_failed_fsync_ends_the_logs_writes(tmp_path, monkeypatch):
+    log = open_log(tmp_path / "t-0")
+    log.append_as_leader(batch(3), 0, NOW_MS)
+    real, failing = os.fsync, True
+
+    def fsync(fd):
+        if failing:
+            raise OSError(errno.EIO, "Input/output error")
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for attempt in (log.flush, log.flush, lambda: log.append_as_leader(batch(1), 0, NOW_MS)):
+        with pytest.raises(KafkaError) as refused:
+            attempt()
+        assert refused.value.code == ErrorCode.KAFKA_STORAGE_ERROR
+        failing = False  # a second fsync would succeed, and say nothing of what the first one lost
+    assert log.failed
+    assert log.recovery_point == 0
+    with pytest.raises(KafkaError):
+        log.close()
+    assert lock_holder(tmp_path / "t-0") is None
 
 
 def test_stored_headers_carry_offsets_and_epochs(tmp_path):
