@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from raykafka.broker.children import Backoff
 from raykafka.cluster.image import PartitionState, partition_to_json
-from raykafka.errors import KafkaError, LinkError, RaykafkaError
+from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link
 from raykafka.link.messages import ANY_EPOCH, APPEND, APPENDED, VIEW, Appended, View, pack_append
 from raykafka.log import FileRange, LogReader, StaleRange, WouldBlock
@@ -184,9 +184,11 @@ class PartitionHost:
         return ErrorCode.NONE if self.is_leader else ErrorCode.NOT_LEADER_OR_FOLLOWER
 
     def apply(self, state: PartitionState, config: Mapping[str, str]) -> asyncio.Task[None] | None:
-        """Take a newer state and config. What is returned, if anything, ends when the replica goes by them."""
+        """Take a state and config, unless the state is older than one seen before (rule 16). What is returned, if
+        anything, ends when the replica goes by them."""
         if (state.leader_epoch, state.version) < (self.state.leader_epoch, self.state.version):
-            raise RaykafkaError(f"{self.tp} is at leader epoch {self.state.leader_epoch}, not {state.leader_epoch}")
+            logger.error("%s: refused %s after %s", self.tp, state, self.state)
+            return None
         self.state, self.config = state, config
         if self.life is Life.CLOSED:
             return None
@@ -332,14 +334,7 @@ class PartitionHost:
             await self._after
             self._after = None
         await asyncio.sleep(self._backoff.delay_s)
-        try:
-            child = await asyncio.wait_for(self._around.children.acquire_replica(), ACQUIRE_WITHIN_S)
-        except TimeoutError:
-            logger.error("%s: no replica process within %.0f s", self.tp, ACQUIRE_WITHIN_S)
-            self._fail_queue(ErrorCode.REQUEST_TIMED_OUT, "no replica process could be started in time")
-            if self.life is Life.WAKING:
-                self._not_woken()
-            return
+        child = await self._acquire()
         link = child.link
         if self.life is not Life.WAKING:
             link.close()
@@ -358,13 +353,17 @@ class PartitionHost:
         except LinkError as error:
             self._ended(link, str(error))
 
-    def _not_woken(self) -> None:
-        """No process was to be had: sleep on if the partition slept, else try again."""
-        if self._on_disk:
-            self._backoff.failed()
-            self._wake()
-        else:
-            self.life = Life.ASLEEP
+    async def _acquire(self) -> ReplicaChild:
+        """A replica process. Appends do not wait for it forever; who opens a log that is on disk does."""
+        acquiring = asyncio.ensure_future(self._around.children.acquire_replica())
+        try:
+            while not (await asyncio.wait([acquiring], timeout=ACQUIRE_WITHIN_S))[0]:
+                logger.warning("%s has waited %.0f s for a replica process", self.tp, ACQUIRE_WITHIN_S)
+                self._fail_queue(ErrorCode.REQUEST_TIMED_OUT, "no replica process could be started in time")
+        except asyncio.CancelledError:
+            acquiring.cancel()
+            raise
+        return acquiring.result()
 
     async def _open(self, link: Link) -> None:
         state, config, checkpoint = self.state, self.config, self._checkpoint

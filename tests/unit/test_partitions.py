@@ -167,6 +167,22 @@ def test_a_changed_broker_config_reaches_awake_replicas(tmp_path: Path) -> None:
     run(test)
 
 
+def test_an_older_state_is_refused(tmp_path: Path) -> None:
+    """Rule 16: decisions may come from a controller that does not know yet that it is none any more."""
+
+    async def test() -> None:
+        async with Dataplane(tmp_path) as dataplane:
+            await dataplane.create()
+            await dataplane.produce(batch(b"a"))
+            before = dataplane.image
+            await dataplane.lead(leader=1)
+            await dataplane.partitions.apply(before)
+            answer = await dataplane.produce(batch(b"b"))
+            assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
+
+    run(test)
+
+
 # deleting
 
 

@@ -39,7 +39,7 @@ VERSIONS = (4, 17)
 
 STREAMED_ABOVE_BYTES = 2 * 1024 * 1024
 
-_HINTS_FROM = 12
+_HINTS_FROM = 16
 
 # A client that gets an error asks again at once. These, and those of a log that is being opened, may pass by
 # themselves: they are told after the wait.
