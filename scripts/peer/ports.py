@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 
-# Above the ports that Ray gives to its workers (10002 to 19999), and below those that Linux gives to outgoing connections
+# Above the ports that Ray gives its workers (10002 to 19999), and below those that Linux gives outgoing connections
 # (from 32768), so that nobody takes one in between.
 FIRST, LAST = 20000, 32000
 
