@@ -9,8 +9,8 @@ from raykafka.replica.events import Seal
 
 
 def told_asleep(seal: Seal, broker: int, state: PartitionState) -> Seal:
-    """The seal once the controller's decision is written to it. A newer epoch begins where the sealed log ends; nothing is
-    waiting for it there, so the replica sleeps on."""
+    """The seal once the controller's decision is written to it. A newer epoch begins where the sealed log ends; nothing
+    is waiting for it there, so the replica sleeps on."""
     if state.leader_epoch <= seal.epoch:
         return seal
     return Seal(state.leader_epoch, state.leader == broker, seal.log_end, seal.log_end, seal.high_watermark, 0)
