@@ -21,7 +21,7 @@ from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState, Top
 from raykafka.config.effective import effective_broker_config, effective_topic_config
 from raykafka.controller import metadata_store
 from raykafka.controller.channel import BrokerChannel
-from raykafka.controller.elections import BrokerLife, after_changes, first_state, is_unclean
+from raykafka.controller.elections import BrokerLife, after_changes, first_state
 from raykafka.controller.metadata_store import Claim, ControllerFenced, MetadataStore, TopicRecord
 from raykafka.controller.topics import Defaults
 from raykafka.controller.znodes import Registration, StateNode, TopicNode
@@ -262,7 +262,7 @@ class ActiveController:
             if after is None:
                 continue
             changes[tp] = after
-            if is_unclean(state, after, replicas, lives):
+            if after.unclean_epoch != state.unclean_epoch:
                 logger.error("%s: unclean election of broker %d, records may be lost", tp, after.leader)
             elif after.leader == NO_LEADER:
                 logger.error("%s is offline: no replica that holds every acknowledged record is alive", tp)

@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 
 
 class Controller:
-    """The candidate of one broker. ``run`` it for life; ``active`` is the ActiveController while it is the elected one.
+    """The candidate of one broker. ``run`` it for life; ``active`` is the ActiveController while it is the elected one,
+    ``standing_by`` is true while it holds a socket to another that is.
 
     ``zookeeper`` has ``hosts``, ``auth`` and ``session_timeout_ms`` (``raykafka.broker.settings.ZooKeeperSettings``);
     ``config`` holds the broker's static configs.
@@ -45,6 +46,7 @@ class Controller:
     ) -> None:
         self.broker_id = broker_id
         self.active: ActiveController | None = None
+        self.standing_by = False
         self._secret = secret
         self._zookeeper = zookeeper
         self._config = config
@@ -147,8 +149,10 @@ class Controller:
                 if link.peer.get("incarnation") != active.incarnation:
                     return "another process answers on its port"
                 link.start()
+                self.standing_by = True
                 await asyncio.shield(link.ended)
             finally:
+                self.standing_by = False
                 link.close()
 
     # being active

@@ -64,17 +64,19 @@ def after_changes(
             return None
         return _next(state, state.leader, state.leader_epoch, survivors, lives, controller_epoch)
 
-    leader = next((b for b in replicas if b in survivors), None)
-    if leader is None:
-        leader = next((b for b in replicas if _holds_everything(b, known, replicas, lives)), None)
-    if leader is None and unclean:
-        leader = next((b for b in replicas if b in lives), None)
-    if leader is None:
-        if state.leader == NO_LEADER:
-            return None
-        return replace(state, leader=NO_LEADER, leader_epoch=state.leader_epoch + 1, controller_epoch=controller_epoch)
-    isr = survivors if leader in survivors else [leader]
-    return _next(state, leader, state.leader_epoch + 1, isr, lives, controller_epoch)
+    epoch = state.leader_epoch + 1
+    clean = next((b for b in replicas if b in survivors), None)
+    if clean is None:
+        clean = next((b for b in replicas if _holds_everything(b, known, replicas, lives)), None)
+    if clean is not None:
+        return _next(state, clean, epoch, survivors if clean in survivors else [clean], lives, controller_epoch)
+    last_resort = next((b for b in replicas if b in lives), None)
+    if unclean and last_resort is not None:
+        chosen = _next(state, last_resort, epoch, [last_resort], lives, controller_epoch)
+        return replace(chosen, unclean_epoch=epoch)
+    if state.leader == NO_LEADER:
+        return None
+    return replace(state, leader=NO_LEADER, leader_epoch=epoch, controller_epoch=controller_epoch)
 
 
 def _holds_everything(broker: int, known: Mapping[int, int], replicas: tuple[int, ...], lives: Lives) -> bool:
@@ -84,15 +86,6 @@ def _holds_everything(broker: int, known: Mapping[int, int], replicas: tuple[int
         return False
     life = lives[broker]
     return known[broker] >= (life.directory_since if len(replicas) == 1 else life.intact_since)
-
-
-def is_unclean(state: StateNode, chosen: StateNode, replicas: tuple[int, ...], lives: Lives) -> bool:
-    """Whether ``chosen`` was elected at the price of records that may be lost (rule 10)."""
-    if chosen.leader == NO_LEADER or chosen.leader_epoch == state.leader_epoch:
-        return False
-    known = dict(zip(state.isr, state.isr_epochs, strict=True))
-    survived = chosen.leader in known and lives[chosen.leader].epoch == known[chosen.leader]
-    return not survived and not _holds_everything(chosen.leader, known, replicas, lives)
 
 
 def _next(

@@ -283,8 +283,9 @@ class TopicNode:
 
 @dataclass(frozen=True, slots=True)
 class StateNode:
-    """A partition's state as ZooKeeper has it. ``isr_epochs`` holds the broker epoch that each ISR member had when
-    this was written, in the order of ``isr``: a member with another epoch now has died since (rule 13)."""
+    """A partition's state as ZooKeeper has it; ``version`` is the node's. ``isr_epochs`` holds the broker epoch that
+    each ISR member had when this was written, in the order of ``isr``: a member with another epoch now has died since
+    (rule 13)."""
 
     leader: int
     leader_epoch: int
@@ -292,6 +293,7 @@ class StateNode:
     isr_epochs: tuple[int, ...]
     controller_epoch: int
     version: int = -1
+    unclean_epoch: int = -1
 
     def pack(self) -> bytes:
         return _pack(
@@ -301,7 +303,11 @@ class StateNode:
                 "version": 1,
                 "leader_epoch": self.leader_epoch,
                 "isr": list(self.isr),
-                "raykafka": {"format": FORMAT, "isr_epochs": list(self.isr_epochs)},
+                "raykafka": {
+                    "format": FORMAT,
+                    "isr_epochs": list(self.isr_epochs),
+                    "unclean_epoch": self.unclean_epoch,
+                },
             }
         )
 
@@ -314,6 +320,7 @@ class StateNode:
             leader_epoch=value["leader_epoch"],
             isr=tuple(value["isr"]),
             isr_epochs=tuple(value["raykafka"]["isr_epochs"]),
+            unclean_epoch=value["raykafka"]["unclean_epoch"],
             controller_epoch=value["controller_epoch"],
             version=version,
         )
@@ -321,7 +328,16 @@ class StateNode:
     def as_partition(
         self, replicas: tuple[int, ...], adding: tuple[int, ...] = (), removing: tuple[int, ...] = ()
     ) -> PartitionState:
-        return PartitionState(replicas, self.leader, self.leader_epoch, self.isr, self.version, adding, removing)
+        return PartitionState(
+            replicas,
+            self.leader,
+            self.leader_epoch,
+            self.isr,
+            self.version,
+            adding,
+            removing,
+            self.unclean_epoch,
+        )
 
 
 # /config/*

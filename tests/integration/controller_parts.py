@@ -40,8 +40,17 @@ async def until(holds: Callable[[], Any], what: str) -> Any:
 class BrokerEnd:
     """One broker as the controller meets it."""
 
-    def __init__(self, hosts: str, broker_id: int, *, directory_id: str = "", rack: str | None = None) -> None:
+    def __init__(
+        self,
+        hosts: str,
+        broker_id: int,
+        *,
+        directory_id: str = "",
+        rack: str | None = None,
+        session_ms: int = SESSION_MS,
+    ) -> None:
         self.id = broker_id
+        self._session_ms = session_ms
         self.directory_id = directory_id or f"directory-{broker_id}"
         self._hosts = hosts
         self._rack = rack
@@ -52,7 +61,7 @@ class BrokerEnd:
 
     async def start(self, *, boot_id: str = "boot", clean: bool = True, serve: bool = True) -> None:
         """Begin a life of this broker. Without ``serve`` its port takes connections and answers nothing."""
-        self.client = await asyncio.to_thread(store.connect, self._hosts, None, SESSION_MS)
+        self.client = await asyncio.to_thread(store.connect, self._hosts, None, self._session_ms)
         self.applied = []
         self.links = ControllerLinks(SECRET, self._apply)
         port = self.links.open("127.0.0.1", 0)
@@ -94,7 +103,8 @@ class BrokerEnd:
 class Parts:
     """Brokers and controllers of one test, and the chroot that they share."""
 
-    def __init__(self, zookeeper: str) -> None:
+    def __init__(self, zookeeper: str, session_ms: int = SESSION_MS) -> None:
+        self.session_ms = session_ms
         self.hosts = f"{zookeeper}/controller-{secrets.token_hex(4)}"
         self._brokers: list[BrokerEnd] = []
         self._controllers: list[tuple[Controller, asyncio.Task[None]]] = []
@@ -102,13 +112,13 @@ class Parts:
     async def broker(
         self, broker_id: int = 0, *, directory_id: str = "", rack: str | None = None, **start: Any
     ) -> BrokerEnd:
-        made = BrokerEnd(self.hosts, broker_id, directory_id=directory_id, rack=rack)
+        made = BrokerEnd(self.hosts, broker_id, directory_id=directory_id, rack=rack, session_ms=self.session_ms)
         await made.start(**start)
         self._brokers.append(made)
         return made
 
     def controller(self, broker_id: int = 0, config: dict[str, str] | None = None) -> Controller:
-        settings = {"hosts": self.hosts, "auth": False, "session_timeout_ms": SESSION_MS}
+        settings = {"hosts": self.hosts, "auth": False, "session_timeout_ms": self.session_ms}
         made = Controller(broker_id=broker_id, secret=SECRET, zookeeper=settings, config=config or {})
         self._controllers.append((made, asyncio.create_task(made.run())))
         return made
@@ -128,7 +138,7 @@ class Parts:
     async def client(self) -> ZooKeeperClient:
         """A session for the test to look with; closed with the rest."""
         end = BrokerEnd(self.hosts, -1)
-        end.client = await asyncio.to_thread(store.connect, self.hosts, None, SESSION_MS)
+        end.client = await asyncio.to_thread(store.connect, self.hosts, None, self.session_ms)
         end.links = ControllerLinks(SECRET, end._apply)
         self._brokers.append(end)
         return end.client
@@ -147,8 +157,8 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 
 @asynccontextmanager
-async def parts(zookeeper: str) -> AsyncIterator[Parts]:
-    made = Parts(zookeeper)
+async def parts(zookeeper: str, session_ms: int = SESSION_MS) -> AsyncIterator[Parts]:
+    made = Parts(zookeeper, session_ms)
     try:
         yield made
     finally:

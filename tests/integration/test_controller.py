@@ -26,14 +26,15 @@ from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 from raykafka.link import serve_unix
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
+from tests.conftest import free_port
 from tests.integration.controller_parts import SECRET, SESSION_MS, WITHIN_S, BrokerEnd, Parts, parts, random_id, until
 
 Scenario = Callable[[Parts], Awaitable[None]]
 
 
-def play(zookeeper: str, scenario: Scenario) -> None:
+def play(zookeeper: str, scenario: Scenario, session_ms: int = SESSION_MS) -> None:
     async def run() -> None:
-        async with parts(zookeeper) as made:
+        async with parts(zookeeper, session_ms) as made:
             await scenario(made)
 
     asyncio.run(run())
@@ -378,10 +379,10 @@ def test_a_zookeeper_outage_is_a_wait_and_a_write_in_it_lands_once(zookeeper_ser
 class ControllerProcess:
     """A controller as the plain process that a broker starts; its broker is a Unix socket."""
 
-    def __init__(self, directory: Path, hosts: str, broker_id: int) -> None:
+    def __init__(self, directory: Path, hosts: str, broker_id: int, session_ms: int = SESSION_MS) -> None:
         self._socket_path = str(directory / f"{broker_id}.sock")
         self._arguments = ["--token", "t", "--broker-id", str(broker_id), "--zookeeper"]
-        self._zookeeper = f'{{"hosts": "{hosts}", "auth": false, "session_timeout_ms": {SESSION_MS}}}'
+        self._zookeeper = f'{{"hosts": "{hosts}", "auth": false, "session_timeout_ms": {session_ms}}}'
         self._links: list[object] = []
 
     async def start(self) -> None:
@@ -410,31 +411,35 @@ class ControllerProcess:
         await self.process.wait()
 
 
-def test_a_killed_controller_is_followed_by_a_standby_before_its_session_expires(
-    zookeeper: str, tmp_path: Path
-) -> None:
+def test_a_killed_controller_is_followed_by_a_standby_before_its_session_expires(tmp_path: Path) -> None:
+    # a server that grants sessions of twice the time that this test waits for anything
+    session_ms = int(2 * WITHIN_S * 1000)
+    server = ZooKeeperProcess(tmp_path / "zookeeper", free_port(), tick_time_ms=session_ms // 20)
+
     async def scenario(made: Parts) -> None:
         brokers = [await made.broker(0), await made.broker(1)]
-        process = ControllerProcess(tmp_path, made.hosts, 0)
+        process = ControllerProcess(tmp_path, made.hosts, 0, session_ms)
         await process.start()
         try:
             await until(lambda: brokers[1].applied, "the first controller is active")
             assert brokers[1].image.controller_id == 0
             standby = made.controller(1)
-            client = await made.client()
-            owner = client.exists("/controller").owner_session_id
-            await asyncio.sleep(0.5)
+            await until(lambda: standby.standing_by, "the standby holds a socket to it")
             assert standby.active is None
             os.kill(process.process.pid, signal.SIGKILL)
             active = await until(lambda: standby.active, "the standby is active")
             assert active.epoch == 2
             await create(active, "t", 2)
             assert all(broker.image.controller_id == 1 for broker in brokers)
-            assert client.exists("/controller").owner_session_id != owner
         finally:
             await process.end()
 
-    play(zookeeper, scenario)
+    server.start()
+    try:
+        server.wait_ready(WITHIN_S)
+        play(server.hosts, scenario, session_ms)
+    finally:
+        server.kill()
 
 
 def test_a_controller_ends_with_its_broker(zookeeper: str, tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""Updates that wait for a slow broker are merged: the merged one does what all of them did, in order."""
+
+from __future__ import annotations
+
+import uuid
+from functools import reduce
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raykafka.cluster.image import (
+    BrokerInfo,
+    ClusterImage,
+    ImageDelta,
+    PartitionState,
+    Topic,
+    delta_from_json,
+    delta_to_json,
+)
+from raykafka.controller.channel import merged
+
+NAMES = ("a", "b", "c")
+topics = st.builds(
+    lambda name, number, leader: Topic(
+        name, uuid.UUID(int=10 * ord(name) + number), {0: PartitionState((0,), leader, 0, (0,), 0)}
+    ),
+    st.sampled_from(NAMES),
+    st.integers(1, 4),
+    st.integers(-1, 2),
+)
+brokers = st.builds(
+    lambda b, epoch: BrokerInfo(b, epoch, (), "127.0.0.1", 1, "d", "b", True), st.integers(0, 3), st.integers(1, 4)
+)
+deltas = st.builds(
+    lambda brokers, removed, topics, deleted, configs, epoch: ImageDelta(
+        brokers={b.id: b for b in brokers},
+        removed_brokers=tuple(r for r in removed if r not in {b.id for b in brokers}),
+        topics={t.name: t for t in topics},
+        deleted_topics=deleted,
+        broker_configs=configs,
+        controller_epoch=epoch,
+    ),
+    st.lists(brokers, max_size=3),
+    st.lists(st.integers(0, 3), max_size=2, unique=True),
+    st.lists(topics, max_size=2),
+    st.lists(st.sampled_from(NAMES), max_size=2, unique=True).map(tuple),
+    st.dictionaries(st.sampled_from(["", "0"]), st.just({"log.retention.ms": "5"}), max_size=1),
+    st.one_of(st.none(), st.integers(1, 3)),
+)
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.lists(deltas, min_size=1, max_size=5))
+def test_a_merged_delta_does_what_its_parts_do_in_order(parts: list[ImageDelta]) -> None:
+    one_by_one = reduce(ClusterImage.apply, parts, ClusterImage("c"))
+    at_once = ClusterImage("c").apply(reduce(merged, parts))
+    assert at_once == one_by_one
+
+
+@settings(deadline=None)
+@given(deltas)
+def test_a_delta_survives_its_way_over_the_link(delta: ImageDelta) -> None:
+    assert delta_from_json(delta_to_json(delta)) == delta
