@@ -138,7 +138,7 @@ class Broker:
         self.children.keep(CONTROLLER, lambda child: child.link.start())
         self.partitions = Partitions(self, directory.path, found, clean)
         self.coordination = Coordination(settings.broker_id, self.partitions)
-        self.links = ControllerLinks(settings.secret, self._apply)
+        self.links = ControllerLinks(settings.secret, self._apply, self.partitions.take_stream)
         self._auto_creation = AutoCreation(self.links)
         undo.append(self.links.stop)
         await self._bind_ports()

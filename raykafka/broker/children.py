@@ -12,15 +12,17 @@ import logging
 import os
 import secrets
 import signal
+import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from raykafka.broker.lease import boot_clock
 from raykafka.errors import LinkError, RaykafkaError
-from raykafka.link import Link, serve_unix
+from raykafka.link import Link, handover, serve_unix
 
 REPLICA = "replica"
 COORDINATOR = "coordinator"
@@ -58,7 +60,8 @@ class ChildStarter(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Child:
-    """One child. ``link`` exists once it has connected; ``pid`` is 0 before."""
+    """One child. ``link`` exists once it has connected; ``pid`` is 0 before. ``streams`` is the path at which a replica
+    takes connections over from its broker."""
 
     role: str
     token: str
@@ -67,6 +70,7 @@ class Child:
     connected: asyncio.Future[Link]
     pid: int = 0
     note: str = ""
+    streams: str = ""
     detail: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -80,6 +84,10 @@ class Child:
     @property
     def is_connected(self) -> bool:
         return self.connected.done() and not self.connected.cancelled() and self.connected.exception() is None
+
+    def hand_over(self, connection: socket.socket, peer: dict[str, Any]) -> None:
+        """Give a replica a leader's connection; the caller closes its own copy. Raises OSError."""
+        handover.hand_over(self.streams, connection, peer)
 
     def kill(self) -> None:
         """End the process. By pid where it is known: that works for a stopped process, and at once."""
@@ -125,7 +133,9 @@ class Children:
         self.restarts = {REPLICA: 0, COORDINATOR: 0, CONTROLLER: 0}
 
     async def listen(self) -> None:
-        """Open the Unix socket."""
+        """Open the Unix socket. No process of an earlier life is left that could need its own."""
+        for left_over in Path(self._socket_path).parent.glob(f"r*{handover.SUFFIX}"):
+            left_over.unlink(missing_ok=True)
         self._server = await serve_unix(self._socket_path, self._secret, self._identity, self._accept)
 
     def keep_spares(self) -> None:
@@ -283,6 +293,7 @@ class Children:
             link.close()
             return
         child.pid = int(link.peer["pid"])
+        child.streams = link.peer.get("streams", "")
         child.connected.set_result(link)
         self._run(self._watch(child))
 
@@ -290,6 +301,9 @@ class Children:
         """Forget a child once its process has ended."""
         why = await child.handle.wait()
         self._by_token.pop(child.token, None)
+        if child.streams:
+            with suppress(FileNotFoundError):
+                os.unlink(child.streams)  # a killed one leaves it behind
         if not child.connected.done():
             child.connected.set_exception(RaykafkaError(f"it ended before it connected: {why or 'no reason known'}"))
             child.connected.exception()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -19,6 +20,7 @@ from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, open_port, serve_socket
 from raykafka.protocol.context import RequestContext, pack_forward
 from raykafka.protocol.error_code import ErrorCode
+from raykafka.replica.stream import STREAM_ROLE
 from raykafka.types import TopicPartition
 
 CONTROLLER_ROLE = "controller"
@@ -33,12 +35,19 @@ logger = logging.getLogger(__name__)
 class ControllerLinks:
     """Accepts links on the inter-broker port, keeps the active controller's, and applies its updates one by one.
 
-    ``apply(image)`` brings this broker to an image; an update is answered when that has returned.
+    ``apply(image)`` brings this broker to an image; an update is answered when that has returned. ``take_stream(link)``
+    gets what a leader of another broker connects with.
     """
 
-    def __init__(self, secret: bytes, apply: Callable[[ClusterImage], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        secret: bytes,
+        apply: Callable[[ClusterImage], Awaitable[None]],
+        take_stream: Callable[[Link], None],
+    ) -> None:
         self._secret = secret
         self._apply = apply
+        self._take_stream = take_stream
         self._socket: socket.socket | None = None
         self._server: asyncio.AbstractServer | None = None
         self._links: set[Link] = set()
@@ -77,6 +86,9 @@ class ControllerLinks:
     def _accept(self, link: Link) -> None:
         self._links.add(link)
         link.ended.add_done_callback(lambda _: self._links.discard(link))
+        if link.peer.get("role") == STREAM_ROLE:
+            self._take_stream(link)
+            return
         if link.peer.get("role") != CONTROLLER_ROLE:
             # a standby or a probe: it learns from our identity, and from end-of-file, what it wants to know
             link.start()
@@ -138,6 +150,13 @@ class ControllerLinks:
         link = await self.controller(CONTROLLER_SOON_S)
         answer = await link.call("create_topics", {"topics": list(names), "auto": True}, ANSWER_WITHIN_S)
         return {name: ErrorCode(code) for name, code in answer.items()}
+
+    async def alter_partition(self, tp: TopicPartition, topic_id: uuid.UUID, proposal: dict[str, Any]) -> None:
+        """Ask the active controller for an ISR (``replica.events.Propose``); its answer is the state that it makes
+        known. Raises KafkaError, LinkError, TimeoutError."""
+        link = await self.controller(CONTROLLER_SOON_S)
+        args = {"topic": tp.topic, "topic_id": str(topic_id), "partition": tp.partition, **proposal}
+        await link.call("alter_partition", args, ANSWER_WITHIN_S)
 
     async def report_failed_partition(self, tp: TopicPartition, state: PartitionState, reason: str) -> None:
         """Have the controller end the leadership ``state`` of this broker (rule 1). Returns once it has answered, or

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import socket
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -19,12 +20,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from raykafka.broker.children import Backoff
-from raykafka.cluster.image import PartitionState, partition_to_json
+from raykafka.cluster.image import BrokerInfo, PartitionState, partition_to_json
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link
 from raykafka.link.messages import ANY_EPOCH, APPEND, APPENDED, VIEW, Appended, View, pack_append
 from raykafka.log import FileRange, LogReader, StaleRange, WouldBlock
 from raykafka.protocol.error_code import ErrorCode
+from raykafka.replica.sealed import must_wake
 from raykafka.types import LogPosition, TopicPartition
 
 ACQUIRE_WITHIN_S = 30.0
@@ -34,6 +36,7 @@ SLICE_CHUNK_BYTES = 1024 * 1024
 
 logger = logging.getLogger(__name__)
 
+Peers = Mapping[int, tuple[str, int, int]]
 Done = Callable[[Appended], None]
 _T = TypeVar("_T")
 
@@ -57,6 +60,7 @@ class ReplicaChild(Protocol):
     def actor_id(self) -> str: ...
     @property
     def pid(self) -> int: ...
+    def hand_over(self, connection: socket.socket, peer: dict[str, Any]) -> None: ...
     def kill(self) -> None: ...
 
 
@@ -75,13 +79,16 @@ class Checkpoint(NamedTuple):
 @dataclass(slots=True)
 class Surroundings:
     """What all partitions of a broker share. ``report_failed(tp, state, reason)`` returns once the controller knows
-    that the leadership ``state`` has ended; ``clean`` tells whether the broker's last stop was a clean one."""
+    that the leadership ``state`` has ended; ``propose(tp, topic id, proposal)`` asks the controller for an ISR (rule
+    7). ``clean`` tells whether the broker's last stop was a clean one; ``brokers`` are those that are alive."""
 
     broker_id: int
     log_dir: Path
     children: ReplicaSource
     report_failed: Callable[[TopicPartition, PartitionState, str], Awaitable[None]]
+    propose: Callable[[TopicPartition, uuid.UUID, dict[str, Any]], Awaitable[None]]
     clean: bool
+    brokers: Mapping[int, BrokerInfo] = field(default_factory=dict)
     cold_reads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(max_workers=4, thread_name_prefix="cold-read")
     )
@@ -154,7 +161,8 @@ class PartitionHost:
         self._checkpoint = checkpoint
         self._clean = surroundings.clean
         self._on_disk = on_disk
-        self._told: tuple[PartitionState, Mapping[str, str]] | None = None
+        self._told: tuple[PartitionState, Mapping[str, str], Peers] | None = None
+        self._streams: dict[Link, int] = {}
         self._telling: asyncio.Task[None] | None = None
         self._failed_epoch = -1
         self._pending: dict[int, Done] = {}
@@ -167,7 +175,7 @@ class PartitionHost:
         self._watchers: set[Callable[[], None]] = set()
         self._backoff = Backoff()
         self._tasks: set[asyncio.Task[None]] = set()
-        if on_disk:
+        if on_disk or self._has_to_catch_up():
             self._wake()
 
     # who leads
@@ -199,11 +207,22 @@ class PartitionHost:
         self._notify()
         if self.life is Life.FAILED and not (self.is_leader and state.leader_epoch == self._failed_epoch):
             self._wake()
-        if self.life is Life.AWAKE and self._told != (state, config):
+        if self.life is Life.ASLEEP and self._has_to_catch_up():
+            self._wake()
+        if self.life is Life.AWAKE and self._told != self._wanted():
             if self._telling is None or self._telling.done():
                 self._telling = self._run(self._tell())
             return self._telling
         return None
+
+    def _has_to_catch_up(self) -> bool:
+        return must_wake(self._around.broker_id, self.state, self._around.brokers)
+
+    def _wanted(self) -> tuple[PartitionState, Mapping[str, str], Peers]:
+        """What the replica has to go by: where the brokers live that hold this partition is part of it."""
+        state, brokers = self.state, self._around.brokers
+        holders = {b: brokers[b] for b in (*state.replicas, *state.isr) if b in brokers}
+        return state, self.config, {b: (i.link_host, i.link_port, i.epoch) for b, i in holders.items()}
 
     # appends
 
@@ -366,9 +385,11 @@ class PartitionHost:
         return acquiring.result()
 
     async def _open(self, link: Link) -> None:
-        state, config, checkpoint = self.state, self.config, self._checkpoint
+        state, config, peers = wanted = self._wanted()
+        checkpoint = self._checkpoint
         clean, self._clean = self._clean, False  # from here on only a close makes it clean again
         self._on_disk = True
+        own = self._around.broker_id
         answer = await link.call(
             "open",
             {
@@ -376,8 +397,10 @@ class PartitionHost:
                 "topic_id": str(self.topic_id),
                 "partition": self.tp.partition,
                 "directory": str(self.directory),
-                "broker_id": self._around.broker_id,
+                "broker_id": own,
+                "broker_epoch": peers[own][-1] if own in peers else -1,
                 "state": partition_to_json(state),
+                "peers": peers,
                 "config": dict(config),
                 "recovery_point": checkpoint.recovery_point or 0,
                 "high_watermark": checkpoint.high_watermark,
@@ -390,40 +413,84 @@ class PartitionHost:
         if answer["recovered_bytes_cut"]:
             logger.warning("%s: recovery cut a torn tail of %d bytes", self.tp, answer["recovered_bytes_cut"])
         self._check_refused(answer)
-        self._told = (state, config)
+        self._told = wanted
         self.life = Life.AWAKE
         self._backoff.succeeded()
-        if self._told != (self.state, self.config):
+        if self._told != self._wanted():
             self._telling = self._run(self._tell())
         queue, self._queue, self._queued_bytes = self._queue, deque(), 0
         for queued in queue:
             self._send(*queued)
         self._notify()
+        self._hand_over_streams()
 
     async def _tell(self) -> None:
         """Bring the replica to the newest state and config."""
-        while self.life is Life.AWAKE and self.child is not None and self._told != (self.state, self.config):
-            child, state, config = self.child, self.state, self.config
+        while self.life is Life.AWAKE and self.child is not None and self._told != self._wanted():
+            child, wanted = self.child, self._wanted()
             link = child.link
-            told_state, told_config = self._told or (None, None)
+            state, config, peers = wanted
+            told_state, told_config, told_peers = self._told or (None, None, None)
             try:
                 if config != told_config:
                     await link.call("config", {"config": dict(config)})
-                if state != told_state:
-                    self._check_refused(await link.call("state", {"state": partition_to_json(state)}))
+                if state != told_state or peers != told_peers:
+                    args = {"state": partition_to_json(state), "peers": peers}
+                    self._check_refused(await link.call("state", args))
             except KafkaError as error:
                 self._give_up(child, f"it could not take a new state: {error}")
                 return
             except LinkError:
                 return  # the link's end is handled where it is noticed
-            self._told = (state, config)
+            self._told = wanted
+            self._hand_over_streams()
+
+    # what the replica says and gets beside frames
 
     async def _called(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
-        if method != "failed":
-            raise KafkaError(ErrorCode.INVALID_REQUEST, f"a broker does not answer {method!r}")
-        if self.child is not None:
-            self._ended(self.child.link, args["reason"])
+        match method:
+            case "failed":
+                if self.child is not None:
+                    self._ended(self.child.link, args["reason"])
+            case "propose":
+                await self._propose(args)
+            case _:
+                raise KafkaError(ErrorCode.INVALID_REQUEST, f"a broker does not answer {method!r}")
         return {}
+
+    async def _propose(self, proposal: dict[str, Any]) -> None:
+        try:
+            await self._around.propose(self.tp, self.topic_id, proposal)
+        except (KafkaError, LinkError, TimeoutError) as error:
+            # the leader asks again until the state shows an answer
+            logger.warning("%s: no answer to the ISR %s that was asked for: %s", self.tp, proposal["isr"], error)
+
+    def take_stream(self, link: Link, leader_epoch: int) -> None:
+        """A leader has connected: hand its connection to the replica once that knows of this leader epoch, which wakes
+        one that sleeps (rules 3, 11). Closes one of an older epoch."""
+        if leader_epoch < self.state.leader_epoch or self.life is Life.CLOSED:
+            link.close()
+            return
+        self._streams[link] = leader_epoch
+        link.ended.add_done_callback(lambda _: self._streams.pop(link, None))
+        if self.life is Life.ASLEEP:
+            self._wake()
+        self._hand_over_streams()
+
+    def _hand_over_streams(self) -> None:
+        if self._told is None or self.life is not Life.AWAKE or self.child is None:
+            return
+        for link, leader_epoch in list(self._streams.items()):
+            if leader_epoch <= self._told[0].leader_epoch:
+                del self._streams[link]
+                self._run(self._hand_over(link, self.child))
+
+    async def _hand_over(self, link: Link, child: ReplicaChild) -> None:
+        try:
+            with await link.detach() as connection:
+                child.hand_over(connection, link.peer)
+        except (LinkError, OSError) as error:
+            logger.warning("%s: a leader's connection could not be handed over: %s", self.tp, error)
 
     def _check_refused(self, answer: dict[str, Any]) -> None:
         """A replica that can't lead the epoch it was told to says so; the controller has to decide again (rule 1)."""
@@ -444,7 +511,7 @@ class PartitionHost:
         """The replica process is gone, or no use any more: what it had promised is void (rules 1, 20)."""
         if self.child is None or self.child.link is not link:
             return
-        self.child = None
+        self.child = self._told = None
         self._outgoing.clear()
         link.close()
         self._drop_reader()
@@ -513,6 +580,8 @@ class PartitionHost:
         self._fail_queue(reason, "the partition was closed")
         self._notify()
         clean = was_asleep
+        for stream in list(self._streams):
+            stream.close()
         child = self.child
         if was_awake and child is not None:
             try:

@@ -22,12 +22,15 @@ from raykafka.broker.links import ControllerLinks
 from raykafka.broker.partition_host import Checkpoint, PartitionHost, ReplicaSource, Surroundings, directory_name
 from raykafka.cluster.image import ClusterImage, PartitionState, Topic
 from raykafka.errors import RaykafkaError
+from raykafka.link import Link
 from raykafka.log.files import LOG, METADATA_FILE, offset_of_name, read_topic_id
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
 
 DELETE = "-delete"
 STRAY = "-stray"
+# broker configs that replicas go by
+REPLICA_CONFIGS = ("replica.lag.time.max.ms",)
 _MAX_NAME_BYTES = 255
 
 logger = logging.getLogger(__name__)
@@ -70,7 +73,9 @@ class Partitions:
         configs = server.configs
         self.fetch_sessions = FetchSessions(configs.number("max.incremental.fetch.session.cache.slots"))
         self._server = server
-        self._around = Surroundings(server.broker_id, log_dir, server.children, self._report_failed, clean)
+        self._around = Surroundings(
+            server.broker_id, log_dir, server.children, self._report_failed, self._propose, clean
+        )
         self._checkpointed = checkpointed
         self._hosts: dict[tuple[str, int], PartitionHost] = {}
         self._found: dict[str, _Found] = {}
@@ -80,6 +85,9 @@ class Partitions:
 
     async def _report_failed(self, tp: TopicPartition, state: PartitionState, reason: str) -> None:
         await self._server.links.report_failed_partition(tp, state, reason)
+
+    async def _propose(self, tp: TopicPartition, topic_id: uuid.UUID, proposal: dict[str, Any]) -> None:
+        await self._server.links.alter_partition(tp, topic_id, proposal)
 
     # looking
 
@@ -120,7 +128,10 @@ class Partitions:
             for path in doomed:
                 self._run(self._remove_later(path, 0))
             await self._set_strays_aside(image)
-        configs_changed = before is not None and before.broker_configs != image.broker_configs
+        others_changed = before is not None and before.broker_configs != image.broker_configs
+        if self._around.brokers != image.brokers:
+            self._around.brokers = image.brokers
+            others_changed = True
         waits: list[asyncio.Task[None]] = []
         for key, host in list(self._hosts.items()):
             state = self._local_state(image, key, host.topic_id)
@@ -128,7 +139,7 @@ class Partitions:
                 topic = image.topics.get(key[0])
                 self._close_and_delete(host, gone=topic is None or topic.id != host.topic_id)
         for name, topic in image.topics.items():
-            if before is None or before.topics.get(name) is not topic or configs_changed:
+            if before is None or before.topics.get(name) is not topic or others_changed:
                 waits += self._apply_topic(topic)
         if waits:
             await asyncio.wait(waits)
@@ -141,7 +152,8 @@ class Partitions:
         return state if state is not None and self._around.broker_id in state.replicas else None
 
     def _apply_topic(self, topic: Topic) -> list[asyncio.Task[None]]:
-        config = self._server.configs.of_topic(topic.config)
+        configs = self._server.configs
+        config = {**configs.of_topic(topic.config), **{key: configs.texts[key] for key in REPLICA_CONFIGS}}
         waits = []
         for partition, state in topic.partitions.items():
             if self._around.broker_id not in state.replicas:
@@ -171,6 +183,16 @@ class Partitions:
 
     def _checkpoint(self, tp: TopicPartition) -> Checkpoint:
         return Checkpoint(*(self._checkpointed[n].get(tp) for n in (RECOVERY_POINTS, HIGH_WATERMARKS, LOG_STARTS)))
+
+    def take_stream(self, link: Link) -> None:
+        """A leader has connected to a replica of this broker. Closed if there is none: the leader comes again, and by
+        then this broker may have been told of it."""
+        peer = link.peer
+        host = self._hosts.get((peer["topic"], int(peer["partition"])))
+        if host is None or str(host.topic_id) != peer["topic_id"]:
+            link.close()
+            return
+        host.take_stream(link, int(peer["stream"][0]))
 
     # closing and deleting
 

@@ -360,11 +360,38 @@ class ActiveController:
         match method:
             case "create_topics":
                 return await create_automatically(self, args["topics"])
+            case "alter_partition":
+                return await self._alter_partition(args)
             case "partition_failed":
                 return await self._partition_failed(args)
             case "controlled_shutdown":
                 return {}
         raise KafkaError(ErrorCode.INVALID_REQUEST, f"a controller does not answer {method!r}")
+
+    async def _alter_partition(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Write the ISR that a leader asks for (rule 7), if it speaks of the state as it is and of brokers that live.
+        The state goes to its broker like every other; a leader that was refused hears of what made its question old."""
+        tp = TopicPartition(args["topic"], args["partition"])
+        isr, epochs = tuple(args["isr"]), tuple(args["broker_epochs"])
+        async with self._turn:
+            record = self.records.get(tp.topic)
+            if record is None or str(record.node.id) != args["topic_id"]:
+                raise KafkaError(ErrorCode.UNKNOWN_TOPIC_ID, f"{tp} is not of that topic any more")
+            state = record.states[tp.partition]
+            if (args["leader_epoch"], args["version"]) != (state.leader_epoch, state.version):
+                raise KafkaError(ErrorCode.INVALID_UPDATE_VERSION, f"{tp} is at version {state.version} by now")
+            registered = self._registrations
+            dead = [b for b, e in zip(isr, epochs, strict=True) if b not in registered or registered[b].info.epoch != e]
+            if dead or state.leader not in isr or not set(isr) <= {*record.node.replicas[tp.partition], *state.isr}:
+                raise KafkaError(ErrorCode.INELIGIBLE_REPLICA, f"{tp}: of {isr}, {dead} live another life or none")
+            after = replace(state, isr=isr, isr_epochs=epochs, controller_epoch=self.epoch)
+            written = await self.in_store(self.store.write_isr, tp, after)
+            if written is None:
+                raise KafkaError(ErrorCode.INELIGIBLE_REPLICA, f"{tp}: one of {isr} lives another life by now")
+            record.states[tp.partition] = written
+            self.publish_topics([tp.topic])
+            logger.info("%s: the ISR is %s, was %s", tp, isr, state.isr)
+        return {}
 
     async def _partition_failed(self, args: dict[str, Any]) -> dict[str, Any]:
         """End a leadership whose replica process has ended or lost part of its log (rule 1)."""

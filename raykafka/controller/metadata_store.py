@@ -213,6 +213,17 @@ class MetadataStore:
         self._write([Write(znodes.state_path(*tp), state.pack(), state.version) for tp, state in changes.items()])
         return {tp: replace(state, version=state.version + 1) for tp, state in changes.items()}
 
+    def write_isr(self, tp: TopicPartition, state: StateNode) -> StateNode | None:
+        """Write a state that differs in its ISR from the one it was made from, if every member of the ISR still
+        lives the life that ``isr_epochs`` names (rule 7). None if one does not."""
+        members = zip(state.isr, state.isr_epochs, strict=True)
+        checks = [Check(znodes.broker_epoch_path(broker), epoch) for broker, epoch in members]
+        try:
+            self._write([*checks, Write(znodes.state_path(*tp), state.pack(), state.version)])
+        except Conflict:
+            return None
+        return replace(state, version=state.version + 1)
+
     def mark_deleting(self, name: str) -> None:
         """Begin a topic's deletion: from here on it is gone, whoever has to finish it."""
         self._write([Create(znodes.delete_topic_path(name))])

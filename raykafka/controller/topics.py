@@ -18,7 +18,6 @@ from raykafka.errors import ConfigError, KafkaError
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import OFFSETS_TOPIC, TRANSACTIONS_TOPIC
 
-MAX_REPLICATION_FACTOR = 1
 _MAX_NAME_LENGTH = 249
 _MAX_PARTITIONS = 10_000
 _PROHIBITED = "__cluster_metadata"
@@ -149,11 +148,6 @@ def check_replication_factor(factor: int, brokers: int) -> None:
             ErrorCode.INVALID_REPLICATION_FACTOR,
             f"Replication factor: {factor} larger than available brokers: {brokers}.",
         )
-    if factor > MAX_REPLICATION_FACTOR:
-        raise KafkaError(
-            ErrorCode.INVALID_REPLICATION_FACTOR,
-            f"Replication factor: {factor} larger than {MAX_REPLICATION_FACTOR}, the most that this version serves.",
-        )
 
 
 def _refuse(message: str) -> KafkaError:
@@ -240,6 +234,5 @@ def internal_topic(name: str, broker_config: Mapping[str, str]) -> TopicRequest 
         "segment.bytes": broker_config[f"{keys}.segment.bytes"],
         **cleanup,
     }
-    # a cluster that serves fewer replicas than asked for must still be able to keep offsets
-    factor = min(int(broker_config[f"{keys}.replication.factor"]), MAX_REPLICATION_FACTOR)
+    factor = int(broker_config[f"{keys}.replication.factor"])
     return TopicRequest(name, int(broker_config[f"{keys}.num.partitions"]), factor, (), tuple(config.items()))

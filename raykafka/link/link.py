@@ -255,6 +255,21 @@ class Link(FrameProtocol):
         self.send(messages.PING, correlation)
         await asyncio.wait_for(future, timeout_s)
 
+    # handing over
+
+    async def detach(self) -> socket.socket:
+        """Give up this end: a socket on which the connection goes on, for somebody else to ``adopt``. Only before
+        ``start``, and only while the peer is to say nothing. Raises LinkError if it has spoken or gone."""
+        self.transport.pause_reading()
+        while self.transport.get_write_buffer_size() and not self._closed:
+            await asyncio.sleep(0)
+        if self._closed or self._waiting or self._filled:
+            self.transport.abort()
+            raise LinkError(f"the link to {self.peer.get('role', 'peer')} can't be handed over")
+        handed_over = socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno()))
+        self.transport.abort()
+        return handed_over
+
     # closing
 
     def close(self) -> None:
@@ -292,6 +307,17 @@ async def connect_tcp(host: str, port: int, secret: bytes, identity: dict[str, A
     loop = asyncio.get_running_loop()
     _, link = await loop.create_connection(lambda: Link(secret, identity, server_side=False), host, port)
     return await _opened(link)
+
+
+async def adopt(sock: socket.socket, peer: dict[str, Any]) -> Link:
+    """The open link of a socket that another process detached; ``peer`` is the identity that it saw. Call ``start``."""
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    _, link = await loop.connect_accepted_socket(lambda: Link(b"", {}, server_side=False), sock)
+    link.peer = peer
+    link._open = True
+    link.opened.set_result(link)
+    return link
 
 
 async def _opened(link: Link) -> Link:

@@ -31,6 +31,12 @@ LOG_APPEND = 24
 LOG_APPENDED = 25
 LOG_READ = 26
 LOG_RECORDS = 27
+# leader <-> follower (raykafka.replica.stream)
+STREAM_READY = 32
+STREAM_HELLO = 33
+STREAM_ANSWER = 34
+STREAM_DATA = 35
+STREAM_ACK = 36
 
 ANY_EPOCH = -1
 _ERRORS = {int(error): error for error in ErrorCode}

@@ -5,6 +5,7 @@ KIP-279.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,15 +96,28 @@ class LeaderEpochs:
     def end_offset_for(self, epoch: int, log_end_offset: int) -> EpochEntry:
         return end_offset_for(self._entries, epoch, log_end_offset)
 
+    def replace(self, entries: Iterable[tuple[int, int]]) -> None:
+        """Take over a whole history, as a follower takes its leader's. Epochs and start offsets ascend."""
+        self._keep([EpochEntry(*entry) for entry in entries])
+
     def truncate_from_end(self, offset: int) -> None:
-        """Forget epochs that start at or behind ``offset``, the new end of the log."""
-        self._keep([entry for entry in self._entries if entry.start_offset < offset])
+        """The log now ends at ``offset``: epochs that start at or behind it have no records any more. The newest stays
+        known, as one that begins there (rule 3)."""
+        self._end_at(offset, [entry for entry in self._entries if entry.start_offset < offset])
 
     def forget_beyond(self, log_end_offset: int) -> None:
-        """Forget epochs that start behind the end of the log. One that starts there was begun, and stays known (rule
-        3).
-        """
-        self._keep([entry for entry in self._entries if entry.start_offset <= log_end_offset])
+        """The log was found to end at ``log_end_offset``: as ``truncate_from_end``, but one that starts there was
+        begun."""
+        self._end_at(log_end_offset, [entry for entry in self._entries if entry.start_offset <= log_end_offset])
+
+    def truncate_fully(self, start_offset: int) -> None:
+        """The log is empty and goes on from ``start_offset``."""
+        self._end_at(start_offset, [])
+
+    def _end_at(self, end: int, kept: list[EpochEntry]) -> None:
+        if self._entries and kept[-1:] != self._entries[-1:]:
+            kept = [*(entry for entry in kept if entry.start_offset < end), EpochEntry(self.latest_epoch, end)]
+        self._keep(kept)
 
     def truncate_from_start(self, offset: int) -> None:
         """The log now starts at ``offset``: of the epochs from before it, only the one that wrote there stays."""
@@ -112,9 +126,6 @@ class LeaderEpochs:
             return
         first = EpochEntry(self._entries[index - 1].epoch, offset)
         self._keep([first, *self._entries[index:]])
-
-    def clear(self) -> None:
-        self._keep([])
 
     def _keep(self, entries: list[EpochEntry]) -> None:
         if entries != self._entries:

@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,13 +38,15 @@ _REMEMBERED_BOUNDARIES = 4096
 
 
 class AppendInfo(NamedTuple):
-    """Where an append went. ``log_append_time_ms`` is -1 unless the topic uses LogAppendTime."""
+    """Where an append went. ``log_append_time_ms`` is -1 unless the topic uses LogAppendTime; ``records`` are the
+    batches as they are in the log."""
 
     base_offset: int
     last_offset: int
     log_append_time_ms: int
     max_timestamp: int
     size_bytes: int
+    records: memoryview
 
 
 class Log:
@@ -206,7 +209,7 @@ class Log:
             self.epochs.assign(leader_epoch, base_offset)
         self._store(records, headers, offsets, max_timestamp, now_ms)
         return AppendInfo(
-            base_offset, offset - 1, now_ms if config.log_append_time else -1, max_timestamp, len(records)
+            base_offset, offset - 1, now_ms if config.log_append_time else -1, max_timestamp, len(records), records
         )
 
     def append_as_follower(self, records: memoryview, now_ms: int, *, gaps_allowed: bool = False) -> AppendInfo:
@@ -219,7 +222,7 @@ class Log:
             self.epochs.assign_if_newer(header.leader_epoch, header.base_offset)
         max_timestamp = max(header.max_timestamp for header in headers)
         self._store(records, headers, [header.base_offset for header in headers], max_timestamp, now_ms)
-        return AppendInfo(headers[0].base_offset, headers[-1].last_offset, -1, max_timestamp, len(records))
+        return AppendInfo(headers[0].base_offset, headers[-1].last_offset, -1, max_timestamp, len(records), records)
 
     def _store(
         self, records: memoryview, headers: list[BatchHeader], offsets: list[int], max_timestamp: int, now_ms: int
@@ -379,7 +382,7 @@ class Log:
             self._segments.begin(start_offset, self.config, 0)
             self.log_start_offset = start_offset
             self._ends_at(start_offset)
-            self.epochs.clear()
+            self.epochs.truncate_fully(start_offset)
             self.producers.remove_snapshots(below=2**63)
             self.producers.clear(start_offset)
 
@@ -403,15 +406,17 @@ class Log:
 
     # retention
 
-    def expire(self, now_ms: int, high_watermark: int) -> int:
+    def expire(self, now_ms: int, high_watermark: int, *, by_retention: bool = True) -> int:
         """Take away the segments that retention no longer keeps, and producers too long silent; how many segments.
+        Without ``by_retention`` only those wholly below the log start: a follower's retention is its leader's.
 
         Files are renamed at once and unlinked by ``purge`` after ``file.delete.delay.ms``. Nothing at or above the high
         watermark goes. Raises KAFKA_STORAGE_ERROR.
         """
         self.producers.expire(now_ms, self.config.producer_id_expiration_ms)
         segments = self._segments
-        count = expired_count(segments, self.config, now_ms, self.log_start_offset, self.log_end_offset, high_watermark)
+        config = self.config if by_retention else replace(self.config, delete=False)
+        count = expired_count(segments, config, now_ms, self.log_start_offset, self.log_end_offset, high_watermark)
         if count == 0:
             return 0
         if count == len(segments):

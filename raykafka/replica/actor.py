@@ -10,8 +10,9 @@ import argparse
 import asyncio
 import os
 import sys
+from contextlib import suppress
 
-from raykafka.link import connect_unix
+from raykafka.link import connect_unix, handover
 from raykafka.priority import take_normal_priority
 from raykafka.replica.server import ReplicaServer
 
@@ -30,10 +31,19 @@ class PartitionReplica:
 async def serve(socket_path: str, secret: bytes, token: str, actor_id: str) -> None:
     """Serve the broker that listens on ``socket_path`` until the link ends. Raises OSError or LinkError if it can't be
     opened."""
-    identity = {"role": "replica", "pid": os.getpid(), "token": token, "actor_id": actor_id}
-    server = ReplicaServer(await connect_unix(socket_path, secret, identity))
-    server.start()
-    await server.ended
+    path = os.path.join(os.path.dirname(socket_path), f"r{os.getpid()}{handover.SUFFIX}")
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    streams = handover.listen(path)
+    try:
+        identity = {"role": "replica", "pid": os.getpid(), "token": token, "actor_id": actor_id, "streams": path}
+        server = ReplicaServer(await connect_unix(socket_path, secret, identity), secret, streams)
+        server.start()
+        await server.ended
+    finally:
+        streams.close()
+        with suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def _actor_id() -> str:

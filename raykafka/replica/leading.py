@@ -49,7 +49,7 @@ class Settings:
 
     min_insync_replicas: int = 1
     lag_ms: int = 10_000
-    retry_ms: int = 500
+    retry_ms: int = 200
 
 
 @dataclass(slots=True)
@@ -196,10 +196,20 @@ class Leading:
         self._next_deadline_ms = min((wrote.deadline_ms for wrote in kept), default=0)
         return effects
 
-    @property
-    def next_deadline_ms(self) -> int | None:
-        """When the first waiting produce times out, None when none waits."""
-        return self._next_deadline_ms if self.waiting else None
+    def next_tick_ms(self, now_ms: int) -> int | None:
+        """When a Tick has something to do: the first waiting produce times out, or a follower or a proposal has to be
+        looked at again. None while all is settled."""
+        due_ms = self._next_deadline_ms if self.waiting else None
+        if self.undecided or any(map(self._is_unsettled, self.followers.values())):
+            retry_ms = now_ms + self.settings.retry_ms
+            due_ms = retry_ms if due_ms is None else min(due_ms, retry_ms)
+        return due_ms
+
+    def _is_unsettled(self, follower: Follower) -> bool:
+        in_sync = follower.broker in self.state.isr
+        if in_sync and follower.shaken:
+            return follower.end < self.log.end
+        return in_sync or follower.broker in self.broker_epochs
 
     # the in-sync replicas
 

@@ -11,6 +11,8 @@ from raykafka.log import Log
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.replica.partition import Partition
 
+VIEW_WITHIN_S = 0.2
+
 
 class Outbox:
     """Collects until the turn ends. An answer that has to wait for an fsync is held, and no later one overtakes it."""
@@ -25,6 +27,7 @@ class Outbox:
         self._scheduled = False
         self._view_due = False
         self._segments_told: int | None = None
+        self._changes: asyncio.TimerHandle | None = None
 
     def answer(
         self, correlation: int, error: ErrorCode, base_offset: int = -1, time_ms: int = -1, message: str = ""
@@ -44,14 +47,32 @@ class Outbox:
 
     def flushed(self) -> None:
         """The log's recovery point moved."""
+        self._release()
+        self.view_changed()
+
+    def _release(self) -> None:
         flushed_to = self._log.recovery_point
         while self._held and self._held[0][0] <= flushed_to:
             _, kind, packed = self._held.popleft()
             if kind:
                 self._answers.append((kind, packed))
-        self.view_changed()
+
+    def closed(self) -> None:
+        """The log was flushed and closed: no view of it can be made any more."""
+        self._view_due = False
+        if self._changes is not None:
+            self._changes.cancel()
+        self._release()
+        self.send()
+
+    def view_changes(self) -> None:
+        """Something changed that no reader waits for: tell it within VIEW_WITHIN_S, with all that changes until
+        then."""
+        if self._changes is None:
+            self._changes = self._loop.call_later(VIEW_WITHIN_S, self.view_changed)
 
     def view_changed(self) -> None:
+        """Tell the view at the end of this turn."""
         self._view_due = True
         if not self._scheduled:
             self._schedule()
@@ -66,6 +87,9 @@ class Outbox:
         answers, self._answers = self._answers, []
         if self._view_due:
             self._view_due = False
+            if self._changes is not None:
+                self._changes.cancel()
+                self._changes = None
             answers.insert(0, (messages.VIEW, self._view().pack()))
         if answers and not self._link.is_closed:
             self._link.send_many(answers)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple
@@ -17,9 +18,15 @@ from raykafka.link import Link, messages
 from raykafka.log import DuplicateSequence, Log, LogConfig
 from raykafka.log.batch import read_header
 from raykafka.replica.events import (
+    Ack,
     AdvanceStart,
+    Answer,
+    CloseStream,
     Cut,
+    Diverged,
     Event,
+    OpenStream,
+    Propose,
     Refused,
     Reply,
     Restart,
@@ -31,6 +38,8 @@ from raykafka.replica.events import (
 )
 from raykafka.replica.outbox import Outbox
 from raykafka.replica.partition import Partition
+from raykafka.replica.receiving import Receiver
+from raykafka.replica.sending import Peer, Streams
 
 logger = logging.getLogger(__name__)
 
@@ -54,17 +63,37 @@ class _Produce(NamedTuple):
     log_append_time_ms: int
 
 
+class Surroundings(NamedTuple):
+    """What a replica is told of its cluster once: the secret of all links, its topic and partition as a follower's
+    broker has to know them, its own broker's epoch."""
+
+    secret: bytes
+    identity: Mapping[str, Any]
+    broker_epoch: int
+
+
 class Replica:
     """``failed(reason)`` is called once, when this process can't go on with this log: it has to end (rule 1)."""
 
-    def __init__(self, link: Link, log: Log, partition: Partition, failed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        link: Link,
+        log: Log,
+        partition: Partition,
+        surroundings: Surroundings,
+        failed: Callable[[str], None],
+    ) -> None:
         self.log = log
         self.partition = partition
         self._link = link
         self._failed = failed
         self._loop = asyncio.get_running_loop()
         self._out = Outbox(link, log, partition)
+        self._streams = Streams(log, partition, surroundings.secret, surroundings.identity, self._streamed)
+        self._receiver = Receiver(log, partition, surroundings.broker_epoch, self._streamed, self._write)
         self._refused: Refused | None = None
+        self._shown = partition.log.high_watermark
+        self._tick_at_ms = _NEVER_MS
         self._segments_version = log.segments_version
         self._flush_messages = log.config.flush_messages
         self._retention_interval_ms = DEFAULT_RETENTION_CHECK_INTERVAL_MS
@@ -80,6 +109,12 @@ class Replica:
             Restart: self._restart,
             AdvanceStart: self._advance_start,
             Refused: self._refuse,
+            OpenStream: self._streams.open,
+            CloseStream: self._close_stream,
+            Answer: self._receiver.answer,
+            Ack: self._receiver.ack,
+            Propose: self._propose,
+            Diverged: self._diverged,
         }
         self._out.view_changed()
 
@@ -97,6 +132,7 @@ class Replica:
             info = log.append_as_leader(records, self.partition.epoch, wall_ms())
             token = _Produce(correlation, info.base_offset, info.log_append_time_ms)
             last_offset = info.last_offset
+            self._streams.appended(info.base_offset, info.records)
         except DuplicateSequence as duplicate:
             last_offset = duplicate.base_offset + read_header(records, 0).last_offset_delta
             time_ms = duplicate.timestamp if log.config.log_append_time else -1
@@ -111,10 +147,54 @@ class Replica:
             self._flush()
         now_ms = boot_ms()
         self._step(Wrote(token, acks, last_offset, now_ms + timeout_ms), now_ms)
-        self._out.view_changed()
-        if log.segments_version != self._segments_version:
-            self._segments_version = log.segments_version
+        self._out.view_changes()
+        self._flush_rolled()
+
+    def _flush_rolled(self) -> None:
+        if self.log.segments_version != self._segments_version:
+            self._segments_version = self.log.segments_version
             self._flush()
+
+    # streams
+
+    async def take_stream(self, connection: socket.socket, peer: dict[str, Any]) -> None:
+        """Serve a leader's connection that the broker handed over."""
+        await self._receiver.take(connection, peer)
+
+    def _streamed(self, event: Event) -> None:
+        self._step(event, boot_ms())
+
+    def _write(self, records: memoryview) -> None:
+        """Write what the leader sent. Raises KafkaError."""
+        log = self.log
+        try:
+            log.append_as_follower(records, wall_ms())
+        except KafkaError as error:
+            if log.failed:
+                self._give_up(error.message)
+            raise
+        if log.log_end_offset - log.recovery_point >= self._flush_messages:
+            self._flush()
+        self._out.view_changes()
+        self._flush_rolled()
+
+    def _close_stream(self, effect: CloseStream) -> None:
+        if effect.follower == self.partition.broker:
+            self._receiver.close(effect.stream)
+        else:
+            self._streams.close(effect.follower, effect.stream)
+
+    def _propose(self, effect: Propose) -> None:
+        if not self._link.is_closed:
+            self._link.tell("propose", effect._asdict())
+
+    def _diverged(self, effect: Diverged) -> None:
+        logger.critical(
+            "%s: the leader of epoch %d has other records from offset %d on, below the high watermark %d; this replica "
+            "has stopped, and its files are left as they are",
+            self.log.directory.name,
+            *effect,
+        )
 
     def _reply(self, reply: Reply) -> None:
         token: _Produce = reply.token
@@ -123,20 +203,31 @@ class Replica:
     # the rules
 
     def _step(self, event: Event, now_ms: int) -> None:
-        for effect in self.partition.step(event, now_ms):
-            self._carry[type(effect)](effect)
-        leading = self.partition.leading
-        if leading is not None and leading.waiting:
-            deadline_ms = leading.next_deadline_ms or 0
-            self._set_timer(self._tick, deadline_ms - now_ms)
+        partition, carry = self.partition, self._carry
+        for effect in partition.step(event, now_ms):
+            carry[type(effect)](effect)
+        high_watermark, leading = partition.log.high_watermark, partition.leading
+        if high_watermark != self._shown:
+            self._shown = high_watermark
+            if leading is not None:
+                self._out.view_changed()
+                self._streams.watermark_moved()
+        if leading is not None:
+            due_ms = leading.next_tick_ms(now_ms)
+            if due_ms is not None and due_ms < self._tick_at_ms:
+                self._tick_at_ms = due_ms
+                self._set_timer(self._tick, due_ms - now_ms)
 
     def _tick(self) -> None:
+        self._tick_at_ms = _NEVER_MS
         self._step(Tick(), boot_ms())
 
-    def told(self, state: PartitionState, broker_epochs: Mapping[int, int]) -> dict[str, Any]:
-        """Take what the controller decided. Answers whether this replica leads now, and why not if it was to."""
+    def told(self, state: PartitionState, peers: Mapping[int, Peer]) -> dict[str, Any]:
+        """Take what the controller decided; ``peers`` are the live brokers that hold this partition. Answers whether
+        this replica leads now, and why not if it was to."""
         self._refused = None
-        self._step(Told(state, broker_epochs), boot_ms())
+        self._streams.peers = peers
+        self._step(Told(state, {broker: peer.broker_epoch for broker, peer in peers.items()}), boot_ms())
         self._out.view_changed()
         refused = self._refused
         return {"leads": self.partition.leading is not None, "refused": refused.reason if refused else ""}
@@ -147,17 +238,21 @@ class Replica:
             logger.warning("%s: epoch %d: %s", self.log.directory.name, refused.leader_epoch, refused.reason)
 
     def _set_history(self, effect: SetHistory) -> None:
-        latest = effect.history[-1]
-        self.log.epochs.assign(latest.epoch, latest.start_offset)
+        self.log.epochs.replace(effect.history)
 
     def _truncate(self, effect: Truncate) -> None:
+        logger.warning("%s: truncated from %d to %d", self.log.directory.name, self.log.log_end_offset, effect.offset)
         self.log.truncate_to(effect.offset)
+        self._out.view_changed()
 
     def _restart(self, effect: Restart) -> None:
+        logger.warning("%s: all records dropped, begun again at %d", self.log.directory.name, effect.offset)
         self.log.truncate_fully(effect.offset)
+        self._out.view_changed()
 
     def _advance_start(self, effect: AdvanceStart) -> None:
         self.log.advance_log_start(effect.offset)
+        self._out.view_changes()
 
     # time and disk
 
@@ -215,10 +310,12 @@ class Replica:
         follower's log starts where its leader's does."""
         now_ms = wall_ms()
         try:
-            if self.partition.leading is not None and self.log.expire(now_ms, self.partition.log.high_watermark):
+            leads = self.partition.leading is not None
+            if self.log.expire(now_ms, self.partition.log.high_watermark, by_retention=leads):
                 self.partition.log.start = self.log.log_start_offset
                 self._segments_version = self.log.segments_version
                 self._out.view_changed()
+                self._streams.watermark_moved()
         except KafkaError as error:
             logger.error("%s: retention: %s", self.log.directory.name, error.message)
         self._run(self._purge_in_thread(now_ms))
@@ -235,6 +332,8 @@ class Replica:
             self._set_timer(self._check_retention, delay_ms)
 
     def _give_up(self, reason: str) -> None:
+        if self._closed:
+            return
         self._step(Cut(reason), boot_ms())
         self._out.send()
         self._failed(reason)
@@ -247,12 +346,14 @@ class Replica:
             timer.cancel()
         self._timers.clear()
         self._step(Cut("the replica is closed"), boot_ms())
+        self._streams.close_all()
+        self._receiver.close_all()
         while self._jobs:
             await asyncio.wait(self._jobs)
         log = self.log
+        self._out.send()  # the last view, while there are files to look at
         await asyncio.to_thread(log.close)
-        self._out.flushed()
-        self._out.send()
+        self._out.closed()
         return {
             "log_end_offset": log.log_end_offset,
             "high_watermark": self.partition.log.high_watermark,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container
 
 from raykafka.cluster.image import PartitionState
 from raykafka.replica.events import Seal
@@ -16,6 +16,6 @@ def told_asleep(seal: Seal, broker: int, state: PartitionState) -> Seal:
     return Seal(state.leader_epoch, state.leader == broker, seal.log_end, seal.log_end, seal.high_watermark, 0)
 
 
-def must_wake(broker: int, state: PartitionState, broker_epochs: Mapping[int, int]) -> bool:
+def must_wake(broker: int, state: PartitionState, alive: Container[int]) -> bool:
     """Whether a sleeping leader is needed before anybody writes: a live replica has to catch up."""
-    return state.leader == broker and any(r in broker_epochs and r not in state.isr for r in state.replicas)
+    return state.leader == broker and any(r in alive and r not in state.isr for r in state.replicas)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +15,14 @@ from typing import Any
 
 from raykafka.cluster.image import PartitionState, partition_from_json
 from raykafka.errors import KafkaError, RaykafkaError
-from raykafka.link import Link, messages
+from raykafka.link import Link, handover, messages
 from raykafka.log import DirectoryLocked, Log, LogConfig
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.replica.history import EpochHistory
 from raykafka.replica.leading import Settings
 from raykafka.replica.partition import Partition
-from raykafka.replica.replica import Replica, wall_ms
+from raykafka.replica.replica import Replica, Surroundings, wall_ms
+from raykafka.replica.sending import Peer
 
 logger = logging.getLogger(__name__)
 
@@ -28,18 +30,36 @@ logger = logging.getLogger(__name__)
 class ReplicaServer:
     """Serves one broker over ``link``. ``ended`` is done when the link has ended and the log is let go of."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, secret: bytes, streams: socket.socket | None = None) -> None:
+        """``streams`` is where the broker hands over leaders' connections."""
         self._link = link
+        self._secret = secret
+        self._streams = streams
         self._loop = asyncio.get_running_loop()
         self._replica: Replica | None = None
         self._opening: asyncio.Future[Log] | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._taking: set[asyncio.Task[None]] = set()
         self._calls = {"open": self._open, "state": self._state, "config": self._config, "close": self._close}
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
     def start(self) -> None:
         """Take frames and calls from now on."""
         self._link.start(on_frame=self._on_frame, on_close=self._on_link_closed, on_call=self._on_call)
+        if self._streams is not None:
+            self._loop.add_reader(self._streams, self._on_stream, self._streams)
+
+    def _on_stream(self, streams: socket.socket) -> None:
+        taken = handover.take(streams)
+        if taken is None:
+            return
+        connection, peer = taken
+        if self._replica is None:
+            connection.close()
+            return
+        task = self._loop.create_task(self._replica.take_stream(connection, peer))
+        self._taking.add(task)
+        task.add_done_callback(self._taking.discard)
 
     def _on_frame(self, kind: int, payload: memoryview) -> None:
         if kind != messages.APPEND:
@@ -88,7 +108,9 @@ class ReplicaServer:
             history=EpochHistory.of(log.epochs.entries),
             checkpoint=args.get("high_watermark"),
         )
-        self._replica = Replica(self._link, log, partition, self._on_failed)
+        identity = {name: args[name] for name in ("topic", "topic_id", "partition")}
+        surroundings = Surroundings(self._secret, identity, args.get("broker_epoch", -1))
+        self._replica = Replica(self._link, log, partition, surroundings, self._on_failed)
         self._replica.configure(config)
         answer = self._replica.told(*_state_of(args))
         return {
@@ -135,9 +157,11 @@ class ReplicaServer:
                 await replica.close()
             except KafkaError as failure:
                 logger.error("closing %s: %s", replica.log.directory, failure.message)
+        if self._streams is not None:
+            self._loop.remove_reader(self._streams)
         self.ended.set_result(None)
 
 
-def _state_of(args: Mapping[str, Any]) -> tuple[PartitionState, dict[int, int]]:
-    epochs = args.get("broker_epochs", {})
-    return partition_from_json(args["state"]), {int(broker): epoch for broker, epoch in epochs.items()}
+def _state_of(args: Mapping[str, Any]) -> tuple[PartitionState, dict[int, Peer]]:
+    peers = {int(broker): Peer(*peer) for broker, peer in args.get("peers", {}).items()}
+    return partition_from_json(args["state"]), peers

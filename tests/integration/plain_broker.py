@@ -32,7 +32,11 @@ MODULES = {
     COORDINATOR: "raykafka.group.actor",
     CONTROLLER: "raykafka.controller.actor",
 }
-FAST_CONFIG = {"group.initial.rebalance.delay.ms": "0", "offsets.topic.num.partitions": "3"}
+FAST_CONFIG = {
+    "group.initial.rebalance.delay.ms": "0",
+    "offsets.topic.num.partitions": "3",
+    "offsets.topic.replication.factor": "1",
+}
 
 
 class PlainChild:

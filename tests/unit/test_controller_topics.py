@@ -137,15 +137,6 @@ def test_a_bad_topic_is_refused_as_kafka_refuses_it(request_: TopicRequest, code
     assert (refused.value.code, refused.value.message) == (ErrorCode[code], message)
 
 
-def test_a_replication_factor_that_is_not_served_yet_is_refused_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raykafka.controller.topics.MAX_REPLICATION_FACTOR", 2)
-    assert plan(TopicRequest("t", 1, 2), THREE).replication_factor == 2
-    with pytest.raises(KafkaError) as refused:
-        plan(TopicRequest("t", 1, 3), THREE)
-    assert refused.value.code is ErrorCode.INVALID_REPLICATION_FACTOR
-    assert refused.value.message == "Replication factor: 3 larger than 2, the most that this version serves."
-
-
 def test_defaults_fill_what_is_not_asked_for() -> None:
     made = plan_topic(TopicRequest("t"), (), THREE, Defaults(4, 1), uuid.uuid4(), random.Random(1))
     assert sorted(made.replicas) == [0, 1, 2, 3] and made.replication_factor == 1

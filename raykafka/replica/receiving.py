@@ -1,0 +1,130 @@
+"""The follower's end of a stream: takes the connection that its broker hands over, writes what comes, acknowledges.
+
+Acknowledgements are cumulative: one for each turn of the event loop, however many frames it brought.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from raykafka.errors import KafkaError
+from raykafka.link import Link, adopt, messages
+from raykafka.log import Log
+from raykafka.log.batch import BASE_OFFSET
+from raykafka.replica import stream as frames
+from raykafka.replica.events import Ack, Answer, Hello, Received, StreamId, StreamLost
+from raykafka.replica.partition import Partition
+
+logger = logging.getLogger(__name__)
+
+Step = Callable[[Hello | Received | StreamLost], None]
+
+
+class Receiver:
+    """The streams that leaders have open to this replica: one that is followed, and older ones on their way out.
+
+    ``step`` gives an event to the rules, ``write`` has the log take whole batches at its end (raises KafkaError).
+    """
+
+    def __init__(
+        self, log: Log, partition: Partition, broker_epoch: int, step: Step, write: Callable[[memoryview], None]
+    ) -> None:
+        self._log = log
+        self._partition = partition
+        self._broker_epoch = broker_epoch
+        self._step = step
+        self._write = write
+        self._loop = asyncio.get_running_loop()
+        self._links: dict[StreamId, Link] = {}
+        self._acks: dict[StreamId, int] = {}
+        self._closed = False
+
+    async def take(self, sock: socket.socket, peer: dict[str, Any]) -> None:
+        """Serve a connection from a leader."""
+        link = await adopt(sock, peer)
+        if self._closed:
+            link.transport.abort()
+            return
+        frames.notice_silence(link)
+        stream = StreamId(*peer["stream"])
+
+        def ended(_: object) -> None:
+            if self._links.get(stream) is link:
+                del self._links[stream]
+                self._step(StreamLost(self._partition.broker, stream))
+
+        link.start(on_frame=lambda kind, payload: self._frame(link, stream, kind, payload), on_close=ended)
+        link.send(messages.STREAM_READY)
+
+    def _frame(self, link: Link, stream: StreamId, kind: int, payload: memoryview) -> None:
+        if link.transport.is_closing():
+            return  # what an older stream still brings is dropped (rule 11)
+        if kind == messages.STREAM_DATA:
+            self._data(link, stream, payload)
+        elif kind == messages.STREAM_HELLO:
+            hello = frames.unpack_hello(payload)
+            if hello.stream != stream or stream in self._links:
+                link.transport.abort()
+                return
+            self._links[stream] = link
+            self._step(hello)
+            if self._partition.stopped is not None:
+                self.close(stream)
+
+    def _data(self, link: Link, stream: StreamId, payload: memoryview) -> None:
+        following = self._partition.following
+        if following is None or following.stream != stream:
+            link.transport.abort()
+            return
+        log_start, high_watermark, records = frames.unpack_data(payload)
+        if records:
+            base_offset = BASE_OFFSET.unpack_from(records)[0]
+            if not following.takes(stream, base_offset):
+                logger.error(
+                    "%s: its leader sent offset %d where %d comes next",
+                    self._log.directory.name,
+                    base_offset,
+                    self._log.log_end_offset,
+                )
+                link.transport.abort()
+                return
+            try:
+                self._write(records)
+            except KafkaError as error:
+                logger.error("%s: what its leader sent can't be written: %s", self._log.directory.name, error.message)
+                link.transport.abort()
+                return
+        self._step(Received(stream, self._log.log_end_offset, log_start, high_watermark))
+
+    def answer(self, effect: Answer) -> None:
+        link = self._links.get(effect.stream)
+        if link is not None and not link.is_closed:
+            position = frames.Position(effect.log_end, effect.last_epoch, self._broker_epoch)
+            link.send(messages.STREAM_ANSWER, position.pack())
+
+    def ack(self, effect: Ack) -> None:
+        if not self._acks:
+            self._loop.call_soon(self._send_acks)
+        self._acks[effect.stream] = effect.log_end
+
+    def _send_acks(self) -> None:
+        acks, self._acks = self._acks, {}
+        for stream, log_end in acks.items():
+            link = self._links.get(stream)
+            if link is not None and not link.is_closed:
+                link.send(messages.STREAM_ACK, frames.pack_ack(log_end))
+
+    def close(self, stream: StreamId) -> None:
+        """Drop a stream's connection, with whatever is unread on it."""
+        link = self._links.pop(stream, None)
+        if link is not None:
+            link.transport.abort()
+
+    def close_all(self) -> None:
+        self._closed = True
+        for stream in list(self._links):
+            self.close(stream)

@@ -1,0 +1,275 @@
+"""The leader's ends of its streams: what was appended goes out to every follower, from memory while it keeps up and
+from the segment files while it does not.
+
+What an append leaves in memory is handed to the sockets at the end of the turn of the event loop, one write for each
+follower. A follower for which more than WINDOW_BYTES are unacknowledged gets nothing until it acknowledges some, and
+then what it missed from the files, a piece in each turn, so that live traffic goes on beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from raykafka.errors import KafkaError, LinkError
+from raykafka.link import Link, connect_tcp, messages
+from raykafka.log import Log, LogReader, WouldBlock
+from raykafka.log.batch import iter_batches
+from raykafka.replica import stream as frames
+from raykafka.replica.events import Acked, Answered, Hello, OpenStream, StreamId, StreamLost
+from raykafka.replica.partition import Partition
+
+WINDOW_BYTES = 8 * 1024 * 1024
+READ_BYTES = 512 * 1024
+IDLE_S = 0.1
+_CONNECT_WITHIN_S = 2.0
+
+logger = logging.getLogger(__name__)
+
+Step = Callable[[Acked | Answered | StreamLost], None]
+
+
+class Peer(NamedTuple):
+    """Where a life of a broker answers on its inter-broker port."""
+
+    host: str
+    port: int
+    broker_epoch: int
+
+
+class Streams:
+    """All streams of one leader. ``step`` gives an event to the rules; ``identity`` names the partition to the
+    follower's broker."""
+
+    def __init__(self, log: Log, partition: Partition, secret: bytes, identity: Mapping[str, Any], step: Step) -> None:
+        self.log = log
+        self.secret = secret
+        self.identity = identity
+        self.step = step
+        self.peers: Mapping[int, Peer] = {}
+        self.reader = LogReader(log.directory)
+        self._segments_version = -1
+        self._state = partition.log
+        self._loop = asyncio.get_running_loop()
+        self._senders: dict[int, Sender] = {}
+        self._turn: list[memoryview] = []
+        self._turn_base = 0
+        self._idle: asyncio.TimerHandle | None = None
+
+    def open(self, effect: OpenStream) -> None:
+        """Connect to a follower; an earlier stream to it ends."""
+        before = self._senders.pop(effect.follower, None)
+        if before is not None:
+            before.close()
+        self._senders[effect.follower] = Sender(self, effect.follower, effect.hello)
+
+    def close(self, follower: int, stream: StreamId) -> None:
+        sender = self._senders.get(follower)
+        if sender is not None and sender.stream == stream:
+            del self._senders[follower]
+            sender.close()
+
+    def close_all(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        senders, self._senders = self._senders, {}
+        for sender in senders.values():
+            sender.close()
+        self.reader.close()
+
+    def lost(self, sender: Sender, reason: str) -> None:
+        """The sender's connection is over, and nobody had asked for that."""
+        if self._senders.get(sender.follower) is not sender:
+            return
+        del self._senders[sender.follower]
+        sender.close()
+        logger.warning("%s: the stream to broker %d ended: %s", self.log.directory.name, sender.follower, reason)
+        self.step(StreamLost(sender.follower, sender.stream))
+
+    # sending
+
+    def appended(self, base_offset: int, records: memoryview) -> None:
+        """The log holds ``records`` from ``base_offset`` to its end. They must not change any more."""
+        if not self._senders:
+            return
+        if not self._turn:
+            self._turn_base = base_offset
+            self._loop.call_soon(self._end_turn)
+        self._turn.append(records)
+
+    def _end_turn(self) -> None:
+        records, self._turn = self._turn, []
+        size = sum(map(len, records))
+        head = self.head()
+        for sender in tuple(self._senders.values()):
+            sender.offer(head, self._turn_base, self.log.log_end_offset, records, size)
+
+    def head(self) -> tuple[int, int]:
+        """What every frame says of the leader's log: where it starts, and its high watermark."""
+        return self._state.start, self._state.high_watermark
+
+    def watermark_moved(self) -> None:
+        """Followers that get no records soon are told without any (rule 12)."""
+        if self._idle is None and self._senders:
+            self._idle = self._loop.call_later(IDLE_S, self._tell_idle)
+
+    def _tell_idle(self) -> None:
+        self._idle = None
+        head = self.head()
+        for sender in tuple(self._senders.values()):
+            sender.tell(head)
+
+    def fresh_reader(self) -> LogReader:
+        log = self.log
+        if log.segments_version != self._segments_version or log.truncations != self.reader.truncations:
+            self._segments_version = log.segments_version
+            self.reader.update(log.segments, log.truncations)
+        return self.reader
+
+    def describe(self) -> dict[int, dict[str, Any]]:
+        """Figures for status, by follower."""
+        return {s.follower: {"live": s.live, "unacked_bytes": s.unacked_bytes} for s in self._senders.values()}
+
+
+class Sender:
+    """One stream. ``live``: all of the log has been handed to the connection, so that appends can follow from
+    memory."""
+
+    def __init__(self, streams: Streams, follower: int, hello: Hello) -> None:
+        self.follower = follower
+        self.stream = hello.stream
+        self.live = False
+        self.unacked_bytes = 0
+        self._streams = streams
+        self._hello = hello
+        self._link: Link | None = None
+        self._answered = False
+        self._closed = False
+        self._next = 0
+        self._unacked: deque[tuple[int, int]] = deque()
+        self._told = (-1, -1)
+        self._pumping = False
+        self._task: asyncio.Task[None] = asyncio.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        streams = self._streams
+        peer = streams.peers.get(self.follower)
+        if peer is None:
+            streams.lost(self, "its broker is not registered")
+            return
+        identity = {**streams.identity, "role": frames.STREAM_ROLE, "stream": list(self.stream)}
+        try:
+            async with asyncio.timeout(_CONNECT_WITHIN_S):
+                link = await connect_tcp(peer.host, peer.port, streams.secret, identity)
+        except (OSError, LinkError, TimeoutError) as error:
+            streams.lost(self, f"{peer.host}:{peer.port} can't be reached: {error or type(error).__name__}")
+            return
+        if self._closed:
+            link.close()
+            return
+        if (link.peer.get("broker_id"), link.peer.get("broker_epoch")) != (self.follower, peer.broker_epoch):
+            link.close()
+            streams.lost(self, f"{peer.host}:{peer.port} is answered by another life or broker")
+            return
+        frames.notice_silence(link)
+        self._link = link
+        link.start(on_frame=self._frame, on_close=lambda error: streams.lost(self, str(error or "end of file")))
+
+    def close(self) -> None:
+        self._closed, self.live = True, False
+        if self._link is not None:
+            self._link.transport.abort()
+
+    def _frame(self, kind: int, payload: memoryview) -> None:
+        if self._closed or self._link is None:
+            return
+        if kind == messages.STREAM_ACK:
+            log_end = frames.unpack_ack(payload)
+            unacked = self._unacked
+            while unacked and unacked[0][0] <= log_end:
+                self.unacked_bytes -= unacked.popleft()[1]
+            self._streams.step(Acked(self.follower, self.stream, log_end))
+            if not self.live:
+                self._pump_soon()
+        elif kind == messages.STREAM_READY:
+            self._link.send(messages.STREAM_HELLO, frames.pack_hello(self._hello))
+        elif kind == messages.STREAM_ANSWER and not self._answered:
+            position = frames.Position.unpack(payload)
+            self._answered = True
+            self._next = position.log_end
+            self._streams.step(
+                Answered(self.follower, self.stream, position.broker_epoch, position.log_end, position.last_epoch)
+            )
+            self._pump_soon()
+
+    def offer(
+        self, head: tuple[int, int], base_offset: int, end_offset: int, records: list[memoryview], size: int
+    ) -> None:
+        """What one turn appended."""
+        if self.live and self._next == base_offset and self.unacked_bytes < WINDOW_BYTES:
+            self._send(head, end_offset, records, size)
+        elif self._next < end_offset:
+            self.live = False
+            if self._answered:
+                self._pump_soon()
+
+    def _send(self, head: tuple[int, int], end_offset: int, records: list[memoryview], size: int) -> None:
+        if self._link is None or self._link.is_closed:
+            return
+        self._next = end_offset
+        self._told = head
+        self._unacked.append((end_offset, size))
+        self.unacked_bytes += size
+        self._link.send(messages.STREAM_DATA, frames.pack_data(*head), *records)
+
+    def tell(self, head: tuple[int, int]) -> None:
+        """The same without records, unless it was told."""
+        if self._answered and head != self._told and self._link is not None and not self._link.is_closed:
+            self._told = head
+            self._link.send(messages.STREAM_DATA, frames.pack_data(*head))
+
+    # catching up from the files
+
+    def _pump_soon(self) -> None:
+        if not self._pumping and not self._closed:
+            self._pumping = True
+            self._task = asyncio.create_task(self._pump())
+
+    async def _pump(self) -> None:
+        """Send from the files until the end of the log is reached, the window is full or the stream is over."""
+        streams = self._streams
+        try:
+            while not self._closed and self.unacked_bytes < WINDOW_BYTES:
+                if self._next >= streams.log.log_end_offset:
+                    self.live = True
+                    return
+                data = await self._read()
+                if self._closed:
+                    return
+                end_offset = max((header.last_offset + 1 for _, header in iter_batches(data)), default=-1)
+                if end_offset < 0:
+                    raise KafkaError(messages.ErrorCode.OFFSET_OUT_OF_RANGE, f"no batch is at offset {self._next}")
+                self._send(streams.head(), end_offset, [data], len(data))
+                await asyncio.sleep(0)
+        except KafkaError as error:
+            streams.lost(self, f"it can't be caught up: {error}")
+        finally:
+            self._pumping = False
+
+    async def _read(self) -> memoryview:
+        """Whole batches from ``_next`` on, one at least. Raises KafkaError."""
+        streams = self._streams
+        log, reader = streams.log, streams.fresh_reader()
+        end = log.position_of(log.log_end_offset)
+
+        def read(nowait: bool) -> memoryview:
+            place = reader.read(self._next, READ_BYTES, end, nowait=nowait)
+            return memoryview(b"") if place is None else reader.fetch_bytes(place, nowait)
+
+        try:
+            return read(True)
+        except WouldBlock:
+            return await asyncio.to_thread(read, False)
