@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -16,6 +17,7 @@ from tests.integration.plain_broker import PlainBroker
 
 WITHIN_S = 60
 BROKERS = 3
+MORE_THAN_SOCKETS_HOLD = 24
 CONFIG = {"offsets.topic.replication.factor": "3"}
 
 
@@ -224,3 +226,32 @@ def test_a_killed_broker_is_replaced_and_catches_up_and_nothing_acknowledged_is_
         leader.wait_serving(WITHIN_S)
         _wait_in_sync(brokers, "whole", BROKERS)
     _check(brokers, "whole", load.stop())
+
+
+def test_records_that_only_a_dead_leader_had_are_truncated(brokers: list[PlainBroker]) -> None:
+    """acks=1 says nothing of the followers: what they never got goes, and the logs agree again."""
+    _create(brokers, "tail")
+    load = Load(brokers, "tail")
+    load.wait_more()
+    acked = load.stop()
+    leader, _ = _leader_and_follower(brokers, "tail")
+    others = [broker for broker in brokers if broker is not leader]
+    stopped = [psutil.Process(b.process.pid) for b in others] + [b.replica_of("tail") for b in others]
+    for process in stopped:
+        process.suspend()
+    producer = Producer({"bootstrap.servers": leader.bootstrap, "log_level": 0, "acks": 1, "linger.ms": 0})
+    extra: list[int] = []
+    for _ in range(MORE_THAN_SOCKETS_HOLD):
+        producer.produce("tail", b"x" * 900_000, partition=0, on_delivery=lambda e, m: extra.append(m.offset()))
+    assert producer.flush(WITHIN_S) == 0
+    before = len(_stored(leader, "tail"))
+    leader.replica_of("tail").kill()
+    for process in stopped:
+        process.resume()
+    _until(lambda: _metadata(brokers, "tail").leader != leader.settings.broker_id, "another broker leads")
+    _wait_in_sync(brokers, "tail", BROKERS)
+    assert "truncated from" in leader.log_text
+    assert len(_stored(leader, "tail")) < before
+    _until(lambda: len({_stored(broker, "tail") for broker in brokers}) == 1, "the segment files are equal")
+    offsets = [header.base_offset for _, header in iter_batches(memoryview(_stored(leader, "tail")))]
+    assert max(offset for _, offset in acked) <= max(offsets) < max(extra)
