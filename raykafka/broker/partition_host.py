@@ -210,9 +210,11 @@ class PartitionHost:
         if self.life is Life.ASLEEP and self._has_to_catch_up():
             self._wake()
         if self.life is Life.AWAKE and self._told != self._wanted():
+            heard = self._told is not None and self._told[:2] == (state, config)
             if self._telling is None or self._telling.done():
                 self._telling = self._run(self._tell())
-            return self._telling
+            # who else is alive is news that nobody waits for
+            return None if heard else self._telling
         return None
 
     def _has_to_catch_up(self) -> bool:

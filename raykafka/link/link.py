@@ -260,6 +260,8 @@ class Link(FrameProtocol):
     async def detach(self) -> socket.socket:
         """Give up this end: a socket on which the connection goes on, for somebody else to ``adopt``. Only before
         ``start``, and only while the peer is to say nothing. Raises LinkError if it has spoken or gone."""
+        if self._closed or self.transport.is_closing():
+            raise LinkError(f"the link to {self.peer.get('role', 'peer')} is closed")
         self.transport.pause_reading()
         while self.transport.get_write_buffer_size() and not self._closed:
             await asyncio.sleep(0)

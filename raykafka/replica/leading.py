@@ -138,9 +138,12 @@ class Leading:
             return ErrorCode.NOT_ENOUGH_REPLICAS
         return ErrorCode.NONE
 
-    def wrote(self, event: Wrote) -> list[Effect]:
+    def wrote(self, event: Wrote, now_ms: int) -> list[Effect]:
         log = self.log
         if event.last_offset >= log.end:
+            for follower in self.followers.values():
+                if follower.end >= log.end:
+                    follower.caught_up_ms = now_ms
             log.end = event.last_offset + 1
         if event.acks != -1:
             effects: list[Effect] = [Reply(event.token, ErrorCode.NONE)]

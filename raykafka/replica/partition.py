@@ -80,7 +80,7 @@ class Partition:
             return []
         leading, following = self.leading, self.following
         if isinstance(event, Wrote):
-            return leading.wrote(event) if leading else []
+            return leading.wrote(event, now_ms) if leading else []
         if isinstance(event, Acked):
             return leading.acked(event, now_ms) if leading else []
         if isinstance(event, Received):

@@ -212,6 +212,8 @@ class Replica:
             if leading is not None:
                 self._out.view_changed()
                 self._streams.watermark_moved()
+            else:
+                self._out.view_changes()
         if leading is not None:
             due_ms = leading.next_tick_ms(now_ms)
             if due_ms is not None and due_ms < self._tick_at_ms:
