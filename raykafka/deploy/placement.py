@@ -10,6 +10,8 @@ from raykafka.config.cluster import ClusterConfig
 from raykafka.deploy.folder import ClusterFolder
 from raykafka.deploy.names import BROKER, ZOOKEEPER
 
+INTERNAL_TOPIC_REPLICAS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -88,11 +90,17 @@ def _brokers(config: ClusterConfig, folder: ClusterFolder, node_ip: str) -> list
             inter_broker_listener_name=brokers.inter_broker_listener,
             protocol_map=brokers.protocols,
             rack=brokers.rack,
-            config=brokers.config,
+            config={**_internal_topics(brokers.count), **brokers.config},
             spare_replicas=brokers.spare_replicas,
         )
         placements.append(Placement(BROKER, broker_id, node_ip, settings.to_json(), brokers.memory_mb << 20))
     return placements
+
+
+def _internal_topics(brokers: int) -> dict[str, str]:
+    """Internal topics get three replicas where there are three brokers: a smaller cluster keeps offsets too."""
+    factor = str(min(brokers, INTERNAL_TOPIC_REPLICAS))
+    return {"offsets.topic.replication.factor": factor, "transaction.state.log.replication.factor": factor}
 
 
 def _shifted(addresses: tuple[Any, ...], by: int) -> tuple[ListenerAddress, ...]:

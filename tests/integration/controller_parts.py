@@ -21,6 +21,7 @@ from raykafka.controller.active import ActiveController
 from raykafka.controller.controller import Controller
 from raykafka.controller.znodes import Registration
 from raykafka.controller.zookeeper import ZooKeeperClient
+from raykafka.link import Link
 from raykafka.types import TopicPartition
 
 SECRET = b"s" * 32
@@ -63,7 +64,7 @@ class BrokerEnd:
         """Begin a life of this broker. Without ``serve`` its port takes connections and answers nothing."""
         self.client = await asyncio.to_thread(store.connect, self._hosts, None, self._session_ms)
         self.applied = []
-        self.links = ControllerLinks(SECRET, self._apply)
+        self.links = ControllerLinks(SECRET, self._apply, Link.close)
         port = self.links.open("127.0.0.1", 0)
         info = BrokerInfo(
             id=self.id,
@@ -139,7 +140,7 @@ class Parts:
         """A session for the test to look with; closed with the rest."""
         end = BrokerEnd(self.hosts, -1)
         end.client = await asyncio.to_thread(store.connect, self.hosts, None, self.session_ms)
-        end.links = ControllerLinks(SECRET, end._apply)
+        end.links = ControllerLinks(SECRET, end._apply, Link.close)
         self._brokers.append(end)
         return end.client
 

@@ -20,10 +20,12 @@ from kio.serial import entity_reader, entity_writer
 from raykafka.broker.configs import Configs
 from raykafka.broker.partitions import Partitions
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, ImageDelta, PartitionState, Topic
+from raykafka.errors import KafkaError
 from raykafka.link import Link, connect_unix, serve_unix
 from raykafka.log.batch import Record, build_batch
 from raykafka.protocol import acl, codec, registry
 from raykafka.protocol.context import RequestContext
+from raykafka.protocol.error_code import ErrorCode
 from raykafka.replica.server import ReplicaServer
 from raykafka.types import TopicPartition
 
@@ -65,7 +67,7 @@ class LocalReplicas:
 
     async def acquire_replica(self) -> LocalChild:
         await self.gate.wait()
-        replica = ReplicaServer(await connect_unix(self.path, SECRET, {"role": "replica"}))
+        replica = ReplicaServer(await connect_unix(self.path, SECRET, {"role": "replica"}), SECRET)
         replica.start()
         child = LocalChild(await self._accepted.get(), replica)
         self.acquired.append(child)
@@ -86,6 +88,9 @@ class Links:
         self._dataplane = dataplane
         self.elects = True
         self.reports: list[tuple[TopicPartition, int, str]] = []
+
+    async def alter_partition(self, tp: TopicPartition, topic_id: uuid.UUID, proposal: dict[str, Any]) -> None:
+        raise KafkaError(ErrorCode.NOT_CONTROLLER, "no ISR changes here")
 
     async def report_failed_partition(self, tp: TopicPartition, state: PartitionState, reason: str) -> None:
         self.reports.append((tp, state.leader_epoch, reason))

@@ -24,7 +24,7 @@ class _Port:
     def __init__(self) -> None:
         self.applied: list[ClusterImage] = []
         self.hold: asyncio.Event | None = None
-        self.links = ControllerLinks(SECRET, self.apply)
+        self.links = ControllerLinks(SECRET, self.apply, Link.close)
         self.port = 0
 
     async def apply(self, image: ClusterImage) -> None:
