@@ -208,6 +208,7 @@ class Broker:
         await self._write_checkpoints()
         if clean:
             await asyncio.to_thread(self._directory.leave_clean_shutdown_mark, self.registration.epoch)
+        self.session.expect_end()  # once the inter-broker port is closed, the controller may be first to remove it
         await self._unwind()
 
     async def _announce_stop(self) -> None:

@@ -59,6 +59,10 @@ class Session:
         self._renewing = asyncio.create_task(self._renew())
         return self.registration.info
 
+    def expect_end(self) -> None:
+        """This life is being ended: that its registration goes, by whomever, is no loss any more."""
+        self._over = True
+
     async def close(self) -> None:
         """Take the registration back and end the session. An unreachable ZooKeeper is left to notice by itself."""
         self._over = True

@@ -34,6 +34,7 @@ from raykafka.types import NO_LEADER, TopicPartition
 
 _T = TypeVar("_T")
 _CLUSTER_DEFAULT = ""
+LET_GO_WITHIN_S = 3.0
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class ActiveController:
         self._registrations: dict[int, Registration] = {}
         self._channels: dict[int, BrokerChannel] = {}
         self._channel_tasks: dict[int, asyncio.Task[None]] = {}
+        self._leaving: dict[int, int] = {}
         self._sequence = 0
         self._progress = asyncio.Condition()
         self._turn = asyncio.Lock()
@@ -165,7 +167,7 @@ class ActiveController:
             silent_after_s=self._silent_after_s,
             current=lambda: (self.image, self._sequence),
             on_progress=self._channels_changed,
-            on_call=self._on_call,
+            on_call=lambda method, args: self._on_call(broker, method, args),
             on_forward=self._on_forward,
         )
         self._channels[broker] = channel
@@ -354,7 +356,7 @@ class ActiveController:
     async def _on_forward(self, payload: memoryview) -> list[registry.Buffer]:
         return await registry.serve_forwarded(self, *unpack_forward(payload))
 
-    async def _on_call(self, method: str, args: dict[str, Any]) -> Any:
+    async def _on_call(self, broker: int, method: str, args: dict[str, Any]) -> Any:
         from raykafka.controller.topic_admin import create_automatically
 
         match method:
@@ -365,7 +367,7 @@ class ActiveController:
             case "partition_failed":
                 return await self._partition_failed(args)
             case "controlled_shutdown":
-                return {}
+                return await self._let_go(broker)
         raise KafkaError(ErrorCode.INVALID_REQUEST, f"a controller does not answer {method!r}")
 
     async def _alter_partition(self, args: dict[str, Any]) -> dict[str, Any]:
@@ -380,8 +382,9 @@ class ActiveController:
             state = record.states[tp.partition]
             if (args["leader_epoch"], args["version"]) != (state.leader_epoch, state.version):
                 raise KafkaError(ErrorCode.INVALID_UPDATE_VERSION, f"{tp} is at version {state.version} by now")
-            registered = self._registrations
-            dead = [b for b, e in zip(isr, epochs, strict=True) if b not in registered or registered[b].info.epoch != e]
+            lives = {b: r.info.epoch for b, r in self._registrations.items()}
+            dead = [b for b, e in zip(isr, epochs, strict=True) if lives.get(b) != e]
+            dead += [b for b in isr if b not in state.isr and self._leaving.get(b) == lives.get(b)]
             if dead or state.leader not in isr or not set(isr) <= {*record.node.replicas[tp.partition], *state.isr}:
                 raise KafkaError(ErrorCode.INELIGIBLE_REPLICA, f"{tp}: of {isr}, {dead} live another life or none")
             after = replace(state, isr=isr, isr_epochs=epochs, controller_epoch=self.epoch)
@@ -391,6 +394,26 @@ class ActiveController:
             record.states[tp.partition] = written
             self.publish_topics([tp.topic])
             logger.info("%s: the ISR is %s, was %s", tp, isr, state.isr)
+        return {}
+
+    async def _let_go(self, broker: int) -> dict[str, Any]:
+        """A broker is about to stop: everything that others can do without it moves to them first, so that no write has
+        to wait for its end. This life of it gets into no ISR any more."""
+        async with self._turn:
+            registration = self._registrations.get(broker)
+            if registration is None:
+                return {}
+            self._leaving[broker] = registration.info.epoch
+            lives = self.lives()
+
+            def replaceable(tp: TopicPartition) -> bool:
+                isr = self.records[tp.topic].states[tp.partition].isr
+                return broker in isr and any(b in lives and b not in self._leaving for b in isr)
+
+            await self._elect([tp for tp in self._all_partitions() if replaceable(tp)], failed=broker)
+            sequence = self._sequence
+            logger.info("broker %d is stopping", broker)
+        await self.acknowledged(sequence, LET_GO_WITHIN_S)
         return {}
 
     async def _partition_failed(self, args: dict[str, Any]) -> dict[str, Any]:

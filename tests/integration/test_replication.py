@@ -17,6 +17,7 @@ from tests.integration.plain_broker import PlainBroker
 
 WITHIN_S = 60
 BROKERS = 3
+AT_ONCE = 200
 MORE_THAN_SOCKETS_HOLD = 24
 CONFIG = {"offsets.topic.replication.factor": "3"}
 
@@ -105,7 +106,7 @@ class Load:
     def _run(self) -> None:
         number = 0
         while not self._stop.is_set():
-            for _ in range(20):
+            while len(self._producer) < AT_ONCE:
                 self._producer.produce(
                     self._topic, str(number).encode(), partition=self._partition, on_delivery=self._delivered(number)
                 )
@@ -226,6 +227,22 @@ def test_a_killed_broker_is_replaced_and_catches_up_and_nothing_acknowledged_is_
         leader.wait_serving(WITHIN_S)
         _wait_in_sync(brokers, "whole", BROKERS)
     _check(brokers, "whole", load.stop())
+
+
+def test_a_stopped_broker_moves_its_leaderships_first(brokers: list[PlainBroker]) -> None:
+    _create(brokers, "stopped", min_insync_replicas="2")
+    load = Load(brokers, "stopped")
+    load.wait_more()
+    leader, _ = _leader_and_follower(brokers, "stopped")
+    others = [broker for broker in brokers if broker is not leader]
+    leader.stop()
+    load.wait_more()
+    assert "is stopping" in "".join(broker.log_text for broker in brokers)
+    assert _metadata(others, "stopped").leader != leader.settings.broker_id
+    leader.start()
+    leader.wait_serving(WITHIN_S)
+    _wait_in_sync(brokers, "stopped", BROKERS)
+    _check(brokers, "stopped", load.stop())
 
 
 def test_records_that_only_a_dead_leader_had_are_truncated(brokers: list[PlainBroker]) -> None:
