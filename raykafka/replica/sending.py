@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple
 
 from raykafka.errors import KafkaError, LinkError
@@ -49,7 +49,7 @@ class Streams:
         self.secret = secret
         self.identity = identity
         self.step = step
-        self.peers: Mapping[int, Peer] = {}
+        self._peers: Mapping[int, Peer] = {}
         self.reader = LogReader(log.directory)
         self._segments_version = -1
         self._state = partition.log
@@ -58,6 +58,18 @@ class Streams:
         self._turn: list[memoryview] = []
         self._turn_base = 0
         self._idle: asyncio.TimerHandle | None = None
+
+    @property
+    def peers(self) -> Mapping[int, Peer]:
+        """The live brokers that hold this partition. Streams to lives that have ended are lost."""
+        return self._peers
+
+    @peers.setter
+    def peers(self, peers: Mapping[int, Peer]) -> None:
+        self._peers = peers
+        for sender in tuple(self._senders.values()):
+            if sender.peer != peers.get(sender.follower):
+                self.lost(sender, "that life of its broker has ended")
 
     def open(self, effect: OpenStream) -> None:
         """Connect to a follower; an earlier stream to it ends."""
@@ -152,11 +164,23 @@ class Sender:
         self._unacked: deque[tuple[int, int]] = deque()
         self._told = (-1, -1)
         self._pumping = False
-        self._task: asyncio.Task[None] = asyncio.create_task(self._connect())
+        self.peer = streams.peers.get(follower)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._run(self._connect())
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("the stream to broker %d failed", self.follower, exc_info=error)
+            self._streams.lost(self, f"{type(error).__name__}: {error}")
 
     async def _connect(self) -> None:
-        streams = self._streams
-        peer = streams.peers.get(self.follower)
+        streams, peer = self._streams, self.peer
         if peer is None:
             streams.lost(self, "its broker is not registered")
             return
@@ -236,7 +260,7 @@ class Sender:
     def _pump_soon(self) -> None:
         if not self._pumping and not self._closed:
             self._pumping = True
-            self._task = asyncio.create_task(self._pump())
+            self._run(self._pump())
 
     async def _pump(self) -> None:
         """Send from the files until the end of the log is reached, the window is full or the stream is over."""

@@ -59,7 +59,12 @@ class ReplicaServer:
             return
         task = self._loop.create_task(self._replica.take_stream(connection, peer))
         self._taking.add(task)
-        task.add_done_callback(self._taking.discard)
+        task.add_done_callback(self._taken)
+
+    def _taken(self, task: asyncio.Task[None]) -> None:
+        self._taking.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a leader's connection could not be taken", exc_info=error)
 
     def _on_frame(self, kind: int, payload: memoryview) -> None:
         if kind != messages.APPEND:

@@ -75,7 +75,7 @@ def unpack_ack(payload: memoryview) -> int:
 def notice_silence(link: Link) -> None:
     """Have the kernel end the connection when the peer's host is gone, though nothing is sent."""
     sock = link.transport.get_extra_info("socket")
-    if sock is None or sock.family == socket.AF_UNIX:
+    if link.transport.is_closing() or sock is None or sock.family == socket.AF_UNIX:
         return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2)

@@ -170,6 +170,13 @@ def _check(brokers: list[PlainBroker], topic: str, acked: list[tuple[int, int]],
     assert batches[-1][1].last_offset + 1 == len(found)
 
 
+def _runs_anew(broker: PlainBroker, topic: str, before: int) -> bool:
+    try:
+        return broker.replica_of(topic).pid != before
+    except (psutil.NoSuchProcess, FileNotFoundError, IndexError):
+        return False
+
+
 def _leader_and_follower(brokers: list[PlainBroker], topic: str) -> tuple[PlainBroker, PlainBroker]:
     leader = _metadata(brokers, topic).leader
     return brokers[leader], brokers[(leader + 1) % BROKERS]
@@ -190,7 +197,9 @@ def test_a_killed_follower_replica_comes_back_and_nothing_acknowledged_is_lost(b
     load.wait_more()
     _, follower = _leader_and_follower(brokers, "follower")
     for _ in range(2):
-        follower.replica_of("follower").kill()
+        killed = follower.replica_of("follower")
+        killed.kill()
+        _until(lambda killed=killed: _runs_anew(follower, "follower", killed.pid), "another process has the log")
         load.wait_more()
     _check(brokers, "follower", load.stop())
 
