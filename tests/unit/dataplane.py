@@ -40,6 +40,14 @@ class LocalChild:
     pid: int = 0
     note: str = ""
 
+    @property
+    def handle(self) -> LocalChild:
+        return self
+
+    async def wait(self) -> str:
+        await asyncio.shield(self.replica.ended)
+        return ""
+
     def kill(self) -> None:
         """What the broker sees of a process that dies."""
         self.replica._link.transport.abort()
