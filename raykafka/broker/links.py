@@ -26,6 +26,7 @@ CONTROLLER_ROLE = "controller"
 CONTROLLER_WITHIN_S = 15.0
 CONTROLLER_SOON_S = 2.0
 ANSWER_WITHIN_S = 60.0
+_CONTROLLERS_ASKED = 3
 
 logger = logging.getLogger(__name__)
 
@@ -129,9 +130,18 @@ class ControllerLinks:
         return self._active
 
     async def forward(self, context: RequestContext, body: memoryview) -> memoryview:
-        """Have the active controller answer a client's request. Raises KafkaError, LinkError, TimeoutError."""
-        link = await self.controller()
-        return await link.forward(*pack_forward(context, body), timeout_s=ANSWER_WITHIN_S)
+        """Have the active controller answer a client's request. Raises KafkaError, TimeoutError.
+
+        A controller that dies over the request is followed by asking the next one, as Kafka's own client would: what
+        the first had done already is then answered as done before (TOPIC_ALREADY_EXISTS and the like).
+        """
+        for _ in range(_CONTROLLERS_ASKED):
+            link = await self.controller()
+            try:
+                return await link.forward(*pack_forward(context, body), timeout_s=ANSWER_WITHIN_S)
+            except LinkError:
+                logger.warning("a controller ended over a request of API %d", context.api_key)
+        raise KafkaError(ErrorCode.NOT_CONTROLLER, "one controller after the other ended over this request")
 
     async def create_topics(self, names: Iterable[str]) -> dict[str, ErrorCode]:
         """Auto-create topics with their defaults. Raises KafkaError, LinkError, TimeoutError."""
