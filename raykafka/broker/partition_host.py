@@ -18,18 +18,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from raykafka.broker.children import Backoff, ChildHandle
+from raykafka.broker.children import Backoff
 from raykafka.broker.log_view import LogView, empty_view
 from raykafka.cluster.image import PartitionState, partition_to_json
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link
 from raykafka.link.messages import ANY_EPOCH, APPEND, APPENDED, VIEW, Appended, View, pack_append
+from raykafka.log import lock_holder
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
 
 ACQUIRE_WITHIN_S = 30.0
 CLOSE_WITHIN_S = 30.0
 LEAVE_WITHIN_S = 3.0
+LOCK_POLL_S = 0.01
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
 
 logger = logging.getLogger(__name__)
@@ -50,8 +52,6 @@ class ReplicaChild(Protocol):
 
     note: str
 
-    @property
-    def handle(self) -> ChildHandle: ...
     @property
     def link(self) -> Link: ...
     @property
@@ -243,9 +243,7 @@ class PartitionHost(LogView):
             await self._after
             self._after = None
         await asyncio.sleep(self._backoff.delay_s)
-        if self._leaving is not None:
-            await _end(self._leaving)
-            self._leaving = None
+        await self._wait_for_lock()
         child = await self._acquire()
         link = child.link
         if self.life is not Life.WAKING:
@@ -262,6 +260,19 @@ class PartitionHost(LogView):
             await self._open(link)
         except (KafkaError, LinkError) as error:
             self._ended(link, f"it could not be opened: {error}")
+
+    async def _wait_for_lock(self) -> None:
+        """Until the last process has let the log go (rule 4); it is killed if that takes long."""
+        leaving, self._leaving = self._leaving, None
+        if leaving is None:
+            return
+        deadline = self._loop.time() + LEAVE_WITHIN_S
+        while _is_locked(self.directory):
+            if self._loop.time() > deadline:
+                logger.error("%s: process %d holds the log and is killed", self.tp, leaving.pid)
+                leaving.kill()
+                deadline += LEAVE_WITHIN_S
+            await asyncio.sleep(LOCK_POLL_S)
 
     async def _acquire(self) -> ReplicaChild:
         """A replica process. Appends do not wait for it forever; who opens a log that is on disk does."""
@@ -454,12 +465,8 @@ class PartitionHost(LogView):
             logger.error("%s: a task failed", self.tp, exc_info=task.exception())
 
 
-async def _end(child: ReplicaChild) -> None:
-    """Wait until a process is gone that has lost its link: another one can't open the log before (rule 4)."""
-    ended = asyncio.ensure_future(child.handle.wait())
+def _is_locked(directory: Path) -> bool:
     try:
-        if not (await asyncio.wait([ended], timeout=LEAVE_WITHIN_S))[0]:
-            child.kill()
-            await asyncio.wait([ended], timeout=LEAVE_WITHIN_S)
-    finally:
-        ended.cancel()
+        return lock_holder(directory) is not None
+    except OSError:
+        return False  # whoever opens the log finds out what is wrong with it

@@ -40,14 +40,6 @@ class LocalChild:
     pid: int = 0
     note: str = ""
 
-    @property
-    def handle(self) -> LocalChild:
-        return self
-
-    async def wait(self) -> str:
-        await asyncio.shield(self.replica.ended)
-        return ""
-
     def kill(self) -> None:
         """What the broker sees of a process that dies."""
         self.replica._link.transport.abort()
@@ -83,7 +75,7 @@ class LocalReplicas:
         if self._server is not None:
             self._server.close()
         for child in self.acquired:
-            child.link.close()
+            child.kill()
             await child.replica.ended
 
 

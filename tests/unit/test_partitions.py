@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from raykafka.broker import partition_host
 from raykafka.broker.partition_host import PartitionHost
 from raykafka.cluster.image import ClusterImage, ImageDelta
 from raykafka.log.batch import iter_batches, iter_records
@@ -98,6 +99,26 @@ def test_writes_under_way_to_a_dead_replica_are_answered_retriable(tmp_path: Pat
             assert {a.error_code.value for a in answers} == {ErrorCode.NOT_LEADER_OR_FOLLOWER}
             await until(lambda: host_of(dataplane).life == "awake")
             assert await stored(dataplane) == [b"a"]
+
+    run(test)
+
+
+def test_a_successor_waits_for_the_log_and_a_process_that_holds_it_long_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition_host, "LEAVE_WITHIN_S", 0.2)
+
+    async def test() -> None:
+        async with Dataplane(tmp_path) as dataplane:
+            await dataplane.create()
+            await dataplane.produce(batch(b"a"))
+            replica = dataplane.children.acquired[0]
+            replica.stop_reading()  # it does not notice that its link has ended
+            replica.link.transport.abort()
+            await until(lambda: host_of(dataplane).restarts == 1)
+            await until(lambda: host_of(dataplane).life == "awake")
+            assert len(dataplane.links.reports) == 1
+            assert (await dataplane.produce(batch(b"b"))).base_offset == 1
 
     run(test)
 
