@@ -147,7 +147,9 @@ def gzip_level(value: int) -> Fault | None:
 
 def message_format(value: str) -> Fault | None:
     """A Kafka version such as 2.8 or 3.0-IV1."""
-    return None if re.fullmatch(r"[0-4]\.\d+(\.\d+)?(-IV\d)?", value) else Fault(f"Version {value} is not a valid version")
+    return (
+        None if re.fullmatch(r"[0-4]\.\d+(\.\d+)?(-IV\d)?", value) else Fault(f"Version {value} is not a valid version")
+    )
 
 
 def throttled_replicas(values: tuple[str, ...]) -> Fault | None:
