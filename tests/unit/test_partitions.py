@@ -74,7 +74,10 @@ def test_a_dead_replica_is_reported_and_leads_again_only_in_a_new_epoch(tmp_path
             assert [(tp, epoch) for tp, epoch, _ in dataplane.links.reports] == [((TOPIC, 0), 0)]
             answer = await dataplane.produce(batch(b"lost"))
             assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
-            assert len(dataplane.children.acquired) == 1
+            topic = dataplane.image.topics[TOPIC]
+            same_epoch = type(topic)(topic.name, topic.id, topic.partitions, {"retention.ms": "1000"})
+            await dataplane.take(ImageDelta(topics={TOPIC: same_epoch}))
+            assert host.life == "failed"
             await dataplane.lead()
             assert (await dataplane.produce(batch(b"b"))).base_offset == 1
             assert await stored(dataplane) == [b"a", b"b"]
@@ -198,6 +201,7 @@ def test_an_older_state_is_refused(tmp_path: Path) -> None:
             before = dataplane.image
             await dataplane.lead(leader=1)
             await dataplane.partitions.apply(before)
+            assert host_of(dataplane).state.leader == 1
             answer = await dataplane.produce(batch(b"b"))
             assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
 
