@@ -31,7 +31,7 @@ async def serve(socket_path: str, secret: bytes, token: str, actor_id: str) -> N
     """Serve the broker that listens on ``socket_path`` until the link ends. Raises OSError or LinkError if it can't be
     opened."""
     identity = {"role": "replica", "pid": os.getpid(), "token": token, "actor_id": actor_id}
-    server = ReplicaServer(await connect_unix(socket_path, secret, identity))
+    server = ReplicaServer(await connect_unix(socket_path, secret, identity), _show_title)
     server.start()
     await server.ended
 
@@ -41,6 +41,13 @@ def _actor_id() -> str:
     if ray is None or not ray.is_initialized():
         return ""
     return ray.get_runtime_context().get_actor_id() or ""
+
+
+def _show_title(partition: str) -> None:
+    """Name the partition where ``ps`` shows the process. Ray brings the call; a plain process goes without."""
+    ray = sys.modules.get("ray")
+    if ray is not None:
+        ray._raylet.setproctitle(f"raykafka replica {partition}")
 
 
 def main() -> None:

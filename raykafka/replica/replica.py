@@ -35,7 +35,7 @@ from raykafka.replica.partition import Partition
 logger = logging.getLogger(__name__)
 
 DEFAULT_RETENTION_CHECK_INTERVAL_MS = 300_000
-_NEVER_MS = 1 << 40
+_NEVER_MS = 1 << 50
 
 
 def boot_ms() -> int:
@@ -70,6 +70,7 @@ class Replica:
         self._retention_interval_ms = DEFAULT_RETENTION_CHECK_INTERVAL_MS
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
         self._jobs: set[asyncio.Task[None]] = set()
+        self._tick_at_ms = _NEVER_MS
         self._flushing = False
         self._flush_again = False
         self._closed = False
@@ -126,11 +127,13 @@ class Replica:
         for effect in self.partition.step(event, now_ms):
             self._carry[type(effect)](effect)
         leading = self.partition.leading
-        if leading is not None and leading.waiting:
-            deadline_ms = leading.next_deadline_ms or 0
+        deadline_ms = leading.next_deadline_ms if leading is not None else None
+        if deadline_ms is not None and deadline_ms < self._tick_at_ms:
+            self._tick_at_ms = deadline_ms
             self._set_timer(self._tick, deadline_ms - now_ms)
 
     def _tick(self) -> None:
+        self._tick_at_ms = _NEVER_MS
         self._step(Tick(), boot_ms())
 
     def told(self, state: PartitionState, broker_epochs: Mapping[int, int]) -> dict[str, Any]:
