@@ -17,6 +17,7 @@ from raykafka.deploy.keeper import Keeper, stop_actor
 from raykafka.deploy.names import BROKER, NAMESPACE, SUPERVISOR, ZOOKEEPER, actor_name, split_actor_name
 from raykafka.deploy.placement import Placement, place
 from raykafka.errors import RaykafkaError
+from raykafka.priority import take_normal_priority
 
 _LOOK_EVERY_S = 1.0
 
@@ -27,6 +28,7 @@ class SupervisorActor:
     """The one Supervisor of ``cluster``, on the node that holds ``data_dir``."""
 
     def __init__(self, cluster: str, data_dir: str) -> None:
+        take_normal_priority()
         self._cluster = cluster
         self._folder = ClusterFolder(data_dir)
         self._keepers: dict[tuple[str, int], Keeper] = {}
