@@ -361,6 +361,7 @@ class PartitionHost(LogView):
         if child is None or child.link is not link:
             return
         self.child = None
+        self._checkpoint = self.checkpoint
         self._outgoing.clear()
         link.close()
         self.show_nothing()
@@ -391,11 +392,7 @@ class PartitionHost(LogView):
             if done is not None:
                 done(appended)
         elif kind == VIEW:
-            self._take_view(View.unpack(payload))
-
-    def _take_view(self, view: View) -> None:
-        self._checkpoint = Checkpoint(view.recovery_point, view.high_watermark, view.log_start_offset)
-        self.show(view)
+            self.show(View.unpack(payload))
 
     # the end, and figures
 
@@ -413,8 +410,9 @@ class PartitionHost(LogView):
             try:
                 answer = await child.link.call("close", {}, CLOSE_WITHIN_S)
                 self._checkpoint = Checkpoint(
-                    answer["recovery_point"], answer["high_watermark"], self._checkpoint.log_start_offset
+                    answer["recovery_point"], answer["high_watermark"], self.checkpoint.log_start_offset
                 )
+                self.show_nothing()
                 clean = True
             except (KafkaError, LinkError, TimeoutError) as error:
                 logger.error("%s was not closed cleanly: %s", self.tp, error)
@@ -429,7 +427,10 @@ class PartitionHost(LogView):
     @property
     def checkpoint(self) -> Checkpoint:
         """What the checkpoint files should hold of this partition now."""
-        return self._checkpoint
+        view = self.view
+        if view is None or self.reader is None:
+            return self._checkpoint
+        return Checkpoint(view.recovery_point, view.high_watermark, view.log_start_offset)
 
     @property
     def has_files(self) -> bool:
