@@ -19,6 +19,7 @@ from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, open_port, serve_socket
 from raykafka.protocol.context import RequestContext, pack_forward
 from raykafka.protocol.error_code import ErrorCode
+from raykafka.replica.partition import SHORT_LOG
 from raykafka.types import TopicPartition
 
 CONTROLLER_ROLE = "controller"
@@ -164,6 +165,7 @@ class ControllerLinks:
                 "partition": tp.partition,
                 "leader_epoch": state.leader_epoch,
                 "reason": reason,
+                "short_log": reason == SHORT_LOG,
             }
             try:
                 link = await self.controller()

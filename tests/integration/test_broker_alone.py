@@ -1,5 +1,6 @@
 """One whole broker with a real ZooKeeper and real clients: it serves, it heals, it keeps everything over its lives."""
 
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +14,10 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 from kazoo.client import KazooClient
 
 from raykafka.broker.broker import LOST_EXIT_CODE
+from raykafka.broker.checkpoints import HIGH_WATERMARKS, OffsetCheckpoint
 from raykafka.broker.children import CONTROLLER, COORDINATOR
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
+from raykafka.types import TopicPartition
 from tests.integration.plain_broker import PlainBroker
 
 WITHIN_S = 40
@@ -190,6 +193,31 @@ def test_a_restarted_broker_has_all_its_data_and_groups_go_on(broker: PlainBroke
     producing.finish()
     assert [int(m.value() or b"") for m in _consume(broker, "lasting", 500, "readers")] == list(range(1000, 1500))
     assert _numbers(broker, "lasting", 1500) == list(range(1500))
+
+
+def test_an_only_replica_that_lost_its_tail_in_a_power_cut_is_served_from_what_is_left(broker: PlainBroker) -> None:
+    _create(broker, "cut")
+    for number in range(20):
+        producing = _Producing(broker, "cut")
+        producing.sent = number
+        producing.send(1)
+        producing.finish()
+    children = broker.children()
+    broker.kill()
+    _until(lambda: not any(child.is_running() for child in children), "the children end with their broker")
+    log = broker.data_dir / "cut-0" / "00000000000000000000.log"
+    os.truncate(log, log.stat().st_size // 2)  # what had not reached the disk
+    checkpoint = OffsetCheckpoint(broker.data_dir, HIGH_WATERMARKS)
+    checkpoint.write({**checkpoint.read(), TopicPartition("cut", 0): 20})
+
+    broker.start()
+    broker.wait_serving()
+    producing = _Producing(broker, "cut")
+    producing.sent = 100
+    producing.send(1)
+    producing.finish()
+    assert _numbers(broker, "cut", 11) == [*range(10), 100]
+    assert "unclean election" in broker.log_text
 
 
 def test_a_killed_coordinator_comes_back_with_its_groups(broker: PlainBroker) -> None:
