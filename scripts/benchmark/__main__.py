@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "peer"))
 
-from clients import ClientError, Measured, producer_perf
+from clients import ClientError, Measured, confluent_producer, consumer_perf, producer_perf
 from confluent_kafka.admin import AdminClient, NewTopic
 from cpu import cpu_seconds, used_by_role
 from report import Results, Sample, cpu_table, errors, machine, table
@@ -21,6 +21,8 @@ from systems import SYSTEMS, System
 
 QUICK_SCALE = 0.1
 WARM_UP_RECORDS = 400_000
+SETTLED_CORES = 0.3  # what idle servers may use, heartbeats and all
+SETTLE_TIMEOUT_S = 15.0
 
 
 def main() -> int:
@@ -92,7 +94,20 @@ def warm_up(system: System, replication: int, scale: float) -> None:
     for size, props in ((1000, BIG_BATCHES), (1000, SMALL_BATCHES), (100, BIG_BATCHES)):
         records = int(WARM_UP_RECORDS * scale)
         producer_perf(system.bootstrap, "warm-up", records=records, size=size, per_s=-1, props={"acks": "all", **props})
+    consumer_perf(system.bootstrap, "warm-up", records=WARM_UP_RECORDS // 10, size=1000)
     delete()
+
+
+def settle(system: System, topic: str) -> None:
+    """Write a first record, and wait until the processes that this or earlier work started are up and idle."""
+    confluent_producer(system.bootstrap, topic, records=1, size=100, props={})
+    deadline = time.monotonic() + SETTLE_TIMEOUT_S
+    used_cores = 1.0
+    while used_cores > SETTLED_CORES and time.monotonic() < deadline:
+        before = cpu_seconds(system.pids())
+        time.sleep(1.0)
+        after = cpu_seconds(system.pids())
+        used_cores = sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
 
 
 def measure(system: System, row: Row, replication: int, scale: float) -> Sample:
@@ -102,6 +117,7 @@ def measure(system: System, row: Row, replication: int, scale: float) -> Sample:
     try:
         if row.fill is not None:
             row.fill(system.bootstrap, topic, records)
+        settle(system, topic)
         before = cpu_seconds(system.pids())
         measured: Measured = row.run(system.bootstrap, topic, records)
         after = cpu_seconds(system.pids())
@@ -127,7 +143,8 @@ def write_up(options: argparse.Namespace, chosen: list[Row], results: Results, r
     names = list(next(iter(results.values())))
     print(f"\nReplication factor {options.replication}, one partition, {rounds} round(s), {seconds / 60:.0f} minutes.")
     print(f"{machine()}.\n")
-    print(table(chosen, results, names[0], names[-1]))
+    if len(names) > 1:
+        print(table(chosen, results, *names))
     print("\nMedian CPU seconds per GB, by role:\n")
     print(cpu_table(chosen, results, names))
     for line in errors(results):
