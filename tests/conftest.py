@@ -45,7 +45,8 @@ def cluster_file(folder: Path, name: str = "test", brokers: int = 3, config: dic
                 "data_dir": str(folder / "data"),
                 # Ray makes Unix sockets below it, whose paths hold 107 bytes.
                 "ray": {"temp_dir": f"/tmp/rk-{os.getpid()}-{first}", "port": free_port()},
-                "zookeeper": {"managed": {"client_port": free_port()}},
+                # A machine that is busy with other tests must not look like a dead one.
+                "zookeeper": {"session_timeout_ms": 10_000, "managed": {"client_port": free_port()}},
                 "brokers": {
                     "count": brokers,
                     "listeners": f"INSIDE://127.0.0.1:{first},OUTSIDE://127.0.0.1:{first + brokers}",
