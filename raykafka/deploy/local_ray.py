@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from raykafka.config.cluster import ClusterConfig
-from raykafka.deploy.ray_access import QUIET_ENVIRONMENT, answers, session_folder
+from raykafka.deploy.ray_access import QUIET_ENVIRONMENT, answers, listens, session_folder
 from raykafka.errors import DeployError
 
 _START_TIMEOUT_S = 180.0
@@ -53,7 +53,7 @@ def free_start_port(config: ClusterConfig) -> int:
     port = config.ray.port
     if config.ray.address != "auto":
         port = int(config.ray.address.rpartition(":")[2])
-    if answers(f"127.0.0.1:{port}"):
+    if listens(f"127.0.0.1:{port}"):
         raise DeployError(
             f"Port {port}, on which Ray is to start, is in use: choose another one in ray.port,"
             " or say in ray.address which Ray cluster to use."

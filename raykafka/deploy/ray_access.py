@@ -24,6 +24,9 @@ QUIET_ENVIRONMENT = {
     "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
 }
 _CONNECT_TIMEOUT_S = 3.0
+_HTTP2_SETTINGS = 4
+_HTTP2_FRAME_HEAD_BYTES = 9
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _HTTP2_SETTINGS, 0, 0, 0, 0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +48,34 @@ class RayNode:
     ip: str
 
 
-def answers(address: str) -> bool:
+def listens(address: str) -> bool:
     """Whether something takes connections at ``host:port``."""
-    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+        _connect(address).close()
     except OSError:
         return False
     return True
+
+
+def answers(address: str) -> bool:
+    """Whether something that may be a Ray cluster answers at ``host:port``: a gRPC server, which begins with settings.
+
+    Ray itself would wait for minutes on a server of another kind.
+    """
+    if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):
+        return listens(address)
+    try:
+        with _connect(address) as connection:
+            connection.sendall(_HTTP2_HELLO)
+            head = connection.recv(_HTTP2_FRAME_HEAD_BYTES, socket.MSG_WAITALL)
+    except OSError:
+        return False
+    return len(head) == _HTTP2_FRAME_HEAD_BYTES and head[3] == _HTTP2_SETTINGS
+
+
+def _connect(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S)
 
 
 def running_address(config: ClusterConfig) -> str | None:
