@@ -47,6 +47,12 @@ def main() -> int:
                     sample = measure(system, row, options.replication, scale)
                     results[row.title][system.name].append(sample)
                     say(f"  {row.title}: {describe(sample)}")
+            except Exception as error:
+                # one turn lost is no reason to lose the others
+                say(f"  failed: {type(error).__name__}: {error}")
+                for row in chosen:
+                    if len(results[row.title][system.name]) < number:
+                        results[row.title][system.name].append(Sample(error=f"{type(error).__name__}: {error}"))
             finally:
                 system.stop()
     write_up(options, chosen, results, rounds, time.monotonic() - started)
