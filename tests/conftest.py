@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,20 +17,21 @@ from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_ports(1)
 
 
 def free_ports(count: int) -> int:
-    """The first of ``count`` consecutive free TCP ports on 127.0.0.1."""
+    """The first of ``count`` consecutive free TCP ports on 127.0.0.1.
+
+    They lie below those that the kernel gives to outgoing connections, which could take one before a server does.
+    """
     while True:
-        first = free_port()
+        first = random.randrange(10_000, 32_000)
         with ExitStack() as held:
             try:
                 for port in range(first, first + count):
                     held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except (OSError, OverflowError):
+            except OSError:
                 continue
             return first
 
