@@ -23,10 +23,11 @@ def free_port() -> int:
 def free_ports(count: int) -> int:
     """The first of ``count`` consecutive free TCP ports on 127.0.0.1.
 
-    They lie below those that the kernel gives to outgoing connections, which could take one before a server does.
+    They lie between those that a Ray gives its workers and those that the kernel gives outgoing connections: either
+    could take one before a server does.
     """
     while True:
-        first = random.randrange(10_000, 32_000)
+        first = random.randrange(20_000, 32_000)
         with ExitStack() as held:
             try:
                 for port in range(first, first + count):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -25,6 +26,8 @@ def start_command(config: ClusterConfig, port: int, dashboard_port: int) -> list
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={port}"]
     command += ["--include-dashboard=false", "--include-log-monitor=false", "--no-monitor", "--disable-usage-stats"]
     command += [f"--dashboard-port={dashboard_port}", "--dashboard-agent-listen-port=0"]
+    # Any free port, not 10002 to 19999, where brokers may listen and another Ray's workers do.
+    command += ["--min-worker-port=0", "--max-worker-port=0"]
     command += [f"--temp-dir={ray.temp_dir}", f"--object-store-memory={ray.object_store_memory_mb << 20}"]
     if ray.num_cpus is not None:
         command.append(f"--num-cpus={ray.num_cpus}")
@@ -99,8 +102,9 @@ def _run_start(config: ClusterConfig, port: int) -> None:
                 f"Ray did not start within {_START_TIMEOUT_S:.0f} s; its logs are under {config.ray.temp_dir}."
             ) from None
     if done.returncode != 0:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        raise DeployError(f"Ray did not start: {lines[-1] if lines else 'it gave no reason.'}")
+        lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        reasons = [line for line in lines if re.match(r"[\w.]*(Error|Exception): ", line)]
+        raise DeployError(f"Ray did not start: {(reasons or lines or ['it gave no reason.'])[-1]}")
 
 
 def stop(session: Path | None) -> None:
