@@ -20,7 +20,7 @@ from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 from raykafka.types import TopicPartition
 from tests.integration.plain_broker import PlainBroker
 
-WITHIN_S = 40
+WITHIN_S = 120
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from tests.unit.group_dialogues import (
     play,
 )
 
-WITHIN_S = 60
+WITHIN_S = 120
 NONE, REBALANCE_IN_PROGRESS = 0, 27
 RETRIABLE = (14, 15, 16)  # loading, not available, not the coordinator
 CONFIG = {
