@@ -37,6 +37,7 @@ class SupervisorActor:
         self._known: set[tuple[str, int]] | None = None
         self._error = ""
         self._applying = asyncio.Lock()
+        self._turn = asyncio.Lock()
         self._looked = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
@@ -52,7 +53,8 @@ class SupervisorActor:
                 if key in self._keepers:
                     self._keepers[key].want(placement)
                 else:
-                    self._keepers[key] = Keeper(self._cluster, placement, self._opened[placement.role], self._open)
+                    opened = self._opened[placement.role]
+                    self._keepers[key] = Keeper(self._cluster, placement, opened, self._turn, self._open)
             self._open()
 
     async def progress(self) -> list[dict[str, Any]]:

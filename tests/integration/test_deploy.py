@@ -263,6 +263,16 @@ def test_a_changed_file_is_applied(deployed: Path) -> None:
     assert _pids(_well(deployed), "broker") == _pids(before, "broker")
 
 
+def test_a_changed_broker_config_is_in_force_after_the_deploy(deployed: Path, cluster: raykafka.Cluster) -> None:
+    data = yaml.safe_load(deployed.read_text())
+    data["brokers"]["config"]["num.partitions"] = 5
+    deployed.write_text(yaml.safe_dump(data))
+    _command("deploy", "-f", str(deployed))
+    cluster.admin().create_topic("five")
+    assert len(cluster.admin().describe_topic("five").partitions) == 5
+    assert sorted(map(int, _values(cluster, "kept", 100))) == list(range(100))
+
+
 def test_a_changed_file_that_fails_leaves_the_old_one_running(deployed: Path) -> None:
     good = deployed.read_text()
     data = yaml.safe_load(good)
@@ -284,7 +294,7 @@ def test_everything_killed_and_deployed_again(deployed: Path, cluster: raykafka.
     daemons = [
         process
         for process in psutil.process_iter()
-        if process.name() in ("raylet", "gcs_server") and any(str(session) in word for word in process.cmdline())
+        if process.name() in ("raylet", "gcs_server") and any(str(session) in word for word in _words(process))
     ]
     assert {process.name() for process in daemons} == {"raylet", "gcs_server"}
     for process in daemons:
