@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,20 +17,22 @@ from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_ports(1)
 
 
 def free_ports(count: int) -> int:
-    """The first of ``count`` consecutive free TCP ports on 127.0.0.1."""
+    """The first of ``count`` consecutive free TCP ports on 127.0.0.1.
+
+    They lie between those that a Ray gives its workers and those that the kernel gives outgoing connections: either
+    could take one before a server does.
+    """
     while True:
-        first = free_port()
+        first = random.randrange(20_000, 32_000)
         with ExitStack() as held:
             try:
                 for port in range(first, first + count):
                     held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except (OSError, OverflowError):
+            except OSError:
                 continue
             return first
 
@@ -45,7 +48,8 @@ def cluster_file(folder: Path, name: str = "test", brokers: int = 3, config: dic
                 "data_dir": str(folder / "data"),
                 # Ray makes Unix sockets below it, whose paths hold 107 bytes.
                 "ray": {"temp_dir": f"/tmp/rk-{os.getpid()}-{first}", "port": free_port()},
-                "zookeeper": {"managed": {"client_port": free_port()}},
+                # A machine that is busy with other tests must not look like a dead one.
+                "zookeeper": {"session_timeout_ms": 10_000, "managed": {"client_port": free_port()}},
                 "brokers": {
                     "count": brokers,
                     "listeners": f"INSIDE://127.0.0.1:{first},OUTSIDE://127.0.0.1:{first + brokers}",

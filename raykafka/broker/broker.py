@@ -46,6 +46,7 @@ _LOCK_WITHIN_S = 5.0
 _ORPHANS_WITHIN_S = 5.0
 _ID_FREE_WITHIN_S = 15.0
 _SHUTDOWN_ASKED_WITHIN_S = 5.0
+_OTHER_CONTROLLER_WITHIN_S = 5.0
 _LONGEST_SOCKET_PATH = 100
 LOST_EXIT_CODE = 70
 
@@ -134,8 +135,10 @@ class Broker:
         )
         undo.append(self.children.stop)
         await self.children.listen()
-        # A controller makes the brokers serve; it starts while this one registers. The other children follow then.
-        self.children.keep(CONTROLLER, lambda child: child.link.start())
+        # A controller makes the brokers serve; one is enough, so the others start, as all other children do, later.
+        self._has_controller = False
+        if settings.controller_first:
+            self._keep_controller()
         self.partitions = Partitions(self, directory.path, found, clean)
         self.coordination = Coordination(settings.broker_id, self.partitions)
         self.links = ControllerLinks(settings.secret, self._apply, self.partitions.take_stream)
@@ -158,8 +161,18 @@ class Broker:
         self._run(asyncio.to_thread(registry.load, registry.BROKER))
         self.registration = await self.session.register(info, _ID_FREE_WITHIN_S)
         await self.links.serve(cluster_id, settings.broker_id, self.registration.epoch)
+        self._run(self._keep_controller_at_last())
         self._run(self._keep_checkpoints())
         logger.info("broker %d is registered with epoch %d", settings.broker_id, self.registration.epoch)
+
+    def _keep_controller(self) -> None:
+        if not self._has_controller:
+            self._has_controller = True
+            self.children.keep(CONTROLLER, lambda child: child.link.start())
+
+    async def _keep_controller_at_last(self) -> None:
+        await asyncio.sleep(_OTHER_CONTROLLER_WITHIN_S)
+        self._keep_controller()
 
     async def _bind_ports(self) -> None:
         settings = self.settings
@@ -249,6 +262,7 @@ class Broker:
             self.state = BrokerState.RUNNING
             for listener in self.listeners:
                 await listener.start()
+            self._keep_controller()
             self.children.keep(COORDINATOR, self.coordination.adopt)
             self.children.keep_spares()
             logger.info("broker %d serves clients", self.broker_id)

@@ -156,7 +156,8 @@ class KafkaConnection(FrameProtocol):
     def closed(self, error: Exception | None) -> None:
         self._ending = True
         self._connections.discard(self)
-        self._count(-self._bytes)
+        self._in_flight.used -= self._bytes
+        self._bytes = 0
         self._waiting.clear()
         for request in self._begun:
             if request.task is not None and not request.task.done():
@@ -189,7 +190,9 @@ class KafkaConnection(FrameProtocol):
         if self._ending or self._finishing:
             return
         self._last_active_ns = received_ns = clock_gettime_ns(CLOCK_BOOTTIME)
-        self._count(len(frame))
+        size = len(frame)
+        self._bytes += size
+        self._in_flight.used += size
         self._waiting.append((frame, received_ns))
         self._begin_waiting()
         self._read_or_pause()
@@ -224,7 +227,8 @@ class KafkaConnection(FrameProtocol):
             request.response = [codec.encode_response(key, 0, refusal)]
             self._answer_soon()
             return
-        context.mark("queue")
+        if len(self._begun) > 1 or self._waiting:  # who finds nobody before it has not queued
+            context.mark("queue")
         try:
             answer = self._dispatch(route.api, context, frame[body_start:])
         except UnanswerableRequestError as error:
@@ -298,7 +302,8 @@ class KafkaConnection(FrameProtocol):
             if request.closes:
                 self._ending = True
                 break
-            self._count(-request.size)
+            self._bytes -= request.size
+            self._in_flight.used -= request.size
             request.context.mark("local")
             if request.response:
                 _append_head(out, request)
@@ -349,10 +354,6 @@ class KafkaConnection(FrameProtocol):
         if not self._ending:
             self._begin_waiting()
             self._read_or_pause()
-
-    def _count(self, size: int) -> None:
-        self._bytes += size
-        self._in_flight.used += size
 
     def _read_or_pause(self) -> None:
         requests = len(self._waiting) + len(self._begun)

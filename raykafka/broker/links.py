@@ -20,6 +20,7 @@ from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, open_port, serve_socket
 from raykafka.protocol.context import RequestContext, pack_forward
 from raykafka.protocol.error_code import ErrorCode
+from raykafka.replica.partition import SHORT_LOG
 from raykafka.replica.stream import STREAM_ROLE
 from raykafka.types import TopicPartition
 
@@ -28,6 +29,7 @@ CONTROLLER_ROLE = "controller"
 CONTROLLER_WITHIN_S = 15.0
 CONTROLLER_SOON_S = 2.0
 ANSWER_WITHIN_S = 60.0
+_CONTROLLERS_ASKED = 3
 
 logger = logging.getLogger(__name__)
 
@@ -141,9 +143,18 @@ class ControllerLinks:
         return self._active
 
     async def forward(self, context: RequestContext, body: memoryview) -> memoryview:
-        """Have the active controller answer a client's request. Raises KafkaError, LinkError, TimeoutError."""
-        link = await self.controller()
-        return await link.forward(*pack_forward(context, body), timeout_s=ANSWER_WITHIN_S)
+        """Have the active controller answer a client's request. Raises KafkaError, TimeoutError.
+
+        A controller that dies over the request is followed by asking the next one, as Kafka's own client would: what
+        the first had done already is then answered as done before (TOPIC_ALREADY_EXISTS and the like).
+        """
+        for _ in range(_CONTROLLERS_ASKED):
+            link = await self.controller()
+            try:
+                return await link.forward(*pack_forward(context, body), timeout_s=ANSWER_WITHIN_S)
+            except LinkError:
+                logger.warning("a controller ended over a request of API %d", context.api_key)
+        raise KafkaError(ErrorCode.NOT_CONTROLLER, "one controller after the other ended over this request")
 
     async def create_topics(self, names: Iterable[str]) -> dict[str, ErrorCode]:
         """Auto-create topics with their defaults. Raises KafkaError, LinkError, TimeoutError."""
@@ -173,6 +184,7 @@ class ControllerLinks:
                 "partition": tp.partition,
                 "leader_epoch": state.leader_epoch,
                 "reason": reason,
+                "short_log": reason == SHORT_LOG,
             }
             try:
                 link = await self.controller()

@@ -13,32 +13,33 @@ import logging
 import socket
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 from raykafka.broker.children import Backoff
+from raykafka.broker.log_view import LogView, empty_view
 from raykafka.cluster.image import BrokerInfo, PartitionState, partition_to_json
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link
 from raykafka.link.messages import ANY_EPOCH, APPEND, APPENDED, VIEW, Appended, View, pack_append
-from raykafka.log import FileRange, LogReader, StaleRange, WouldBlock
+from raykafka.log import lock_holder
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.replica.sealed import must_wake
-from raykafka.types import LogPosition, TopicPartition
+from raykafka.types import TopicPartition
 
 ACQUIRE_WITHIN_S = 30.0
 CLOSE_WITHIN_S = 30.0
+LEAVE_WITHIN_S = 3.0
+LOCK_POLL_S = 0.01
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
-SLICE_CHUNK_BYTES = 1024 * 1024
 
 logger = logging.getLogger(__name__)
 
 Peers = Mapping[int, tuple[str, int, int]]
 Done = Callable[[Appended], None]
-_T = TypeVar("_T")
 
 
 class Life(enum.StrEnum):
@@ -106,32 +107,8 @@ def directory_name(tp: TopicPartition) -> str:
     return f"{tp.topic}-{tp.partition}"
 
 
-class LogSlice:
-    """Records that are read a chunk at a time, as their reader takes them."""
-
-    def __init__(self, host: PartitionHost, place: FileRange) -> None:
-        self._host = host
-        self._place = place
-
-    def __len__(self) -> int:
-        return self._place.length
-
-    async def chunks(self) -> AsyncIterator[memoryview]:
-        """Raises StaleRange when the log was cut meanwhile, KafkaError when the disk fails."""
-        place = self._place
-        for start in range(0, place.length, SLICE_CHUNK_BYTES):
-            length = min(SLICE_CHUNK_BYTES, place.length - start)
-            data = await self._host.load(FileRange(place.files, place.position + start, length, place.truncations))
-            if data is None:
-                raise StaleRange(f"{self._host.tp} was cut or closed while it was sent")
-            yield data
-
-
-class PartitionHost:
-    """``view`` is what may be read now, None while nothing may; ``reader`` reads it, None while there are no files.
-
-    All methods run on the broker's event loop.
-    """
+class PartitionHost(LogView):
+    """A partition of this broker, and what may be read of it. All methods run on the broker's event loop."""
 
     def __init__(
         self,
@@ -146,15 +123,15 @@ class PartitionHost:
         after: Awaitable[None] | None = None,
     ) -> None:
         """``on_disk``: the directory holds a log. ``after``: what must end before the directory is touched."""
+        super().__init__(surroundings.log_dir / directory_name(tp), surroundings.cold_reads)
         self.tp = tp
         self.topic_id = topic_id
         self.state = state
         self.config = config
-        self.directory = surroundings.log_dir / directory_name(tp)
+        self.view = None if on_disk else empty_view(state.leader_epoch)
         self.life = Life.ASLEEP
-        self.view: View | None = None if on_disk else _empty_view(state.leader_epoch)
-        self.reader: LogReader | None = None
         self.child: ReplicaChild | None = None
+        self._leaving: ReplicaChild | None = None
         self.restarts = 0
         self._around = surroundings
         self._after = after
@@ -170,9 +147,7 @@ class PartitionHost:
         self._correlation = 0
         self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
-        self._segments: tuple[int, ...] = ()
         self._loop = asyncio.get_running_loop()
-        self._watchers: set[Callable[[], None]] = set()
         self._backoff = Backoff()
         self._tasks: set[asyncio.Task[None]] = set()
         if on_disk or self._has_to_catch_up():
@@ -201,10 +176,10 @@ class PartitionHost:
         if self.life is Life.CLOSED:
             return None
         if self.view is not None and self.reader is None:
-            self.view = _empty_view(state.leader_epoch)
+            self.view = empty_view(state.leader_epoch)
         if not self.is_leader:
             self._fail_queue(ErrorCode.NOT_LEADER_OR_FOLLOWER, "this broker leads the partition no longer")
-        self._notify()
+        self.changed()
         if self.life is Life.FAILED and not (self.is_leader and state.leader_epoch == self._failed_epoch):
             self._wake()
         if self.life is Life.ASLEEP and self._has_to_catch_up():
@@ -278,72 +253,6 @@ class PartitionHost:
         for queued in queue:
             queued.done(Appended(-1, error, message=message))
 
-    # reads
-
-    def watch(self, changed: Callable[[], None]) -> None:
-        """Call ``changed`` after every change of what may be read or who leads, until ``unwatch``."""
-        self._watchers.add(changed)
-
-    def unwatch(self, changed: Callable[[], None]) -> None:
-        self._watchers.discard(changed)
-
-    def _notify(self) -> None:
-        for changed in tuple(self._watchers):
-            changed()
-
-    def locate(
-        self, offset: int, max_bytes: int, *, committed: bool, min_one_batch: bool, nowait: bool
-    ) -> FileRange | None:
-        """Where the batches from ``offset`` on lie that may be read: up to the last stable offset if ``committed``,
-        else to the high watermark. None when there are none. Raises KafkaError, and WouldBlock with ``nowait``."""
-        view, reader = self.view, self.reader
-        if view is None or reader is None:
-            return None
-        if committed:
-            end_offset, end = view.last_stable_offset, view.last_stable_position
-        else:
-            end_offset, end = view.high_watermark, view.high_watermark_position
-        if offset >= end_offset:
-            return None
-        return reader.read(offset, max_bytes, end, min_one_batch=min_one_batch, end_offset=end_offset, nowait=nowait)
-
-    async def load(self, place: FileRange) -> memoryview | None:
-        """The bytes at ``place``, from the page cache at once or else through a thread (rule 22). None when the log was
-        truncated or closed meanwhile (rule 21)."""
-        reader = self.reader
-        if reader is None:
-            return None
-        try:
-            try:
-                data = reader.fetch_bytes(place, nowait=True)
-            except WouldBlock:
-                data = await self.in_thread(lambda: reader.fetch_bytes(place))
-        except StaleRange:
-            return None
-        return data if self.reader is reader else None
-
-    def slice(self, place: FileRange) -> LogSlice:
-        """The bytes at ``place``, to be read while they are sent."""
-        return LogSlice(self, place)
-
-    async def in_thread(self, work: Callable[[], _T]) -> _T:
-        """Run what may wait for the disk in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._around.cold_reads, work)
-
-    async def read(self, offset: int, max_bytes: int, *, committed: bool = False) -> memoryview:
-        """Whole batches from ``offset`` on that may be read, at least one if there is one; empty if there is none.
-        Raises KafkaError."""
-
-        def locate(nowait: bool) -> FileRange | None:
-            return self.locate(offset, max_bytes, committed=committed, min_one_batch=True, nowait=nowait)
-
-        try:
-            place = locate(True)
-        except WouldBlock:
-            place = await self.in_thread(lambda: locate(False))
-        data = await self.load(place) if place is not None else None
-        return data if data is not None else memoryview(b"")
-
     # the replica process
 
     def _wake(self) -> None:
@@ -355,6 +264,7 @@ class PartitionHost:
             await self._after
             self._after = None
         await asyncio.sleep(self._backoff.delay_s)
+        await self._wait_for_lock()
         child = await self._acquire()
         link = child.link
         if self.life is not Life.WAKING:
@@ -369,10 +279,21 @@ class PartitionHost:
         )
         try:
             await self._open(link)
-        except KafkaError as error:
-            self._give_up(child, f"it could not be opened: {error}")
-        except LinkError as error:
-            self._ended(link, str(error))
+        except (KafkaError, LinkError) as error:
+            self._ended(link, f"it could not be opened: {error}")
+
+    async def _wait_for_lock(self) -> None:
+        """Until the last process has let the log go (rule 4); it is killed if that takes long."""
+        leaving, self._leaving = self._leaving, None
+        if leaving is None:
+            return
+        deadline = self._loop.time() + LEAVE_WITHIN_S
+        while _is_locked(self.directory):
+            if self._loop.time() > deadline:
+                logger.error("%s: process %d holds the log and is killed", self.tp, leaving.pid)
+                leaving.kill()
+                deadline += LEAVE_WITHIN_S
+            await asyncio.sleep(LOCK_POLL_S)
 
     async def _acquire(self) -> ReplicaChild:
         """A replica process. Appends do not wait for it forever; who opens a log that is on disk does."""
@@ -423,7 +344,7 @@ class PartitionHost:
         queue, self._queue, self._queued_bytes = self._queue, deque(), 0
         for queued in queue:
             self._send(*queued)
-        self._notify()
+        self.changed()
         self._hand_over_streams()
 
     async def _tell(self) -> None:
@@ -440,7 +361,7 @@ class PartitionHost:
                     args = {"state": partition_to_json(state), "peers": peers}
                     self._check_refused(await link.call("state", args))
             except KafkaError as error:
-                self._give_up(child, f"it could not take a new state: {error}")
+                self._ended(link, f"it could not take a new state: {error}")
                 return
             except LinkError:
                 return  # the link's end is handled where it is noticed
@@ -504,41 +425,33 @@ class PartitionHost:
         if self.is_leader:
             self._run(self._around.report_failed(self.tp, self.state, reason))
 
-    def _give_up(self, child: ReplicaChild, reason: str) -> None:
-        """Do without a process that is of no use. Its lock has to go before another one can open the log."""
-        self._ended(child.link, reason)
-        child.kill()
-
     def _ended(self, link: Link, reason: str) -> None:
         """The replica process is gone, or no use any more: what it had promised is void (rules 1, 20)."""
-        if self.child is None or self.child.link is not link:
+        child = self.child
+        if child is None or child.link is not link:
             return
         self.child = self._told = None
+        self._checkpoint = self.checkpoint
         self._outgoing.clear()
         link.close()
-        self._drop_reader()
-        self.view = None
+        self.show_nothing()
         pending, self._pending = self._pending, {}
         for done in pending.values():
             done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message=f"{self.tp}: {reason}"))
         if self.life is Life.CLOSED:
             return
         logger.error("%s (leader epoch %d): %s", self.tp, self.state.leader_epoch, reason)
+        self._leaving = child
         self.life = Life.FAILED
         self.restarts += 1
         self._failed_epoch = self.state.leader_epoch
         self._backoff.failed()
         self._fail_queue(ErrorCode.NOT_LEADER_OR_FOLLOWER, reason)
-        self._notify()
+        self.changed()
         if self.is_leader:
             self._report(reason)
         else:
             self._wake()
-
-    def _drop_reader(self) -> None:
-        reader, self.reader = self.reader, None
-        if reader is not None:
-            reader.close()
 
     # frames of the replica
 
@@ -549,27 +462,7 @@ class PartitionHost:
             if done is not None:
                 done(appended)
         elif kind == VIEW:
-            self._take_view(View.unpack(payload))
-
-    def _take_view(self, view: View) -> None:
-        before = self.view
-        if view.segments is not None:
-            self._segments = view.segments
-        if self.reader is None:
-            self.reader = LogReader(self.directory)
-            self.reader.update(self._segments, view.truncations)
-        elif view.segments is not None or before is None or before.truncations != view.truncations:
-            self.reader.update(self._segments, view.truncations)
-        self.view = view
-        self._checkpoint = Checkpoint(view.recovery_point, view.high_watermark, view.log_start_offset)
-        if (
-            before is None
-            or view.high_watermark != before.high_watermark
-            or view.last_stable_offset != before.last_stable_offset
-            or view.leader_epoch != before.leader_epoch
-            or view.log_start_offset != before.log_start_offset
-        ):
-            self._notify()
+            self.show(View.unpack(payload))
 
     # the end, and figures
 
@@ -580,7 +473,7 @@ class PartitionHost:
         was_awake = self.life is Life.AWAKE
         self.life = Life.CLOSED
         self._fail_queue(reason, "the partition was closed")
-        self._notify()
+        self.changed()
         clean = was_asleep
         for stream in list(self._streams):
             stream.close()
@@ -589,8 +482,9 @@ class PartitionHost:
             try:
                 answer = await child.link.call("close", {}, CLOSE_WITHIN_S)
                 self._checkpoint = Checkpoint(
-                    answer["recovery_point"], answer["high_watermark"], self._checkpoint.log_start_offset
+                    answer["recovery_point"], answer["high_watermark"], self.checkpoint.log_start_offset
                 )
+                self.show_nothing()
                 clean = True
             except (KafkaError, LinkError, TimeoutError) as error:
                 logger.error("%s was not closed cleanly: %s", self.tp, error)
@@ -605,7 +499,10 @@ class PartitionHost:
     @property
     def checkpoint(self) -> Checkpoint:
         """What the checkpoint files should hold of this partition now."""
-        return self._checkpoint
+        view = self.view
+        if view is None or self.reader is None:
+            return self._checkpoint
+        return Checkpoint(view.recovery_point, view.high_watermark, view.log_start_offset)
 
     @property
     def has_files(self) -> bool:
@@ -641,9 +538,8 @@ class PartitionHost:
             logger.error("%s: a task failed", self.tp, exc_info=task.exception())
 
 
-_START = LogPosition(0, 0)
-_NEVER_WRITTEN = View(-1, 0, 0, 0, 0, _START, 0, _START, 0, 0)
-
-
-def _empty_view(leader_epoch: int) -> View:
-    return replace(_NEVER_WRITTEN, leader_epoch=leader_epoch)
+def _is_locked(directory: Path) -> bool:
+    try:
+        return lock_holder(directory) is not None
+    except OSError:
+        return False  # whoever opens the log finds out what is wrong with it

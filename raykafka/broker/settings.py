@@ -34,7 +34,8 @@ class BrokerSettings:
     default.
 
     ``link_host:link_port`` is the inter-broker port, ``secret_hex`` the cluster secret, ``spare_replicas`` the number
-    of replica actors kept started ahead of need.
+    of replica actors kept started ahead of need. ``controller_first``: start the controller before registering, not
+    only once another broker's has had its chance to come up.
     """
 
     cluster: str
@@ -51,6 +52,7 @@ class BrokerSettings:
     rack: str | None = None
     config: Mapping[str, str] = field(default_factory=dict)
     spare_replicas: int = 1
+    controller_first: bool = True
 
     @property
     def secret(self) -> bytes:

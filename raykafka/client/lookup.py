@@ -23,8 +23,11 @@ def addresses_of(name: str, listener: str | None) -> str:
 
 def _attach() -> None:
     import ray
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
     try:
+        # Ray itself shows a token file to a cluster that it found by itself, not to one that RAY_ADDRESS names.
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         ray.init(address="auto", log_to_driver=False)
     except ConnectionError:
         raise ClientError(

@@ -252,15 +252,18 @@ class ActiveController:
         """Look again at partitions whose rules have changed. Call it within ``turn``."""
         await self._elect([TopicPartition(name, p) for name in topics for p in self.records[name].states])
 
-    async def _elect(self, partitions: Iterable[TopicPartition], failed: int | None = None) -> None:
-        """Settle ``partitions`` as the registered brokers ask for; ``failed`` as in ``elections.after_changes``."""
+    async def _elect(
+        self, partitions: Iterable[TopicPartition], failed: int | None = None, short: bool = False
+    ) -> None:
+        """Settle ``partitions`` as the registered brokers ask for; ``failed`` and ``short`` as in
+        ``elections.after_changes``."""
         lives, changes = self.lives(), {}
         for tp in partitions:
             record = self.records[tp.topic]
             state, replicas = record.states[tp.partition], record.node.replicas[tp.partition]
-            after = after_changes(replicas, state, lives, self.epoch, failed=failed)
+            after = after_changes(replicas, state, lives, self.epoch, failed=failed, short=short)
             if (after or state).leader == NO_LEADER and self._allows_unclean(tp.topic):
-                after = after_changes(replicas, state, lives, self.epoch, failed=failed, unclean=True)
+                after = after_changes(replicas, state, lives, self.epoch, failed=failed, short=short, unclean=True)
             if after is None:
                 continue
             changes[tp] = after
@@ -427,7 +430,7 @@ class ActiveController:
             if args["leader_epoch"] != state.leader_epoch or state.leader == NO_LEADER:
                 return {}
             logger.warning("%s: leader %d failed in epoch %d: %s", tp, state.leader, state.leader_epoch, args["reason"])
-            await self._elect([tp], failed=state.leader)
+            await self._elect([tp], failed=state.leader, short=args.get("short_log", False))
         return {}
 
 

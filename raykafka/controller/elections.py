@@ -50,12 +50,14 @@ def after_changes(
     controller_epoch: int,
     *,
     failed: int | None = None,
+    short: bool = False,
     unclean: bool = False,
 ) -> StateNode | None:
     """The partition's next state now that ``lives`` are the registered brokers; None when nothing has to change.
 
     ``failed`` is a live broker whose replica process of this partition ended or had its log cut: it leads no further
-    in this epoch (rule 1). ``unclean`` allows a leader that is not known to hold every acknowledged record.
+    in this epoch (rule 1); ``short`` says that its log has lost committed records. ``unclean`` allows a leader that is
+    not known to hold every acknowledged record; an only replica is always allowed: there is nobody to wait for.
     """
     known = dict(zip(state.isr, state.isr_epochs, strict=True))
     survivors = [b for b in state.isr if b in lives and lives[b].epoch == known[b] and b != failed]
@@ -67,11 +69,13 @@ def after_changes(
     epoch = state.leader_epoch + 1
     clean = next((b for b in replicas if b in survivors), None)
     if clean is None:
-        clean = next((b for b in replicas if _holds_everything(b, known, replicas, lives)), None)
+        whole = (b for b in replicas if not (short and b == failed) and _holds_everything(b, known, replicas, lives))
+        clean = next(whole, None)
     if clean is not None:
         return _next(state, clean, epoch, survivors if clean in survivors else [clean], lives, controller_epoch)
     last_resort = next((b for b in replicas if b in lives), None)
-    if unclean and last_resort is not None:
+    alone = short and replicas == (failed,)
+    if (unclean or alone) and last_resort is not None:
         chosen = _next(state, last_resort, epoch, [last_resort], lives, controller_epoch)
         return replace(chosen, unclean_epoch=epoch)
     if state.leader == NO_LEADER:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from contextlib import suppress
 
 import psutil
@@ -12,6 +13,9 @@ from raykafka.config.cluster import ClusterConfig
 from raykafka.deploy.folder import ClusterFolder
 from raykafka.deploy.zookeeper_process import ask, find_jar, find_java
 from raykafka.errors import DeployError
+
+_PORT_FREE_WITHIN_S = 3.0
+_POLL_S = 0.2
 
 
 def check_zookeeper(config: ClusterConfig) -> None:
@@ -43,22 +47,29 @@ def check_folder(config: ClusterConfig, folder: ClusterFolder) -> None:
 
 def check_ports(config: ClusterConfig, folder: ClusterFolder) -> None:
     """Raise DeployError naming the first port that something other than this very cluster listens on."""
-    own: set[int] | None = None
     for host, port, owner in config.ports():
-        reason = _cannot_bind(host, port)
-        if reason is None:
-            continue
-        if own is None:
-            own = own_processes(folder)
-        holder = _listener(port)
-        if holder is not None and holder.pid in own:
-            continue
-        if holder is None:
-            raise DeployError(f"Port {port} on {host} for {owner} cannot be used: {reason}.")
-        raise DeployError(
-            f"Port {port} on {host} for {owner} is in use by process {holder.pid} ({_name(holder)}):"
-            " stop that process, or choose another port in the cluster file."
-        )
+        deadline = time.monotonic() + _PORT_FREE_WITHIN_S
+        while (problem := _port_problem(host, port, folder)) is not None:
+            # A process on its way out, such as a broker whose Ray was killed, keeps its ports a moment longer.
+            if time.monotonic() > deadline:
+                raise DeployError(f"Port {port} on {host} for {owner} {problem}")
+            time.sleep(_POLL_S)
+
+
+def _port_problem(host: str, port: int, folder: ClusterFolder) -> str | None:
+    """Why this cluster can't listen on ``host:port``; None when it can, or does."""
+    reason = _cannot_bind(host, port)
+    if reason is None:
+        return None
+    holder = _listener(port)
+    if holder is None:
+        return f"cannot be used: {reason}."
+    if holder.pid in own_processes(folder):
+        return None
+    return (
+        f"is in use by process {holder.pid} ({_name(holder)}):"
+        " stop that process, or choose another port in the cluster file."
+    )
 
 
 def own_processes(folder: ClusterFolder) -> set[int]:

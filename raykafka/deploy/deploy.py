@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from raykafka.config.cluster import ClusterConfig
 from raykafka.deploy import checks, local_ray, ray_access
 from raykafka.deploy.folder import ClusterFolder
 from raykafka.deploy.names import BROKER, SUPERVISOR, ZOOKEEPER, split_actor_name
+from raykafka.deploy.placement import place_zookeeper
 from raykafka.deploy.supervision import ask_supervisor
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 from raykafka.errors import DeployError
@@ -45,7 +47,13 @@ def deploy(config: ClusterConfig, say: Say) -> None:
         if address is None:
             if not config.ray.start_local:
                 raise ray_access.unreachable(config)
-            address = _start_ray(config, folder, undo, say)
+            local_ray.free_start_port(config)
+            # All three take seconds, and none needs another: ZooKeeper's actor adopts the server later.
+            with ThreadPoolExecutor() as side:
+                importing = side.submit(ray_access.import_ray)
+                _start_zookeeper(config, folder, undo)
+                address = _start_ray(config, folder, undo, say)
+                importing.result()
         else:
             say(f"Ray runs at {address}")
         ray_access.attach(address)
@@ -102,8 +110,13 @@ def stop_actors(cluster: str) -> int:
     return sum(len(handles) for handles in by_role.values())
 
 
+def _start_zookeeper(config: ClusterConfig, folder: ClusterFolder, undo: ExitStack) -> None:
+    undo.callback(_end_left_behind, folder)
+    for placement in place_zookeeper(config, folder, ""):
+        ZooKeeperProcess(**placement.settings).start()
+
+
 def _start_ray(config: ClusterConfig, folder: ClusterFolder, undo: ExitStack, say: Say) -> str:
-    local_ray.free_start_port(config)
     say("Starting Ray on this machine")
     if (dead := folder.started_ray()) is not None:
         local_ray.stop(Path(dead["session"]))

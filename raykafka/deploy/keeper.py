@@ -11,6 +11,7 @@ import importlib
 import logging
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from raykafka.deploy import ray_access
@@ -31,15 +32,20 @@ logger = logging.getLogger(__name__)
 
 
 class Keeper:
-    """Keeps the actor of one placement. ``opened`` holds its configuring back until what it needs is there;
-    ``on_running`` is called each time that it runs.
+    """Keeps the actor of one placement. ``opened`` holds its configuring back until what it needs is there; ``turn`` is
+    held while running servers are changed, one after the other; ``on_running`` is called each time that it runs.
 
     ``phase`` is ``creating``, ``waiting`` (for ``opened``), ``starting``, ``running`` or ``failed``; ``error`` says why
     it is not running, ``failures`` how often in a row its start failed.
     """
 
     def __init__(
-        self, cluster: str, placement: Placement, opened: asyncio.Event, on_running: Callable[[], None]
+        self,
+        cluster: str,
+        placement: Placement,
+        opened: asyncio.Event,
+        turn: asyncio.Lock,
+        on_running: Callable[[], None],
     ) -> None:
         self.cluster = cluster
         self.placement = placement
@@ -49,6 +55,7 @@ class Keeper:
         self.state: ray_access.ActorState | None = None
         self.running = asyncio.Event()
         self._opened = opened
+        self._turn = turn
         self._on_running = on_running
         self._handle: Any = None
         self._configured: tuple[int, Placement] | None = None
@@ -149,8 +156,10 @@ class Keeper:
         self._configuring = asyncio.create_task(self._configure(self._handle, self.placement))
 
     async def _configure(self, handle: Any, placement: Placement) -> None:
+        runs = self._configured is not None and self.state is not None and self._configured[0] == self.state.pid
         try:
-            status = await _call(handle, "configure", placement.settings)
+            async with self._turn if runs else nullcontext():
+                status = await _call(handle, "configure", placement.settings)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # whatever the actor raised is the reason that status and deploy show

@@ -41,18 +41,19 @@ def zookeeper_settings(config: ClusterConfig) -> ZooKeeperSettings:
 
 def place(config: ClusterConfig, folder: ClusterFolder, node_ip: str) -> list[Placement]:
     """All of the cluster's servers, on the one node at ``node_ip``."""
-    return [*_zookeeper_servers(config, folder, node_ip), *_brokers(config, folder, node_ip)]
+    return [*place_zookeeper(config, folder, node_ip), *_brokers(config, folder, node_ip)]
 
 
-def _zookeeper_servers(config: ClusterConfig, folder: ClusterFolder, node_ip: str) -> list[Placement]:
+def place_zookeeper(config: ClusterConfig, folder: ClusterFolder, node_ip: str) -> list[Placement]:
+    """The managed ZooKeeper servers; their settings are ZooKeeperProcess's arguments."""
     managed = config.zookeeper.managed
     if managed is None:
         return []
-    ensemble = {}
+    ensemble: dict[int, str] = {}
     if managed.servers > 1:
         for index in range(managed.servers):
             peer, election = managed.peer_port + index, managed.election_port + index
-            ensemble[str(index + 1)] = f"{managed.host}:{peer}:{election}"
+            ensemble[index + 1] = f"{managed.host}:{peer}:{election}"
     return [
         Placement(
             ZOOKEEPER,
@@ -92,6 +93,7 @@ def _brokers(config: ClusterConfig, folder: ClusterFolder, node_ip: str) -> list
             rack=brokers.rack,
             config={**_internal_topics(brokers.count), **brokers.config},
             spare_replicas=brokers.spare_replicas,
+            controller_first=broker_id == 0,
         )
         placements.append(Placement(BROKER, broker_id, node_ip, settings.to_json(), brokers.memory_mb << 20))
     return placements

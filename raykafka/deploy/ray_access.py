@@ -5,6 +5,7 @@ Ray is imported late and quietly: a deploy's terminal shows raykafka's sentences
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import socket
@@ -23,6 +24,9 @@ QUIET_ENVIRONMENT = {
     "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
 }
 _CONNECT_TIMEOUT_S = 3.0
+_HTTP2_SETTINGS = 4
+_HTTP2_FRAME_HEAD_BYTES = 9
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _HTTP2_SETTINGS, 0, 0, 0, 0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +48,34 @@ class RayNode:
     ip: str
 
 
-def answers(address: str) -> bool:
+def listens(address: str) -> bool:
     """Whether something takes connections at ``host:port``."""
-    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+        _connect(address).close()
     except OSError:
         return False
     return True
+
+
+def answers(address: str) -> bool:
+    """Whether something that may be a Ray cluster answers at ``host:port``: a gRPC server, which begins with settings.
+
+    Ray itself would wait for minutes on a server of another kind.
+    """
+    if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):
+        return listens(address)
+    try:
+        with _connect(address) as connection:
+            connection.sendall(_HTTP2_HELLO)
+            head = connection.recv(_HTTP2_FRAME_HEAD_BYTES, socket.MSG_WAITALL)
+    except OSError:
+        return False
+    return len(head) == _HTTP2_FRAME_HEAD_BYTES and head[3] == _HTTP2_SETTINGS
+
+
+def _connect(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S)
 
 
 def running_address(config: ClusterConfig) -> str | None:
@@ -72,16 +96,22 @@ def running_address(config: ClusterConfig) -> str | None:
     return found if found and answers(found) else None
 
 
+def import_ray() -> None:
+    """Import Ray, set to keep its voice down. It takes half a second."""
+    os.environ.update(QUIET_ENVIRONMENT)
+    importlib.import_module("ray")
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+
+
 def attach(address: str) -> None:
     """Make this process a driver of the Ray cluster at ``address``. Raises DeployError when that can't be.
 
     A token of Ray's (``~/.ray/auth_token``) is shown where it exists; RAY_AUTH_MODE, where set, decides alone.
     """
-    os.environ.update(QUIET_ENVIRONMENT)
+    import_ray()
     import ray
     from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
     if ray.is_initialized():
         return
     try:

@@ -9,6 +9,7 @@ from raykafka.deploy import ray_access
 from raykafka.deploy.supervision import ask_supervisor
 
 _SUPERVISOR_WITHIN_S = 15.0
+_CHILD_STARTS_WITHIN_S = 30.0
 
 
 def cluster_status(config: ClusterConfig) -> dict[str, Any]:
@@ -108,11 +109,15 @@ def _problems(found: dict[str, Any]) -> list[str]:
                     f"Broker {row['id']} has had no answer from ZooKeeper for {detail['lease_age_s']:.0f} s."
                 )
             for role in ("coordinator", "controller"):
-                if not any(child["role"] == role and child["state"] == "connected" for child in detail["children"]):
+                if not any(child["role"] == role and _is_well(child) for child in detail["children"]):
                     problems.append(f"Broker {row['id']} has no {role}.")
     if found["brokers"] and _controller(found["brokers"]) is None:
         problems.append("No broker knows an active controller.")
     return problems
+
+
+def _is_well(child: dict[str, Any]) -> bool:
+    return child["state"] == "connected" or child["age_s"] < _CHILD_STARTS_WITHIN_S
 
 
 def _server_problems(label: str, row: dict[str, Any]) -> list[str]:

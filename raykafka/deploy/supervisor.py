@@ -17,6 +17,7 @@ from raykafka.deploy.keeper import Keeper, stop_actor
 from raykafka.deploy.names import BROKER, NAMESPACE, SUPERVISOR, ZOOKEEPER, actor_name, split_actor_name
 from raykafka.deploy.placement import Placement, place
 from raykafka.errors import RaykafkaError
+from raykafka.priority import take_normal_priority
 
 _LOOK_EVERY_S = 1.0
 
@@ -27,6 +28,7 @@ class SupervisorActor:
     """The one Supervisor of ``cluster``, on the node that holds ``data_dir``."""
 
     def __init__(self, cluster: str, data_dir: str) -> None:
+        take_normal_priority()
         self._cluster = cluster
         self._folder = ClusterFolder(data_dir)
         self._keepers: dict[tuple[str, int], Keeper] = {}
@@ -35,6 +37,7 @@ class SupervisorActor:
         self._known: set[tuple[str, int]] | None = None
         self._error = ""
         self._applying = asyncio.Lock()
+        self._turn = asyncio.Lock()
         self._looked = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
@@ -50,7 +53,8 @@ class SupervisorActor:
                 if key in self._keepers:
                     self._keepers[key].want(placement)
                 else:
-                    self._keepers[key] = Keeper(self._cluster, placement, self._opened[placement.role], self._open)
+                    opened = self._opened[placement.role]
+                    self._keepers[key] = Keeper(self._cluster, placement, opened, self._turn, self._open)
             self._open()
 
     async def progress(self) -> list[dict[str, Any]]:

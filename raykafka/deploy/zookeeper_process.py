@@ -222,11 +222,12 @@ class ZooKeeperProcess:
             try:
                 words = Path(f"/proc/{pid}/cmdline").read_bytes()
                 state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+                threads = len(os.listdir(f"/proc/{pid}/task"))
             except (FileNotFoundError, ProcessLookupError):
                 return False
-            if words or state in "ZX":
+            if words or (state in "ZX" and threads == 1):
                 return os.fsencode(self._config_path) in words.split(b"\0") and state not in "ZX"
-            time.sleep(_POLL_S)  # in the midst of exec a process has no command line
+            time.sleep(_POLL_S)  # in the midst of exec, or not yet done dying: it has no command line, but ports
 
     def _launch(self, command: list[str], lock: int) -> None:
         # The shell writes its pid before it becomes the server, so that at no moment a server runs unnamed.

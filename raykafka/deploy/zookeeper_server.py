@@ -41,9 +41,7 @@ class ZooKeeperServerActor:
             if settings != self._settings or self._process is None or not self._process.alive():
                 await self._stop_watch()
                 self._settings = settings
-                process = ZooKeeperProcess(
-                    **{**settings, "servers": {int(key): value for key, value in settings["servers"].items()}}
-                )
+                process = ZooKeeperProcess(**settings)
                 await asyncio.to_thread(process.start)
                 self._process = process
                 self._watch = asyncio.create_task(self._keep(process))

@@ -8,15 +8,13 @@ the end of a group (KIP-211, KIP-229, KIP-496).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from raykafka.group.config import GroupConfig
 from raykafka.group.events import (
     UNKNOWN_MEMBER,
     Commit,
-    CommittedOffset,
     DeleteGroup,
     DeleteOffsets,
     DeleteOffsetsAnswer,
@@ -41,38 +39,17 @@ from raykafka.group.events import (
 )
 from raykafka.group.membership import CONSUMER_PROTOCOL_TYPE, Member
 from raykafka.group.offsets import OffsetTable
-from raykafka.group.rebalance import AssignmentWrite, EmptyWrite, Rebalance, State, StaticMemberWrite
+from raykafka.group.rebalance import Rebalance, State
+from raykafka.group.writes import (
+    COMMIT_WRITE_ERRORS,
+    AssignmentWrite,
+    CommitWrite,
+    EmptyWrite,
+    RemovalWrite,
+    StaticMemberWrite,
+)
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
-
-_COMMIT_WRITE_ERRORS = {
-    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: ErrorCode.COORDINATOR_NOT_AVAILABLE,
-    ErrorCode.NOT_ENOUGH_REPLICAS: ErrorCode.COORDINATOR_NOT_AVAILABLE,
-    ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND: ErrorCode.COORDINATOR_NOT_AVAILABLE,
-    ErrorCode.NOT_LEADER_OR_FOLLOWER: ErrorCode.NOT_COORDINATOR,
-    ErrorCode.FENCED_LEADER_EPOCH: ErrorCode.NOT_COORDINATOR,
-    ErrorCode.KAFKA_STORAGE_ERROR: ErrorCode.NOT_COORDINATOR,
-    ErrorCode.MESSAGE_TOO_LARGE: ErrorCode.INVALID_COMMIT_OFFSET_SIZE,
-    ErrorCode.RECORD_LIST_TOO_LARGE: ErrorCode.INVALID_COMMIT_OFFSET_SIZE,
-    ErrorCode.INVALID_FETCH_SIZE: ErrorCode.INVALID_COMMIT_OFFSET_SIZE,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class CommitWrite:
-    request: Any
-    offsets: Mapping[TopicPartition, CommittedOffset]
-    refused: Mapping[TopicPartition, ErrorCode]
-
-
-@dataclass(frozen=True, slots=True)
-class RemovalWrite:
-    """Tombstones of ``partitions`` are on their way to the log, and the group's own if it dies with them. ``request``
-    gets ``answer`` when they are committed."""
-
-    partitions: tuple[TopicPartition, ...]
-    request: Any = None
-    answer: Any = ErrorCode.NONE
 
 
 class Group(Rebalance):
@@ -171,7 +148,7 @@ class Group(Rebalance):
         self.offsets.end(then.offsets)
         if not error:
             self.offsets.put(then.offsets, base_offset)
-        code = _COMMIT_WRITE_ERRORS.get(error, error)
+        code = COMMIT_WRITE_ERRORS.get(error, error)
         self._reply(then.request, {**dict.fromkeys(then.offsets, code), **then.refused})
 
     # deleting
@@ -258,7 +235,7 @@ class Group(Rebalance):
         if not error:
             self._reply(then.request, then.answer)
             return
-        code = _COMMIT_WRITE_ERRORS.get(error, error)
+        code = COMMIT_WRITE_ERRORS.get(error, error)
         self._reply(then.request, DeleteOffsetsAnswer(code) if isinstance(then.answer, DeleteOffsetsAnswer) else code)
 
     # the rest

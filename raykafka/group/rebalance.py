@@ -9,7 +9,6 @@ Sources: KIP-62 (session and rebalance timeouts), KIP-134 (initial delay), KIP-3
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -28,12 +27,12 @@ from raykafka.group.events import (
     LeaveAnswer,
     Leaving,
     Now,
-    Protocols,
     Reply,
     Sync,
     SyncAnswer,
 )
 from raykafka.group.membership import NEVER, Member, Membership
+from raykafka.group.writes import GROUP_WRITE_ERRORS, AssignmentWrite, EmptyWrite, StaticMemberWrite
 from raykafka.protocol.error_code import ErrorCode
 
 NEW_MEMBER_JOIN_TIMEOUT_MS = 5 * 60 * 1000
@@ -45,47 +44,6 @@ class State(Enum):
     COMPLETING = "CompletingRebalance"
     STABLE = "Stable"
     DEAD = "Dead"
-
-
-@dataclass(frozen=True, slots=True)
-class AssignmentWrite:
-    """The leader's assignment of ``generation`` is on its way to the log."""
-
-    generation: int
-    assignments: dict[str, bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class StaticMemberWrite:
-    """A static member's new id is on its way to the log; the rest is what to go back to if that fails."""
-
-    request: Any
-    generation: int
-    member_id: str
-    old_member_id: str
-    old_leader: str
-    old_protocols: Protocols
-    old_session_timeout_ms: int
-    old_rebalance_timeout_ms: int
-    can_skip_assignment: bool
-
-
-@dataclass(frozen=True, slots=True)
-class EmptyWrite:
-    """An empty generation is on its way to the log; if it is lost, the one before comes back and its members expire."""
-
-
-_GROUP_WRITE_ERRORS = {
-    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: ErrorCode.COORDINATOR_NOT_AVAILABLE,
-    ErrorCode.NOT_ENOUGH_REPLICAS: ErrorCode.COORDINATOR_NOT_AVAILABLE,
-    ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND: ErrorCode.COORDINATOR_NOT_AVAILABLE,
-    ErrorCode.NOT_LEADER_OR_FOLLOWER: ErrorCode.NOT_COORDINATOR,
-    ErrorCode.FENCED_LEADER_EPOCH: ErrorCode.NOT_COORDINATOR,
-    ErrorCode.KAFKA_STORAGE_ERROR: ErrorCode.NOT_COORDINATOR,
-    ErrorCode.REQUEST_TIMED_OUT: ErrorCode.REBALANCE_IN_PROGRESS,
-    ErrorCode.MESSAGE_TOO_LARGE: ErrorCode.UNKNOWN_SERVER_ERROR,
-    ErrorCode.RECORD_LIST_TOO_LARGE: ErrorCode.UNKNOWN_SERVER_ERROR,
-}
 
 
 class Rebalance:
@@ -256,7 +214,6 @@ class Rebalance:
         member = self.members[old_member_id]
         before = StaticMemberWrite(
             event.request,
-            self.generation,
             event.new_member_id,
             old_member_id,
             self.membership.leader or UNKNOWN_MEMBER,
@@ -287,7 +244,7 @@ class Rebalance:
             member.rebalance_timeout_ms = then.old_rebalance_timeout_ms
             self.membership.rename(member, then.old_member_id)
             answer = JoinAnswer(
-                _GROUP_WRITE_ERRORS.get(error, error),
+                GROUP_WRITE_ERRORS.get(error, error),
                 UNKNOWN_MEMBER,
                 self.generation,
                 self.protocol_type,
@@ -405,7 +362,7 @@ class Rebalance:
         if self.state is not State.COMPLETING or then.generation != self.generation:
             return
         if error:
-            self._propagate({}, _GROUP_WRITE_ERRORS.get(error, error))
+            self._propagate({}, GROUP_WRITE_ERRORS.get(error, error))
             self._prepare_rebalance()
         else:
             self._move_to(State.STABLE)

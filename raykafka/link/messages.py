@@ -163,15 +163,16 @@ class View:
             _VIEW.unpack_from(payload)
         )
         segments = struct.unpack_from(f">{count}q", payload, _VIEW.size) if count else None
+        position = LogPosition(hw_seg, hw_pos)
         return View(
             epoch,
             epoch_start,
             truncations,
             start,
             hw,
-            LogPosition(hw_seg, hw_pos),
+            position,
             lso,
-            LogPosition(lso_seg, lso_pos),
+            position if lso == hw else LogPosition(lso_seg, lso_pos),
             end,
             recovery,
             segments,

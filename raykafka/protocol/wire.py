@@ -114,6 +114,9 @@ def read_uvarint(view: memoryview, at: int) -> tuple[int, int]:
     """The unsigned varint at ``at``, and where it ends."""
     value = shift = 0
     try:
+        byte = view[at]
+        if byte < 0x80:
+            return byte, at + 1
         while True:
             byte = view[at]
             at += 1

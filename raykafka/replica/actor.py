@@ -37,7 +37,7 @@ async def serve(socket_path: str, secret: bytes, token: str, actor_id: str) -> N
     streams = handover.listen(path)
     try:
         identity = {"role": "replica", "pid": os.getpid(), "token": token, "actor_id": actor_id, "streams": path}
-        server = ReplicaServer(await connect_unix(socket_path, secret, identity), secret, streams)
+        server = ReplicaServer(await connect_unix(socket_path, secret, identity), secret, streams, _show_title)
         server.start()
         await server.ended
     finally:
@@ -51,6 +51,13 @@ def _actor_id() -> str:
     if ray is None or not ray.is_initialized():
         return ""
     return ray.get_runtime_context().get_actor_id() or ""
+
+
+def _show_title(partition: str) -> None:
+    """Name the partition where ``ps`` shows the process. Ray brings the call; a plain process goes without."""
+    ray = sys.modules.get("ray")
+    if ray is not None:
+        ray._raylet.setproctitle(f"raykafka replica {partition}")
 
 
 def main() -> None:

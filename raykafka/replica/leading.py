@@ -146,10 +146,11 @@ class Leading:
                     follower.caught_up_ms = now_ms
             log.end = event.last_offset + 1
         if event.acks != -1:
-            effects: list[Effect] = [Reply(event.token, ErrorCode.NONE)]
-            effects += self.advance()
-            return effects
-        if event.last_offset < log.high_watermark and not self.waiting:
+            return [Reply(event.token, ErrorCode.NONE), *self.advance()]
+        if not self._counted and not self.waiting:
+            # Nobody else counts: the step of every append to an unreplicated partition.
+            log.high_watermark = log.end
+        if not self.waiting and self.is_committed(event.last_offset):
             return [Reply(event.token, self.committed_error())]
         self.waiting.append(event)
         if event.deadline_ms < self._next_deadline_ms or len(self.waiting) == 1:

@@ -44,7 +44,7 @@ from raykafka.replica.sending import Peer, Streams
 logger = logging.getLogger(__name__)
 
 DEFAULT_RETENTION_CHECK_INTERVAL_MS = 300_000
-_NEVER_MS = 1 << 40
+_NEVER_MS = 1 << 50
 
 
 def boot_ms() -> int:
@@ -99,6 +99,7 @@ class Replica:
         self._retention_interval_ms = DEFAULT_RETENTION_CHECK_INTERVAL_MS
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
         self._jobs: set[asyncio.Task[None]] = set()
+        self._tick_at_ms = _NEVER_MS
         self._flushing = False
         self._flush_again = False
         self._closed = False

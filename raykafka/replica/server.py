@@ -9,7 +9,7 @@ import asyncio
 import logging
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,21 @@ logger = logging.getLogger(__name__)
 
 
 class ReplicaServer:
-    """Serves one broker over ``link``. ``ended`` is done when the link has ended and the log is let go of."""
+    """Serves one broker over ``link``. ``ended`` is done when the link has ended and the log is let go of. ``named`` is
+    called with the partition's name once it is known."""
 
-    def __init__(self, link: Link, secret: bytes, streams: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        secret: bytes,
+        streams: socket.socket | None = None,
+        named: Callable[[str], None] | None = None,
+    ) -> None:
         """``streams`` is where the broker hands over leaders' connections."""
         self._link = link
         self._secret = secret
         self._streams = streams
+        self._named = named
         self._loop = asyncio.get_running_loop()
         self._replica: Replica | None = None
         self._opening: asyncio.Future[Log] | None = None
@@ -87,6 +95,8 @@ class ReplicaServer:
         if self._opening is not None:
             raise KafkaError(ErrorCode.INVALID_REQUEST, "this replica was opened before")
         config = args["config"]
+        if self._named is not None:
+            self._named(f"{args['topic']}-{args['partition']}")
         self._opening = asyncio.ensure_future(
             asyncio.to_thread(
                 Log.open,

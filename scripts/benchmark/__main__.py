@@ -12,15 +12,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "peer"))
 
-from clients import ClientError, Measured, producer_perf
+from clients import ClientError, Measured, confluent_producer, consumer_perf, producer_perf
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 from cpu import cpu_seconds, used_by_role
+from kafka_peer import PeerError
+from raykafka_cluster import ClusterError
 from report import Results, Sample, cpu_table, errors, machine, table
 from rows import BIG_BATCHES, SMALL_BATCHES, Row, rows
 from systems import SYSTEMS, System
 
 QUICK_SCALE = 0.1
 WARM_UP_RECORDS = 400_000
+SETTLED_CORES = 0.3  # what idle servers may use, heartbeats and all
+SETTLE_TIMEOUT_S = 15.0
 
 
 def main() -> int:
@@ -34,21 +39,36 @@ def main() -> int:
     names = list(SYSTEMS) if options.system is None else [options.system]
     results: Results = {row.title: {SYSTEMS[name].name: [] for name in names} for row in chosen}
     started = time.monotonic()
-    for number in range(1, rounds + 1):
-        for name in names:
-            system = SYSTEMS[name](options.replication)
-            say(f"round {number} of {rounds}: starting {system.name}")
-            try:
-                system.start()
-                warm_up(system, options.replication, scale)
-                for row in chosen:
-                    sample = measure(system, row, options.replication, scale)
-                    results[row.title][system.name].append(sample)
-                    say(f"  {row.title}: {describe(sample)}")
-            finally:
-                system.stop()
-    write_up(options, chosen, results, rounds, time.monotonic() - started)
+    try:
+        for number in range(1, rounds + 1):
+            for name in names:
+                say(f"round {number} of {rounds}: {SYSTEMS[name].name}")
+                for title, sample in turn(name, chosen, options.replication, scale).items():
+                    results[title][SYSTEMS[name].name].append(sample)
+    finally:
+        write_up(options, chosen, results, (time.monotonic() - started) / 60)
     return 1 if errors(results) else 0
+
+
+def turn(name: str, chosen: list[Row], replication: int, scale: float) -> dict[str, Sample]:
+    """Every row on one system, from its start to its stop; once more where it could not be brought to work."""
+    for tries_left in (1, 0):
+        system = SYSTEMS[name](replication)
+        samples = {}
+        try:
+            system.start()
+            warm_up(system, replication, scale)
+            for row in chosen:
+                samples[row.title] = measure(system, row, replication, scale)
+                say(f"  {row.title}: {describe(samples[row.title])}")
+            return samples
+        except (PeerError, ClusterError, ClientError, KafkaException, TimeoutError) as error:
+            say(f"  {system.name} did not work: {error!r}")
+            if not tries_left:
+                raise
+        finally:
+            system.stop()
+    raise AssertionError("a turn ends with its samples or with an error")
 
 
 def parse() -> argparse.Namespace:
@@ -76,7 +96,7 @@ def say(text: str) -> None:
 
 def topic_for(system: System, name: str, replication: int) -> Callable[[], None]:
     """Create a topic of one partition; returns what deletes it again."""
-    admin = AdminClient({"bootstrap.servers": system.bootstrap})
+    admin = AdminClient({"bootstrap.servers": system.bootstrap, "log_level": 4})
     config = {"min.insync.replicas": str(min(replication, 2))}
     admin.create_topics([NewTopic(name, 1, replication, config=config)])[name].result(60)
 
@@ -92,7 +112,20 @@ def warm_up(system: System, replication: int, scale: float) -> None:
     for size, props in ((1000, BIG_BATCHES), (1000, SMALL_BATCHES), (100, BIG_BATCHES)):
         records = int(WARM_UP_RECORDS * scale)
         producer_perf(system.bootstrap, "warm-up", records=records, size=size, per_s=-1, props={"acks": "all", **props})
+    consumer_perf(system.bootstrap, "warm-up", records=WARM_UP_RECORDS // 10, size=1000)
     delete()
+
+
+def settle(system: System, topic: str) -> None:
+    """Write a first record, and wait until the processes that this or earlier work started are up and idle."""
+    confluent_producer(system.bootstrap, topic, records=1, size=100, props={})
+    deadline = time.monotonic() + SETTLE_TIMEOUT_S
+    used_cores = 1.0
+    while used_cores > SETTLED_CORES and time.monotonic() < deadline:
+        before = cpu_seconds(system.pids())
+        time.sleep(1.0)
+        after = cpu_seconds(system.pids())
+        used_cores = sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
 
 
 def measure(system: System, row: Row, replication: int, scale: float) -> Sample:
@@ -102,6 +135,7 @@ def measure(system: System, row: Row, replication: int, scale: float) -> Sample:
     try:
         if row.fill is not None:
             row.fill(system.bootstrap, topic, records)
+        settle(system, topic)
         before = cpu_seconds(system.pids())
         measured: Measured = row.run(system.bootstrap, topic, records)
         after = cpu_seconds(system.pids())
@@ -123,11 +157,13 @@ def describe(sample: Sample) -> str:
     return f"{m.mb_per_s:.0f} MB/s, {m.records_per_s / 1000:.1f} k records/s{latency}; CPU: {cpu}"
 
 
-def write_up(options: argparse.Namespace, chosen: list[Row], results: Results, rounds: int, seconds: float) -> None:
+def write_up(options: argparse.Namespace, chosen: list[Row], results: Results, minutes: float) -> None:
     names = list(next(iter(results.values())))
-    print(f"\nReplication factor {options.replication}, one partition, {rounds} round(s), {seconds / 60:.0f} minutes.")
+    rounds = max(len(samples) for samples in results[chosen[0].title].values())
+    print(f"\nReplication factor {options.replication}, one partition, {rounds} round(s), {minutes:.0f} minutes.")
     print(f"{machine()}.\n")
-    print(table(chosen, results, names[0], names[-1]))
+    if len(names) > 1:
+        print(table(chosen, results, *names))
     print("\nMedian CPU seconds per GB, by role:\n")
     print(cpu_table(chosen, results, names))
     for line in errors(results):

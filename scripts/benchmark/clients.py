@@ -67,6 +67,7 @@ def producer_perf(
 def consumer_perf(bootstrap: str, topic: str, *, records: int, size: int) -> Measured:
     """Kafka's kafka-consumer-perf-test; its fetch time, without the time to join the group."""
     arguments = ["--bootstrap-server", bootstrap, "--topic", topic, "--messages", str(records), "--timeout", "30000"]
+    arguments += ["--group", "bench"]
     out = _run(tool_command("kafka-consumer-perf-test", *arguments))
     header, values = (line.split(", ") for line in out.strip().splitlines()[-2:])
     row = dict(zip(header, values, strict=True))

@@ -154,7 +154,7 @@ class PlainBroker:
                 stderr=log,
             )
 
-    def wait_serving(self, within_s: float = 30.0) -> None:
+    def wait_serving(self, within_s: float = 120.0) -> None:
         """Until the listener takes connections, which is when the first image is in force."""
         deadline = time.monotonic() + within_s
         while True:
@@ -166,7 +166,7 @@ class PlainBroker:
                 assert time.monotonic() < deadline, f"the broker does not serve:\n{self.log_text}"
                 time.sleep(0.05)
 
-    def wait_ended(self, within_s: float = 30.0) -> int:
+    def wait_ended(self, within_s: float = 120.0) -> int:
         return self.process.wait(within_s)
 
     def stop(self) -> None:

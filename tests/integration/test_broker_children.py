@@ -15,7 +15,7 @@ from raykafka.errors import LinkError
 from raykafka.link import connect_unix
 from tests.integration.plain_broker import PlainBroker, PlainStarter
 
-WITHIN_S = 30
+WITHIN_S = 120
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.integration.plain_broker import PlainBroker
 
-WITHIN_S = 60
+WITHIN_S = 120
 PARTITIONS = 6
 
 

@@ -80,7 +80,11 @@ def _pids(status: dict[str, Any], role: str) -> dict[int, int]:
 
 
 def _zookeeper_pid(file: Path) -> int:
-    return int(ClusterFolder(_data(file)).zookeeper(1).joinpath("zookeeper.pid").read_text())
+    """The pid of the ZooKeeper server; 0 while there is none."""
+    try:
+        return int(ClusterFolder(_data(file)).zookeeper(1).joinpath("zookeeper.pid").read_text())
+    except FileNotFoundError:
+        return 0
 
 
 def _data(file: Path) -> Path:
@@ -236,7 +240,7 @@ def test_a_killed_zookeeper_is_started_again_and_brokers_wait(deployed: Path) ->
     before = _well(deployed)
     pid = _zookeeper_pid(deployed)
     _kill_and_await_end(pid)
-    _until("another ZooKeeper", lambda: _zookeeper_pid(deployed) != pid)
+    _until("another ZooKeeper", lambda: _zookeeper_pid(deployed) not in (0, pid))
     assert _pids(_well(deployed), "broker") == _pids(before, "broker")
 
 
@@ -257,6 +261,16 @@ def test_a_changed_file_is_applied(deployed: Path) -> None:
     assert "Applying the changed cluster file" in _command("deploy", "-f", str(deployed))
     assert b"-Xmx160m" in Path(f"/proc/{_zookeeper_pid(deployed)}/cmdline").read_bytes()
     assert _pids(_well(deployed), "broker") == _pids(before, "broker")
+
+
+def test_a_changed_broker_config_is_in_force_after_the_deploy(deployed: Path, cluster: raykafka.Cluster) -> None:
+    data = yaml.safe_load(deployed.read_text())
+    data["brokers"]["config"]["num.partitions"] = 5
+    deployed.write_text(yaml.safe_dump(data))
+    _command("deploy", "-f", str(deployed))
+    cluster.admin().create_topic("five")
+    assert len(cluster.admin().describe_topic("five").partitions) == 5
+    assert sorted(map(int, _values(cluster, "kept", 100))) == list(range(100))
 
 
 def test_a_changed_file_that_fails_leaves_the_old_one_running(deployed: Path) -> None:
@@ -280,7 +294,7 @@ def test_everything_killed_and_deployed_again(deployed: Path, cluster: raykafka.
     daemons = [
         process
         for process in psutil.process_iter()
-        if process.name() in ("raylet", "gcs_server") and any(str(session) in word for word in process.cmdline())
+        if process.name() in ("raylet", "gcs_server") and any(str(session) in word for word in _words(process))
     ]
     assert {process.name() for process in daemons} == {"raylet", "gcs_server"}
     for process in daemons:

@@ -107,7 +107,19 @@ def test_an_unreachable_ray_is_named(tmp_path: Path) -> None:
     _changed(file, ray={"address": f"127.0.0.1:{port}"})
     assert _deploy(file).startswith(f"No Ray cluster answers at 127.0.0.1:{port}")
     _nothing_was_started(file)
-    assert _deploy(file, RAY_ADDRESS="").startswith(f"No Ray cluster answers at 127.0.0.1:{port}")
+
+
+def test_a_server_that_is_no_ray_is_not_waited_for(tmp_path: Path, zookeeper: str) -> None:
+    file = _changed(cluster_file(tmp_path), ray={"start_local": False, "address": zookeeper})
+    assert _deploy(file).startswith(f"No Ray cluster answers at {zookeeper}")
+    _nothing_was_started(file)
+
+
+def test_a_wrong_ray_address_in_the_environment_is_named(tmp_path: Path) -> None:
+    file = cluster_file(tmp_path)
+    port = free_port()
+    assert _deploy(file, RAY_ADDRESS=f"127.0.0.1:{port}").startswith(f"RAY_ADDRESS is 127.0.0.1:{port}, and no Ray")
+    _nothing_was_started(file)
 
 
 def test_a_data_folder_of_another_cluster_is_refused(tmp_path: Path) -> None:

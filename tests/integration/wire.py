@@ -17,7 +17,7 @@ from kio.serial import entity_reader, entity_writer
 from kio.static.constants import EntityType
 
 PRODUCE, FETCH, LIST_OFFSETS, METADATA = 0, 1, 2, 3
-TIMEOUT_S = 30.0
+TIMEOUT_S = 120.0
 
 
 def request_module(api_key: int, version: int) -> ModuleType:

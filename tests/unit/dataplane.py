@@ -77,7 +77,7 @@ class LocalReplicas:
         if self._server is not None:
             self._server.close()
         for child in self.acquired:
-            child.link.close()
+            child.kill()
             await child.replica.ended
 
 

@@ -616,7 +616,7 @@ async def listing(d: Dialogue) -> None:
 # playing
 
 
-class _KafkaConnection:
+class KafkaConnection:
     """A connection to a broker, one request at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -661,7 +661,7 @@ async def _record(bootstrap: str, names: list[str]) -> None:
     host, _, port = bootstrap.rpartition(":")
 
     async def connect() -> Connection:
-        return _KafkaConnection(*await asyncio.open_connection(host, int(port)))
+        return KafkaConnection(*await asyncio.open_connection(host, int(port)))
 
     recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
     for name in names or DIALOGUES:

@@ -12,6 +12,7 @@ from raykafka.broker.links import ControllerLinks
 from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState, Topic, delta_to_json
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, connect_tcp
+from raykafka.protocol.context import RequestContext, unpack_forward
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
 
@@ -129,6 +130,31 @@ def test_who_connects_before_the_broker_is_registered_waits_for_its_answer() -> 
         port.links.stop()
         with pytest.raises((OSError, LinkError)):
             await port.controller(1)
+
+    asyncio.run(run())
+
+
+def test_a_request_over_which_a_controller_dies_is_taken_to_the_next_one() -> None:
+    async def run() -> None:
+        async with _port() as port:
+            asked = asyncio.Event()
+
+            async def hang(payload: memoryview) -> list[bytes]:
+                asked.set()
+                await asyncio.sleep(600)
+                return []
+
+            async def answer(payload: memoryview) -> list[bytes]:
+                context, body = unpack_forward(payload)
+                return [b"answer to ", bytes(body), b" of API %d" % context.api_key]
+
+            first = await port.controller(1, on_forward=hang)
+            context = RequestContext(19, 7, 1, "c", "127.0.0.1", "INSIDE")
+            request = asyncio.ensure_future(port.links.forward(context, memoryview(b"body")))
+            await asyncio.wait_for(asked.wait(), 10)
+            first.close()
+            await port.controller(2, on_forward=answer)
+            assert bytes(await asyncio.wait_for(request, 10)) == b"answer to body of API 19"
 
     asyncio.run(run())
 

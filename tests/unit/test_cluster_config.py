@@ -70,7 +70,7 @@ def test_an_unknown_key_names_the_nearest_right_one(data: Any, said: str) -> Non
         ({"ray": {"start_local": "perhaps"}}, "ray.start_local must be true or false, not 'perhaps'."),
         (
             {"ray": {"temp_dir": "/" + 40 * "x"}},
-            "ray.temp_dir must have at most 40 characters: Ray makes Unix sockets below it.",
+            "ray.temp_dir must have at most 40 characters, since Ray makes Unix sockets below it.",
         ),
         ({"ray": {"address": "here"}}, "ray.address must be auto or host:port, not 'here'."),
         ({"cluster": "a b"}, "cluster must be letters, digits, dots, dashes and underscores, at most 64, not 'a b'."),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from raykafka.broker import partition_host
 from raykafka.broker.partition_host import PartitionHost
 from raykafka.cluster.image import ClusterImage, ImageDelta
 from raykafka.log.batch import iter_batches, iter_records
@@ -73,7 +74,10 @@ def test_a_dead_replica_is_reported_and_leads_again_only_in_a_new_epoch(tmp_path
             assert [(tp, epoch) for tp, epoch, _ in dataplane.links.reports] == [((TOPIC, 0), 0)]
             answer = await dataplane.produce(batch(b"lost"))
             assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
-            assert len(dataplane.children.acquired) == 1
+            topic = dataplane.image.topics[TOPIC]
+            same_epoch = type(topic)(topic.name, topic.id, topic.partitions, {"retention.ms": "1000"})
+            await dataplane.take(ImageDelta(topics={TOPIC: same_epoch}))
+            assert host.life == "failed"
             await dataplane.lead()
             assert (await dataplane.produce(batch(b"b"))).base_offset == 1
             assert await stored(dataplane) == [b"a", b"b"]
@@ -98,6 +102,26 @@ def test_writes_under_way_to_a_dead_replica_are_answered_retriable(tmp_path: Pat
             assert {a.error_code.value for a in answers} == {ErrorCode.NOT_LEADER_OR_FOLLOWER}
             await until(lambda: host_of(dataplane).life == "awake")
             assert await stored(dataplane) == [b"a"]
+
+    run(test)
+
+
+def test_a_successor_waits_for_the_log_and_a_process_that_holds_it_long_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition_host, "LEAVE_WITHIN_S", 0.2)
+
+    async def test() -> None:
+        async with Dataplane(tmp_path) as dataplane:
+            await dataplane.create()
+            await dataplane.produce(batch(b"a"))
+            replica = dataplane.children.acquired[0]
+            replica.stop_reading()  # it does not notice that its link has ended
+            replica.link.transport.abort()
+            await until(lambda: host_of(dataplane).restarts == 1)
+            await until(lambda: host_of(dataplane).life == "awake")
+            assert len(dataplane.links.reports) == 1
+            assert (await dataplane.produce(batch(b"b"))).base_offset == 1
 
     run(test)
 
@@ -177,6 +201,7 @@ def test_an_older_state_is_refused(tmp_path: Path) -> None:
             before = dataplane.image
             await dataplane.lead(leader=1)
             await dataplane.partitions.apply(before)
+            assert host_of(dataplane).state.leader == 1
             answer = await dataplane.produce(batch(b"b"))
             assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
 

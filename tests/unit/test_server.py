@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from raykafka.broker import partition_host
+from raykafka.broker import log_view
 from raykafka.broker.api import fetch
 from raykafka.broker.server import Listener
 from raykafka.errors import KafkaError, LinkError
@@ -88,7 +88,7 @@ def test_a_large_response_to_a_slow_client_is_not_held_in_memory(tmp_path: Path)
         (connection,) = listener._connections
         for _ in range(50):
             await asyncio.sleep(0.002)
-            assert connection.transport.get_write_buffer_size() <= 2 * partition_host.SLICE_CHUNK_BYTES
+            assert connection.transport.get_write_buffer_size() <= 2 * log_view.SLICE_CHUNK_BYTES
         writer.transport.resume_reading()  # type: ignore[attr-defined]
         answer = decode_response(FETCH, 4, (await read_response(reader))[1])
         assert answer.responses[0].partitions[0].records == held

@@ -102,33 +102,32 @@ def _parse_flexible(body: memoryview) -> ProduceRequest:
     end = len(body)
     length, at = read_uvarint(body, 0)
     transactional_id = str(body[at : at + length - 1], "utf-8") if length else None
-    at += max(length - 1, 0)
+    at += length - 1 if length else 0
     acks, timeout_ms = _ACKS_TIMEOUT.unpack_from(body, at)
-    count, at = read_uvarint(body, at + _ACKS_TIMEOUT.size)
+    topic_count, at = read_uvarint(body, at + _ACKS_TIMEOUT.size)
     topics = []
-    for _ in range(count - 1):
+    for _ in range(topic_count - 1):
         start = at
         length, at = read_uvarint(body, at)
         name = str(body[at : at + length - 1], "utf-8")
-        at += max(length - 1, 0)
+        at += length - 1 if length else 0
         encoded_name = body[start:at]
         partitions: list[tuple[int, memoryview | None]] = []
         count, at = read_uvarint(body, at)
         for _ in range(count - 1):
             (index,) = _I32.unpack_from(body, at)
             length, at = read_uvarint(body, at + 4)
-            stop = at + length - 1
-            if stop > end:
-                raise MalformedError(f"records of {length - 1} bytes are cut off")
-            partitions.append((index, body[at:stop] if length else None))
-            at = _skip_tags(body, stop if length else at)
-        at = _skip_tags(body, at)
+            if length:
+                start, at = at, at + length - 1
+                if at > end:
+                    raise MalformedError(f"records of {length - 1} bytes are cut off")
+                partitions.append((index, body[start:at]))
+            else:
+                partitions.append((index, None))
+            at = at + 1 if body[at] == 0 else skip_tags(body, at)
+        at = at + 1 if body[at] == 0 else skip_tags(body, at)
         topics.append(TopicRecords(name, encoded_name, partitions))
     return ProduceRequest(transactional_id, acks, timeout_ms, topics)
-
-
-def _skip_tags(body: memoryview, at: int) -> int:
-    return at + 1 if body[at] == 0 else skip_tags(body, at)
 
 
 def handle_raw(context: RequestContext, body: memoryview, server: Broker) -> Answer:

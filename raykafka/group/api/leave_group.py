@@ -28,7 +28,7 @@ async def handle(context: RequestContext, request: Any, server: Coordinator) -> 
     else:
         leaving = (Leaving(request.member_id, None),)
     if version >= 5:
-        for member in request.members:
+        for member in filter(lambda m: m.reason, request.members):
             logger.info("member %r of group %s leaves: %s", member.member_id, request.group_id, member.reason)
     answer = await server.leave(request.group_id, Leave(new_request(), leaving))
     error = answer.error
