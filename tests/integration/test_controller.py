@@ -384,7 +384,7 @@ def test_topics_that_clients_ask_for_are_capped_and_internal_ones_have_their_own
     async def scenario(made: Parts) -> None:
         broker = await made.broker(0)
         config = {"auto.create.max.partitions.per.broker": "8", "num.partitions": "2"}
-        await made.active(0, config)
+        await made.active(0, config | {"offsets.topic.replication.factor": "1"})
         asked = ["__consumer_offsets", "t", "u", "bad name"]
         assert await broker.links.create_topics(asked) == {
             "__consumer_offsets": ErrorCode.NONE,
