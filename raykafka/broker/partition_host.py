@@ -133,6 +133,7 @@ class PartitionHost(LogView):
         self.child: ReplicaChild | None = None
         self._leaving: ReplicaChild | None = None
         self.restarts = 0
+        self.figures: dict[str, Any] = {}
         self._around = surroundings
         self._after = after
         self._checkpoint = checkpoint
@@ -377,6 +378,9 @@ class PartitionHost(LogView):
                     self._ended(self.child.link, args["reason"])
             case "propose":
                 await self._propose(args)
+            case "figures":
+                followers = args.get("followers", {})
+                self.figures = {**args, "followers": {int(b): figures for b, figures in followers.items()}}
             case _:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, f"a broker does not answer {method!r}")
         return {}
@@ -431,6 +435,7 @@ class PartitionHost(LogView):
         if child is None or child.link is not link:
             return
         self.child = self._told = None
+        self.figures = {}
         self._checkpoint = self.checkpoint
         self._outgoing.clear()
         link.close()
@@ -524,6 +529,7 @@ class PartitionHost(LogView):
             "log_start_offset": view.log_start_offset if view else None,
             "high_watermark": view.high_watermark if view else None,
             "log_end_offset": view.log_end_offset if view else None,
+            "followers": self.figures.get("followers", {}),
         }
 
     def _run(self, work: Any) -> asyncio.Task[None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from raykafka.cluster.image import PartitionState
 from raykafka.protocol.error_code import ErrorCode
@@ -367,10 +366,10 @@ class Leading:
         effects.append(WriteSeal(Seal(self.epoch, True, self.epoch_start, log.end, log.high_watermark, self.streams)))
         return effects
 
-    def describe(self) -> dict[str, Any]:
-        """Figures for status and metrics."""
-        return {
-            "followers": {f.broker: {"end": f.end, "streaming": f.shaken} for f in self.followers.values()},
-            "undecided": [sorted(isr) for isr in self.undecided],
-            "waiting": len(self.waiting),
-        }
+    def lag_of(self, follower: Follower, now_ms: int) -> tuple[int | None, int]:
+        """How far a follower is behind: in records (None while its end is unknown), and for how many ms it has not
+        been caught up."""
+        if follower.end == UNKNOWN_END:
+            return None, max(0, now_ms - follower.caught_up_ms)
+        records = max(0, self.log.end - follower.end)
+        return records, max(0, now_ms - follower.caught_up_ms) if records else 0

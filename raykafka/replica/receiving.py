@@ -40,6 +40,8 @@ class Receiver:
         self._write = write
         self._loop = asyncio.get_running_loop()
         self._links: dict[StreamId, Link] = {}
+        self._quiet_beats: dict[Link, int] = {}
+        self._beat: asyncio.TimerHandle | None = None
         self._acks: dict[StreamId, int] = {}
         self._closed = False
 
@@ -53,16 +55,31 @@ class Receiver:
         stream = StreamId(*peer["stream"])
 
         def ended(_: object) -> None:
+            self._quiet_beats.pop(link, None)
             if self._links.get(stream) is link:
                 del self._links[stream]
                 self._step(StreamLost(self._partition.broker, stream))
 
         link.start(on_frame=lambda kind, payload: self._frame(link, stream, kind, payload), on_close=ended)
         link.send(messages.STREAM_READY)
+        self._quiet_beats[link] = 0
+        if self._beat is None:
+            self._beat = self._loop.call_later(frames.BEAT_S, self._beats)
+
+    def _beats(self) -> None:
+        """Drop the connection of a leader that has long said nothing: one that lives speaks at every beat (rule 12)."""
+        for link, quiet in tuple(self._quiet_beats.items()):
+            self._quiet_beats[link] = quiet + 1
+            silent_s = quiet * frames.BEAT_S
+            if silent_s * 1000 > self._partition.settings.lag_ms:
+                logger.warning("%s: its leader has been silent for %.1f s", self._log.directory.name, silent_s)
+                link.transport.abort()
+        self._beat = self._loop.call_later(frames.BEAT_S, self._beats) if self._quiet_beats else None
 
     def _frame(self, link: Link, stream: StreamId, kind: int, payload: memoryview) -> None:
         if link.transport.is_closing():
             return  # what an older stream still brings is dropped (rule 11)
+        self._quiet_beats[link] = 0
         if kind == messages.STREAM_DATA:
             self._data(link, stream, payload)
         elif kind == messages.STREAM_HELLO:
@@ -81,7 +98,9 @@ class Receiver:
             link.transport.abort()
             return
         log_start, high_watermark, records = frames.unpack_data(payload)
-        if records:
+        if not records:
+            self.ack(Ack(stream, self._log.log_end_offset))  # the leader hears that this replica lives
+        else:
             base_offset = BASE_OFFSET.unpack_from(records)[0]
             if not following.takes(stream, base_offset):
                 logger.error(
@@ -126,5 +145,7 @@ class Receiver:
 
     def close_all(self) -> None:
         self._closed = True
+        if self._beat is not None:
+            self._beat.cancel()
         for stream in list(self._links):
             self.close(stream)

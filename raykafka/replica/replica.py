@@ -44,6 +44,7 @@ from raykafka.replica.sending import Peer, Streams
 logger = logging.getLogger(__name__)
 
 DEFAULT_RETENTION_CHECK_INTERVAL_MS = 300_000
+FIGURES_EVERY_MS = 1000
 _NEVER_MS = 1 << 50
 
 
@@ -102,6 +103,8 @@ class Replica:
         self._tick_at_ms = _NEVER_MS
         self._flushing = False
         self._flush_again = False
+        self._figures: dict[str, Any] = {}
+        self._figures_due = False
         self._closed = False
         self._carry: dict[type, Callable[[Any], None]] = {
             Reply: self._reply,
@@ -220,10 +223,24 @@ class Replica:
             if due_ms is not None and due_ms < self._tick_at_ms:
                 self._tick_at_ms = due_ms
                 self._set_timer(self._tick, due_ms - now_ms)
+        if not self._figures_due and ((leading is not None and leading.followers) or self._figures):
+            self._figures_due = True
+            self._set_timer(self._tell_figures, FIGURES_EVERY_MS)
 
     def _tick(self) -> None:
         self._tick_at_ms = _NEVER_MS
         self._step(Tick(), boot_ms())
+
+    def _tell_figures(self) -> None:
+        """Tell the broker how this leader's followers stand, when that has changed: {} at a follower."""
+        self._figures_due = False
+        followers = self._streams.describe(boot_ms())
+        figures = {"leader_epoch": self.partition.epoch, "followers": followers} if followers else {}
+        if figures == self._figures or self._link.is_closed:
+            return
+        self._figures, self._figures_due = figures, True
+        self._link.tell("figures", figures)
+        self._set_timer(self._tell_figures, FIGURES_EVERY_MS)
 
     def told(self, state: PartitionState, peers: Mapping[int, Peer]) -> dict[str, Any]:
         """Take what the controller decided; ``peers`` are the live brokers that hold this partition. Answers whether

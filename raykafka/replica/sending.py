@@ -52,12 +52,14 @@ class Streams:
         self._peers: Mapping[int, Peer] = {}
         self.reader = LogReader(log.directory)
         self._segments_version = -1
+        self._partition = partition
         self._state = partition.log
         self._loop = asyncio.get_running_loop()
         self._senders: dict[int, Sender] = {}
         self._turn: list[memoryview] = []
         self._turn_base = 0
         self._idle: asyncio.TimerHandle | None = None
+        self._beat: asyncio.TimerHandle | None = None
 
     @property
     def peers(self) -> Mapping[int, Peer]:
@@ -77,6 +79,16 @@ class Streams:
         if before is not None:
             before.close()
         self._senders[effect.follower] = Sender(self, effect.follower, effect.hello)
+        if self._beat is None:
+            self._beat = self._loop.call_later(frames.BEAT_S, self._beats)
+
+    def _beats(self) -> None:
+        """Let each idle follower know where the high watermark is, and give up one that has long said nothing (rule
+        12). A beat is a turn of our own event loop, so a stall of this process does not count as another's silence."""
+        head, lag_s = self.head(), self._partition.settings.lag_ms / 1000
+        for sender in tuple(self._senders.values()):
+            sender.beat(head, lag_s)
+        self._beat = self._loop.call_later(frames.BEAT_S, self._beats) if self._senders else None
 
     def close(self, follower: int, stream: StreamId) -> None:
         sender = self._senders.get(follower)
@@ -85,8 +97,9 @@ class Streams:
             sender.close()
 
     def close_all(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
+        for timer in (self._idle, self._beat):
+            if timer is not None:
+                timer.cancel()
         senders, self._senders = self._senders, {}
         for sender in senders.values():
             sender.close()
@@ -141,9 +154,22 @@ class Streams:
             self.reader.update(log.segments, log.truncations)
         return self.reader
 
-    def describe(self) -> dict[int, dict[str, Any]]:
-        """Figures for status, by follower."""
-        return {s.follower: {"live": s.live, "unacked_bytes": s.unacked_bytes} for s in self._senders.values()}
+    def describe(self, now_ms: int) -> dict[int, dict[str, Any]]:
+        """Figures for status and metrics, by follower: ``live`` while it is fed from memory, ``unacked_bytes`` on their
+        way to it, ``log_end`` as last acknowledged, ``lag_records`` and ``lag_ms`` (None and -1: not known)."""
+        leading = self._partition.leading
+        figures: dict[int, dict[str, Any]] = {}
+        for broker, follower in leading.followers.items() if leading else ():
+            sender = self._senders.get(broker)
+            lag_records, lag_ms = leading.lag_of(follower, now_ms) if leading else (None, 0)
+            figures[broker] = {
+                "live": sender is not None and sender.live,
+                "unacked_bytes": sender.unacked_bytes if sender else 0,
+                "log_end": follower.end,
+                "lag_records": lag_records,
+                "lag_ms": lag_ms,
+            }
+        return figures
 
 
 class Sender:
@@ -164,6 +190,8 @@ class Sender:
         self._unacked: deque[tuple[int, int]] = deque()
         self._told = (-1, -1)
         self._pumping = False
+        self._quiet_beats = 0
+        self._beaten = True
         self.peer = streams.peers.get(follower)
         self._tasks: set[asyncio.Task[None]] = set()
         self._run(self._connect())
@@ -210,6 +238,7 @@ class Sender:
     def _frame(self, kind: int, payload: memoryview) -> None:
         if self._closed or self._link is None:
             return
+        self._quiet_beats = 0
         if kind == messages.STREAM_ACK:
             log_end = frames.unpack_ack(payload)
             unacked = self._unacked
@@ -244,16 +273,30 @@ class Sender:
         if self._link is None or self._link.is_closed:
             return
         self._next = end_offset
-        self._told = head
+        self._told, self._beaten = head, True
         self._unacked.append((end_offset, size))
         self.unacked_bytes += size
         self._link.send(messages.STREAM_DATA, frames.pack_data(*head), *records)
 
     def tell(self, head: tuple[int, int]) -> None:
         """The same without records, unless it was told."""
-        if self._answered and head != self._told and self._link is not None and not self._link.is_closed:
-            self._told = head
+        if self._answered and head != self._told:
+            self._tell(head)
+
+    def _tell(self, head: tuple[int, int]) -> None:
+        if self._link is not None and not self._link.is_closed:
+            self._told, self._beaten = head, True
             self._link.send(messages.STREAM_DATA, frames.pack_data(*head))
+
+    def beat(self, head: tuple[int, int], lag_s: float) -> None:
+        """One beat passed: speak if nothing was said in it, and listen."""
+        silent_s = self._quiet_beats * frames.BEAT_S
+        self._quiet_beats += 1
+        if silent_s > lag_s:
+            self._streams.lost(self, f"it has been silent for {silent_s:.1f} s")
+        elif self._answered and not self._beaten:
+            self._tell(head)
+        self._beaten = False
 
     # catching up from the files
 

@@ -23,6 +23,9 @@ _ANSWER = struct.Struct(">qii")
 _DATA = struct.Struct(">qq")
 _ACK = struct.Struct(">q")
 
+# how often a leader speaks on an idle stream, and its follower answers (rule 12)
+BEAT_S = 0.5
+
 # a peer whose host is gone says nothing: this is how long its silence is borne
 _PEER_SILENT_MS = 10_000
 

@@ -54,6 +54,7 @@ class ReplicaProcess:
     def __init__(self, directory: Path) -> None:
         self.directory = directory / "events-0"
         self.socket = str(directory / "s")
+        self.streams = ""
         self.frames: list[messages.View | messages.Appended] = []
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.process: subprocess.Popen[bytes]
@@ -70,6 +71,7 @@ class ReplicaProcess:
             env={**os.environ, "RAYKAFKA_SECRET_HEX": SECRET.hex()},
         )
         self.link = await asyncio.wait_for(connected, DEADLINE_S)
+        self.streams = self.link.peer["streams"]
         self.link.start(on_frame=self._on_frame, on_call=self._on_call)
 
     async def stop(self) -> None:
@@ -97,6 +99,7 @@ class ReplicaProcess:
 
     async def _on_call(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
         self.calls.append((method, args))
+        self._changed.set()
         return {}
 
     async def open(
@@ -117,8 +120,18 @@ class ReplicaProcess:
         }
         return await self.link.call("open", {**args, **changes}, DEADLINE_S)
 
-    async def tell(self, state_: PartitionState) -> dict[str, Any]:
-        return await self.link.call("state", {"state": partition_to_json(state_)}, DEADLINE_S)
+    async def tell(self, state_: PartitionState, **changes: Any) -> dict[str, Any]:
+        return await self.link.call("state", {"state": partition_to_json(state_), **changes}, DEADLINE_S)
+
+    async def called(self, method: str, holds: Callable[[dict[str, Any]], bool] = lambda args: True) -> dict[str, Any]:
+        """The arguments of a call of the replica's for which ``holds``: one that came, or the first that comes."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                for name, args in self.calls:
+                    if name == method and holds(args):
+                        return args
+                self._changed.clear()
+                await self._changed.wait()
 
     def append(
         self, records: bytes | bytearray, *, acks: int = -1, leader_epoch: int = -1, timeout_ms: int = 60_000
