@@ -32,7 +32,7 @@ from raykafka.cli.console import quiet_terminal
 from raykafka.config.cluster import ClusterConfig, load_cluster_config
 from raykafka.deploy import ray_access
 
-TOPIC, PARTITIONS = "flights", 6
+TOPIC, PARTITIONS, REPLICAS = "flights", 6, 3
 FLIGHTS = 336_776
 READERS = 2
 TIMEOUT_S = 120.0
@@ -93,17 +93,19 @@ def data_folder() -> Path:
     return Path(found.submodule_search_locations[0]) / "data"
 
 
-def make_topic_anew(console: Console, admin: raykafka.Admin) -> None:
+def make_topic_anew(console: Console, admin: raykafka.Admin, brokers: int) -> None:
+    """With a replica on each of three brokers, two of which have a record before it counts as written."""
     if TOPIC in admin.topics():
         console.print(f"Topic {TOPIC} of an earlier run is deleted and made anew.")
         admin.delete_topic(TOPIC)
-    wait_for(lambda: created(admin), f"topic {TOPIC} can be made")
+    wait_for(lambda: created(admin, min(REPLICAS, brokers)), f"topic {TOPIC} can be made")
 
 
-def created(admin: raykafka.Admin) -> bool:
+def created(admin: raykafka.Admin, replicas: int) -> bool:
     """Create the topic; False while the deletion of its predecessor is still under way."""
+    config = {"min.insync.replicas": str(max(replicas - 1, 1))}
     try:
-        admin.create_topic(TOPIC, partitions=PARTITIONS, replication_factor=1)
+        admin.create_topic(TOPIC, partitions=PARTITIONS, replication_factor=replicas, config=config)
     except raykafka.KafkaError as error:
         if error.code.name != "TOPIC_ALREADY_EXISTS":
             raise
@@ -192,6 +194,22 @@ def show_counts(console: Console, source: Counter[str], consumed: Counter[str]) 
     return consumed == source and source.total() == FLIGHTS
 
 
+def show_replicas(console: Console, admin: raykafka.Admin) -> None:
+    """Which broker leads each partition, and which others hold all of it as well."""
+
+    def all_in_sync() -> bool:
+        return all(len(part.isr) == len(part.replicas) for part in admin.describe_topic(TOPIC).partitions)
+
+    wait_for(all_in_sync, f"all replicas of {TOPIC} are in sync")
+    table = Table(title=f"Which brokers hold topic {TOPIC}")
+    for heading in ("partition", "leader", "replicas", "in sync"):
+        table.add_column(heading)
+    for part in admin.describe_topic(TOPIC).partitions:
+        in_sync = ", ".join(map(str, sorted(part.isr)))
+        table.add_row(str(part.partition), str(part.leader), ", ".join(map(str, part.replicas)), in_sync)
+    console.print(table)
+
+
 def show_owners(console: Console, results: list[tuple[int, list[tuple[int, int, str]]]]) -> None:
     table = Table(title=f"Who read which partition of {TOPIC}")
     table.add_column("reader")
@@ -232,7 +250,8 @@ def main(file: str) -> int:
 def run(console: Console, config: ClusterConfig, file: str) -> int:
     ray_access.attach_running(config)
     cluster = raykafka.connect(config.cluster)
-    make_topic_anew(console, cluster.admin())
+    admin = cluster.admin()
+    make_topic_anew(console, admin, config.brokers.count)
     readers = start_readers(cluster, group=f"quickstart-{time.strftime('%Y%m%d-%H%M%S')}")
     source, produce_s, consume_s = stream(console, cluster, readers)
     results = ray.get([reader.finish.remote() for reader in readers])
@@ -244,6 +263,7 @@ def run(console: Console, config: ClusterConfig, file: str) -> int:
     )
     correct = show_counts(console, source, Counter(unique.values()))
     show_owners(console, results)
+    show_replicas(console, admin)
     show_next_steps(console, config, file)
     console.print("[green]Every flight arrived.[/]" if correct else "[red]The counts differ from the source.[/]")
     return 0 if correct else 1
