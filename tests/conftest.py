@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from _pytest.terminal import TerminalReporter
 
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 
@@ -84,3 +85,31 @@ def zookeeper_server(tmp_path: Path) -> Iterator[ZooKeeperProcess]:
         yield server
     finally:
         server.kill()
+
+
+# What each tier of tests may take on 2 cores. The order is that in which they run: a broken rule shows first.
+TIERS = {
+    "pure rules and parts": ("tests/unit/", 3),
+    "one node": ("tests/integration/", 10),
+    "hosts": ("tests/multihost/", 6),
+    "chaos": ("tests/chaos/", 3),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = [folder for folder, _ in TIERS.values()]
+
+    def tier(item: pytest.Item) -> int:
+        return next((n for n, folder in enumerate(order) if item.nodeid.startswith(folder)), len(order))
+
+    items.sort(key=tier)
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    """How long each tier took, beside what it may take."""
+    reports = [r for group in terminalreporter.stats.values() for r in group if isinstance(r, pytest.TestReport)]
+    for name, (folder, minutes) in TIERS.items():
+        mine = [r for r in reports if r.nodeid.startswith(folder)]
+        if mine:
+            tests, spent_s = len({r.nodeid for r in mine}), sum(r.duration for r in mine)
+            terminalreporter.write_line(f"{name}: {tests} tests in {spent_s / 60:.1f} of {minutes} minutes")
