@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from raykafka.broker.children import CONTROLLER, COORDINATOR, ChildStarter
 from raykafka.broker.settings import BrokerSettings
+from raykafka.logs import log_to_stderr
 from raykafka.priority import take_normal_priority
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class BrokerActor:
         # What a broker imports takes half a second: time that it otherwise spends waiting for ZooKeeper to start. The
         # Supervisor, which imports this module to start brokers, has no use for it.
         threading.Thread(target=importlib.import_module, args=(_BROKER_MODULE,), daemon=True).start()
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        log_to_stderr()
 
     async def configure(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Run with ``settings`` (``BrokerSettings.to_json``): start, restart with changed ones, or do nothing. Returns

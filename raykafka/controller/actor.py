@@ -15,6 +15,7 @@ from typing import Any
 
 from raykafka.controller.controller import Controller
 from raykafka.link import connect_unix
+from raykafka.logs import log_to_stderr
 from raykafka.priority import take_normal_priority
 from raykafka.protocol import registry
 
@@ -66,6 +67,7 @@ class ControllerActor:
         config: dict[str, str],
     ) -> None:
         take_normal_priority()
+        log_to_stderr()
         import ray
         import ray._raylet
 
@@ -99,5 +101,5 @@ async def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
+    log_to_stderr()
     asyncio.run(main())

@@ -15,6 +15,7 @@ from raykafka.group.config import GroupConfig
 from raykafka.group.coordinator import Coordinator
 from raykafka.group.offsets_log import LinkedOffsetsLog
 from raykafka.link.link import Link, connect_unix
+from raykafka.logs import log_to_stderr
 from raykafka.priority import take_normal_priority
 from raykafka.protocol import registry
 from raykafka.protocol.context import unpack_forward
@@ -74,6 +75,7 @@ class GroupCoordinator:
         import ray._raylet
 
         take_normal_priority()
+        log_to_stderr()
         ray._raylet.setproctitle(f"raykafka::coordinator of broker {broker_id}")
         actor_id = ray.get_runtime_context().get_actor_id() or ""
         try:
@@ -98,5 +100,5 @@ async def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
+    log_to_stderr()
     asyncio.run(main())

@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 
 from raykafka.link import connect_unix, handover
+from raykafka.logs import log_to_stderr
 from raykafka.priority import take_normal_priority
 from raykafka.replica.server import ReplicaServer
 
@@ -23,6 +24,7 @@ class PartitionReplica:
     async def run(self, socket_path: str, secret: bytes, token: str) -> None:
         """Connect to the broker, serve it until the link ends, then end the process."""
         take_normal_priority()
+        log_to_stderr()
         await serve(socket_path, secret, token, _actor_id())
         # Neither Ray's exit path nor a finalizer may keep a process alive that has lost its broker.
         os._exit(0)
@@ -65,6 +67,7 @@ def main() -> None:
     parser.add_argument("--socket", required=True, help="the broker's Unix socket")
     parser.add_argument("--token", required=True, help="the token the broker gave this child")
     options = parser.parse_args()
+    log_to_stderr()
     secret = bytes.fromhex(os.environ["RAYKAFKA_SECRET_HEX"])
     asyncio.run(serve(options.socket, secret, options.token, ""))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import logging
 import os
 import secrets
 import signal
@@ -25,6 +24,7 @@ from raykafka.broker.actor import child_arguments
 from raykafka.broker.broker import Broker
 from raykafka.broker.children import CONTROLLER, COORDINATOR, REPLICA
 from raykafka.broker.settings import BrokerSettings, ListenerAddress, ZooKeeperSettings
+from raykafka.logs import log_to_stderr
 from tests.conftest import free_port
 
 MODULES = {
@@ -212,7 +212,7 @@ class PlainBroker:
 
 
 def main(argv: list[str]) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     settings: dict[str, Any] = json.loads(Path(argv[0]).read_text())
     asyncio.run(run(BrokerSettings.from_json(settings)))
 

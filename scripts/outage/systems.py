@@ -1,0 +1,186 @@
+"""The clusters that faults are done to: deployed inside Ray, or the same brokers as plain processes (lighter)."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+from raykafka_cluster import RaykafkaCluster
+
+from raykafka.deploy.zookeeper_process import ZooKeeperProcess
+from tests.conftest import free_port
+from tests.integration.plain_broker import PlainBroker
+
+BROKERS = 3
+CONFIG = {"group.initial.rebalance.delay.ms": "0", "offsets.topic.replication.factor": "3"}
+_LINE = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) (.*)")
+
+
+class System(Protocol):
+    name: str
+
+    @property
+    def bootstrap(self) -> str: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def broker(self, broker: int) -> psutil.Process:
+        """The process of a broker."""
+        ...
+
+    def controller(self, broker: int) -> psutil.Process:
+        """The controller process of a broker."""
+        ...
+
+    def replica(self, broker: int, topic: str, partition: int) -> psutil.Process: ...
+
+    def heal(self, broker: int) -> None:
+        """Have a killed broker run again, where nobody does it unasked."""
+        ...
+
+    def shut_down(self, broker: int) -> None:
+        """Stop a broker in order; returns when it has stopped."""
+        ...
+
+    def bring_back(self, broker: int) -> None:
+        """Start a broker that was shut down."""
+        ...
+
+    def logs(self) -> list[Path]: ...
+
+
+def lock_holder(directory: Path) -> psutil.Process:
+    return psutil.Process(int((directory / ".lock").read_text().split()[0]))
+
+
+class Deployed:
+    """``raykafka deploy``: a Ray, a ZooKeeper and brokers of its own."""
+
+    name = "raykafka in Ray"
+
+    def __init__(self) -> None:
+        self._cluster = RaykafkaCluster(brokers=BROKERS, config=dict(CONFIG))
+
+    @property
+    def bootstrap(self) -> str:
+        return self._cluster.bootstrap
+
+    def start(self) -> None:
+        self._cluster.deploy()
+
+    def stop(self) -> None:
+        try:
+            self._cluster.run("undeploy", "-f", str(self._cluster.config_file), "--delete-data")
+        finally:
+            self._cluster.remove()
+
+    def _data(self, broker: int) -> Path:
+        return self._cluster.data_dir / f"broker-{broker}"
+
+    def broker(self, broker: int) -> psutil.Process:
+        return lock_holder(self._data(broker))
+
+    def controller(self, broker: int) -> psutil.Process:
+        title = f"controller of broker {broker}"
+        for process in self._cluster.processes():
+            with contextlib.suppress(psutil.Error):
+                if any(word.endswith(title) for word in process.cmdline()):
+                    return process
+        raise LookupError(f"no process is the {title}")
+
+    def replica(self, broker: int, topic: str, partition: int) -> psutil.Process:
+        return lock_holder(self._data(broker) / f"{topic}-{partition}")
+
+    def heal(self, broker: int) -> None:
+        """Ray restarts it."""
+
+    def shut_down(self, broker: int) -> None:
+        self._cluster.run("brokers", "stop", str(broker), "-f", str(self._cluster.config_file))
+
+    def bring_back(self, broker: int) -> None:
+        self._cluster.run("brokers", "start", str(broker), "-f", str(self._cluster.config_file))
+
+    def logs(self) -> list[Path]:
+        return sorted((self._cluster.folder / "ray").glob("session_latest/logs/worker-*.err"))
+
+
+class Plain:
+    """Brokers and their children as plain processes, and a ZooKeeper; what the Supervisor would do is done here."""
+
+    name = "raykafka without Ray"
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="rk-"))
+        self._zookeeper = ZooKeeperProcess(self._folder / "zookeeper", free_port())
+        hosts, secret = f"{self._zookeeper.hosts}/failover", secrets.token_hex(32)
+        self._brokers = [
+            PlainBroker(self._folder / f"broker-{i}", hosts, broker_id=i, secret_hex=secret, config=dict(CONFIG))
+            for i in range(BROKERS)
+        ]
+
+    @property
+    def bootstrap(self) -> str:
+        return ",".join(broker.bootstrap for broker in self._brokers)
+
+    def start(self) -> None:
+        self._zookeeper.start()
+        self._zookeeper.wait_ready(60)
+        for broker in self._brokers:
+            broker.start()
+        for broker in self._brokers:
+            broker.wait_serving()
+
+    def stop(self) -> None:
+        for broker in self._brokers:
+            broker.end()
+        self._zookeeper.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def broker(self, broker: int) -> psutil.Process:
+        return psutil.Process(self._brokers[broker].process.pid)
+
+    def controller(self, broker: int) -> psutil.Process:
+        return self._brokers[broker].children("controller")[0]
+
+    def replica(self, broker: int, topic: str, partition: int) -> psutil.Process:
+        return self._brokers[broker].replica_of(topic, partition)
+
+    def heal(self, broker: int) -> None:
+        process = self._brokers[broker].process
+        process.wait(60)
+        time.sleep(0.5)  # about what Ray takes to notice
+        self._brokers[broker].start()
+
+    def shut_down(self, broker: int) -> None:
+        self._brokers[broker].stop()
+
+    def bring_back(self, broker: int) -> None:
+        self._brokers[broker].start()
+
+    def logs(self) -> list[Path]:
+        return [broker.directory / "broker.log" for broker in self._brokers]
+
+
+def timeline(system: System, begin: float, end: float) -> list[str]:
+    """What the processes logged between two moments, merged, with seconds since ``begin``."""
+    found: list[tuple[float, str]] = []
+    for path in system.logs():
+        name = path.parent.name if path.name == "broker.log" else path.stem.rpartition("-")[2]
+        with contextlib.suppress(FileNotFoundError):
+            for line in path.read_text(errors="replace").splitlines():
+                match = _LINE.match(line)
+                if match is None:
+                    continue
+                moment = time.mktime(time.strptime(match[1], "%Y-%m-%d %H:%M:%S")) + int(match[2]) / 1000
+                if begin - 0.001 <= moment <= end:
+                    found.append((moment, f"{moment - begin:8.3f}  {name:10}  {match[3][:200]}"))
+    return [text for _, text in sorted(found)]
