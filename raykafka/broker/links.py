@@ -203,9 +203,15 @@ def _refuse_older(image: ClusterImage, delta: ImageDelta) -> None:
         if known is None or known.id != topic.id:
             continue
         for partition, state in topic.partitions.items():
-            before = known.partitions.get(partition)
-            if before is not None and (state.leader_epoch, state.version) < (before.leader_epoch, before.version):
-                raise KafkaError(
-                    ErrorCode.FENCED_LEADER_EPOCH,
-                    f"{name}-{partition} is at leader epoch {before.leader_epoch} and version {before.version} here",
-                )
+            _refuse_older_state(TopicPartition(name, partition), known.partitions.get(partition), state)
+    for tp, state in delta.partitions.items():
+        if tp.topic not in delta.topics:
+            _refuse_older_state(tp, image.partition(tp), state)
+
+
+def _refuse_older_state(tp: TopicPartition, before: PartitionState | None, state: PartitionState) -> None:
+    if before is not None and (state.leader_epoch, state.version) < (before.leader_epoch, before.version):
+        raise KafkaError(
+            ErrorCode.FENCED_LEADER_EPOCH,
+            f"{tp} is at leader epoch {before.leader_epoch} and version {before.version} here",
+        )

@@ -133,16 +133,24 @@ class Partitions:
             self._around.brokers = image.brokers
             others_changed = True
         waits: list[asyncio.Task[None]] = []
-        for key, host in list(self._hosts.items()):
-            state = self._local_state(image, key, host.topic_id)
-            if state is None:
-                topic = image.topics.get(key[0])
-                self._close_and_delete(host, gone=topic is None or topic.id != host.topic_id)
+        known = before.topics if before is not None else {}
+        for name, topic in known.items():
+            if image.topics.get(name) is not topic:
+                self._close_missing(topic, image)
         for name, topic in image.topics.items():
-            if before is None or before.topics.get(name) is not topic or others_changed:
-                waits += self._apply_topic(topic)
+            if known.get(name) is not topic or others_changed:
+                waits += self._apply_topic(topic, None if others_changed else known.get(name))
         if waits:
             await asyncio.wait(waits)
+
+    def _close_missing(self, before: Topic, image: ClusterImage) -> None:
+        """Close the partitions of ``before`` that this broker holds no longer."""
+        now = image.topics.get(before.name)
+        gone = now is None or now.id != before.id
+        for partition in before.partitions:
+            host = self._hosts.get((before.name, partition))
+            if host is not None and self._local_state(image, (before.name, partition), host.topic_id) is None:
+                self._close_and_delete(host, gone=gone)
 
     def _local_state(self, image: ClusterImage, key: tuple[str, int], topic_id: uuid.UUID) -> PartitionState | None:
         topic = image.topics.get(key[0])
@@ -151,12 +159,14 @@ class Partitions:
         state = topic.partitions.get(key[1])
         return state if state is not None and self._around.broker_id in state.replicas else None
 
-    def _apply_topic(self, topic: Topic) -> list[asyncio.Task[None]]:
+    def _apply_topic(self, topic: Topic, before: Topic | None) -> list[asyncio.Task[None]]:
+        """Tell the partitions of ``topic`` what is new since ``before``, None for everything."""
         configs = self._server.configs
         config = {**configs.of_topic(topic.config), **{key: configs.texts[key] for key in REPLICA_CONFIGS}}
+        known = before.partitions if before is not None and before.config is topic.config else {}
         waits = []
         for partition, state in topic.partitions.items():
-            if self._around.broker_id not in state.replicas:
+            if known.get(partition) is state or self._around.broker_id not in state.replicas:
                 continue
             host = self._hosts.get((topic.name, partition))
             if host is None:

@@ -70,13 +70,15 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class ImageDelta:
-    """What changed. ``topics`` replaces whole topics (name -> Topic); ``configs`` maps a broker id, or "" for the
+    """What changed. ``topics`` replaces whole topics (name -> Topic); ``partitions`` are new states of partitions whose
+    topics stay as they are otherwise, applied after ``topics``; ``broker_configs`` maps a broker id, or "" for the
     cluster default, to all its dynamic configs."""
 
     brokers: Mapping[int, BrokerInfo] = field(default_factory=dict)
     removed_brokers: tuple[int, ...] = ()
     topics: Mapping[str, Topic] = field(default_factory=dict)
     deleted_topics: tuple[str, ...] = ()
+    partitions: Mapping[TopicPartition, PartitionState] = field(default_factory=dict)
     broker_configs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     controller_id: int | None = None
     controller_epoch: int | None = None
@@ -101,7 +103,7 @@ class ClusterImage:
         for broker in delta.removed_brokers:
             brokers.pop(broker, None)
         topics, names = self.topics, self.names_by_id
-        if delta.topics or delta.deleted_topics:
+        if delta.topics or delta.deleted_topics or delta.partitions:
             changed, ids = dict(topics), dict(names)
             for name in (*delta.deleted_topics, *delta.topics):
                 old = changed.pop(name, None)
@@ -110,6 +112,9 @@ class ClusterImage:
             for name, topic in delta.topics.items():
                 changed[name] = topic
                 ids[topic.id] = name
+            for name, states in by_topic(delta.partitions).items():
+                topic = changed[name]
+                changed[name] = replace(topic, partitions={**topic.partitions, **states})
             topics, names = changed, ids
         return replace(
             self,
@@ -132,12 +137,23 @@ class ClusterImage:
         )
 
 
+def by_topic(partitions: Mapping[TopicPartition, PartitionState]) -> dict[str, dict[int, PartitionState]]:
+    grouped: dict[str, dict[int, PartitionState]] = {}
+    for (topic, partition), state in partitions.items():
+        grouped.setdefault(topic, {})[partition] = state
+    return grouped
+
+
 def delta_to_json(delta: ImageDelta) -> dict[str, Any]:
     return {
         "brokers": [broker_to_json(b) for b in delta.brokers.values()],
         "removed_brokers": list(delta.removed_brokers),
         "topics": [topic_to_json(t) for t in delta.topics.values()],
         "deleted_topics": list(delta.deleted_topics),
+        "partitions": {
+            name: {str(p): partition_to_json(state) for p, state in states.items()}
+            for name, states in by_topic(delta.partitions).items()
+        },
         "broker_configs": {k: dict(v) for k, v in delta.broker_configs.items()},
         "controller_id": delta.controller_id,
         "controller_epoch": delta.controller_epoch,
@@ -152,6 +168,11 @@ def delta_from_json(data: dict[str, Any]) -> ImageDelta:
         removed_brokers=tuple(data["removed_brokers"]),
         topics={t.name: t for t in topics},
         deleted_topics=tuple(data["deleted_topics"]),
+        partitions={
+            TopicPartition(name, int(p)): partition_from_json(state)
+            for name, states in data["partitions"].items()
+            for p, state in states.items()
+        },
         broker_configs=data["broker_configs"],
         controller_id=data["controller_id"],
         controller_epoch=data["controller_epoch"],

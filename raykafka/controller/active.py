@@ -276,7 +276,7 @@ class ActiveController:
         written = await self.in_store(self.store.write_states, changes)
         for tp, state in written.items():
             self.records[tp.topic].states[tp.partition] = state
-        self.publish_topics({tp.topic for tp in written})
+        self.publish_partitions(written)
 
     def _allows_unclean(self, topic: str) -> bool:
         key = "unclean.leader.election.enable"
@@ -292,6 +292,12 @@ class ActiveController:
 
     def publish_topics(self, names: Iterable[str]) -> int:
         return self.publish(ImageDelta(topics={name: as_topic(self.records[name]) for name in names}))
+
+    def publish_partitions(self, partitions: Iterable[TopicPartition]) -> int:
+        """Make new states of partitions known; everything else of their topics is as it was."""
+        return self.publish(
+            ImageDelta(partitions={tp: as_partition(self.records[tp.topic], tp.partition) for tp in partitions})
+        )
 
     # topics
 
@@ -395,7 +401,7 @@ class ActiveController:
             if written is None:
                 raise KafkaError(ErrorCode.INELIGIBLE_REPLICA, f"{tp}: one of {isr} lives another life by now")
             record.states[tp.partition] = written
-            self.publish_topics([tp.topic])
+            self.publish_partitions([tp])
             logger.info("%s: the ISR is %s, was %s", tp, isr, state.isr)
         return {}
 
@@ -436,9 +442,12 @@ class ActiveController:
 
 def as_topic(record: TopicRecord) -> Topic:
     """A topic as the image holds it."""
+    partitions = {p: as_partition(record, p) for p in sorted(record.states)}
+    return Topic(record.name, record.node.id, partitions, record.config)
+
+
+def as_partition(record: TopicRecord, partition: int) -> PartitionState:
+    """A partition as the image holds it."""
     node = record.node
-    partitions: dict[int, PartitionState] = {
-        p: state.as_partition(node.replicas[p], node.adding.get(p, ()), node.removing.get(p, ()))
-        for p, state in sorted(record.states.items())
-    }
-    return Topic(record.name, node.id, partitions, record.config)
+    adding, removing = node.adding.get(partition, ()), node.removing.get(partition, ())
+    return record.states[partition].as_partition(node.replicas[partition], adding, removing)

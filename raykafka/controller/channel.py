@@ -31,12 +31,15 @@ def merged(first: ImageDelta, second: ImageDelta) -> ImageDelta:
     """One delta that does what ``first`` and then ``second`` do."""
     brokers = {b: i for b, i in first.brokers.items() if b not in second.removed_brokers}
     topics = {n: t for n, t in first.topics.items() if n not in second.deleted_topics}
+    stale = {*second.deleted_topics, *second.topics}
+    partitions = {tp: s for tp, s in first.partitions.items() if tp.topic not in stale}
     removed = [b for b in first.removed_brokers if b not in second.brokers]
     return ImageDelta(
         brokers={**brokers, **second.brokers},
         removed_brokers=(*removed, *(b for b in second.removed_brokers if b not in removed)),
         topics={**topics, **second.topics},
         deleted_topics=tuple(dict.fromkeys((*first.deleted_topics, *second.deleted_topics))),
+        partitions={**partitions, **second.partitions},
         broker_configs={**first.broker_configs, **second.broker_configs},
         controller_id=first.controller_id if second.controller_id is None else second.controller_id,
         controller_epoch=first.controller_epoch if second.controller_epoch is None else second.controller_epoch,

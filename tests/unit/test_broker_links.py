@@ -110,6 +110,15 @@ def test_an_update_for_another_life_or_back_in_time_is_refused() -> None:
                 with pytest.raises(KafkaError) as refused:
                     await controller.call("update", _update(ImageDelta(topics={"a": older})))
                 assert refused.value.code is ErrorCode.FENCED_LEADER_EPOCH
+                older_state = {TopicPartition("a", 0): older.partitions[0]}
+                with pytest.raises(KafkaError) as refused:
+                    await controller.call("update", _update(ImageDelta(partitions=older_state)))
+                assert refused.value.code is ErrorCode.FENCED_LEADER_EPOCH
+            newer = _topic("a", 5, 3)
+            await controller.call(
+                "update", _update(ImageDelta(partitions={TopicPartition("a", 0): newer.partitions[0]}))
+            )
+            assert port.links.image.topics["a"] == newer
             remade = _topic("a", 0, 0, uuid.UUID(int=9))
             await controller.call("update", _update(ImageDelta(topics={"a": remade})))
             assert port.links.image.topics["a"] == remade

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from functools import reduce
 
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from raykafka.cluster.image import (
     delta_to_json,
 )
 from raykafka.controller.channel import merged
+from raykafka.types import TopicPartition
 
 NAMES = ("a", "b", "c")
 topics = st.builds(
@@ -28,15 +30,22 @@ topics = st.builds(
     st.integers(1, 4),
     st.integers(-1, 2),
 )
+partitions = st.builds(
+    lambda name, leader, version: (TopicPartition(name, 0), PartitionState((0,), leader, 0, (0,), version)),
+    st.sampled_from(NAMES),
+    st.integers(-1, 2),
+    st.integers(1, 9),
+)
 brokers = st.builds(
     lambda b, epoch: BrokerInfo(b, epoch, (), "127.0.0.1", 1, "d", "b", True), st.integers(0, 3), st.integers(1, 4)
 )
 deltas = st.builds(
-    lambda brokers, removed, topics, deleted, configs, epoch: ImageDelta(
+    lambda brokers, removed, topics, deleted, partitions, configs, epoch: ImageDelta(
         brokers={b.id: b for b in brokers},
         removed_brokers=tuple(r for r in removed if r not in {b.id for b in brokers}),
         topics={t.name: t for t in topics},
         deleted_topics=deleted,
+        partitions=dict(partitions),
         broker_configs=configs,
         controller_epoch=epoch,
     ),
@@ -44,6 +53,7 @@ deltas = st.builds(
     st.lists(st.integers(0, 3), max_size=2, unique=True),
     st.lists(topics, max_size=2),
     st.lists(st.sampled_from(NAMES), max_size=2, unique=True).map(tuple),
+    st.lists(partitions, max_size=2),
     st.dictionaries(st.sampled_from(["", "0"]), st.just({"log.retention.ms": "5"}), max_size=1),
     st.one_of(st.none(), st.integers(1, 3)),
 )
@@ -52,9 +62,24 @@ deltas = st.builds(
 @settings(deadline=None, max_examples=500)
 @given(st.lists(deltas, min_size=1, max_size=5))
 def test_a_merged_delta_does_what_its_parts_do_in_order(parts: list[ImageDelta]) -> None:
-    one_by_one = reduce(ClusterImage.apply, parts, ClusterImage("c"))
-    at_once = ClusterImage("c").apply(reduce(merged, parts))
+    one_by_one, possible = ClusterImage("c"), []
+    for delta in parts:
+        # only topics that stand have new states of partitions
+        stand = (one_by_one.topics.keys() - set(delta.deleted_topics)) | delta.topics.keys()
+        delta = replace(delta, partitions={tp: s for tp, s in delta.partitions.items() if tp.topic in stand})
+        possible.append(delta)
+        one_by_one = one_by_one.apply(delta)
+    at_once = ClusterImage("c").apply(reduce(merged, possible))
     assert at_once == one_by_one
+
+
+def test_a_new_state_of_one_partition_leaves_the_others_untouched() -> None:
+    states = {p: PartitionState((0,), 0, 0, (0,), 0) for p in range(3)}
+    image = ClusterImage("c").apply(ImageDelta(topics={"a": Topic("a", uuid.UUID(int=1), states, {"k": "v"})}))
+    moved = PartitionState((0,), -1, 1, (0,), 1)
+    after = image.apply(ImageDelta(partitions={TopicPartition("a", 1): moved})).topics["a"]
+    assert after.partitions == {0: states[0], 1: moved, 2: states[2]}
+    assert after.partitions[2] is states[2] and after.config is image.topics["a"].config
 
 
 @settings(deadline=None)
