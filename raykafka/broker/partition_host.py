@@ -134,6 +134,8 @@ class PartitionHost(LogView):
         self._leaving: ReplicaChild | None = None
         self.restarts = 0
         self.figures: dict[str, Any] = {}
+        self.failure = ""
+        self._diverged = False
         self._around = surroundings
         self._after = after
         self._checkpoint = checkpoint
@@ -181,7 +183,7 @@ class PartitionHost(LogView):
         if not self.is_leader:
             self._fail_queue(ErrorCode.NOT_LEADER_OR_FOLLOWER, "this broker leads the partition no longer")
         self.changed()
-        if self.life is Life.FAILED and not (self.is_leader and state.leader_epoch == self._failed_epoch):
+        if self.life is Life.FAILED and self._may_try_again():
             self._wake()
         if self.life is Life.ASLEEP and self._has_to_catch_up():
             self._wake()
@@ -192,6 +194,11 @@ class PartitionHost(LogView):
             # who else is alive is news that nobody waits for
             return None if heard else self._telling
         return None
+
+    def _may_try_again(self) -> bool:
+        """An epoch whose leader failed is led no more (rule 1), and from a leader whose log is another one there is
+        nothing to follow (rule 10)."""
+        return self.state.leader_epoch != self._failed_epoch or not (self.is_leader or self._diverged)
 
     def _has_to_catch_up(self) -> bool:
         return must_wake(self._around.broker_id, self.state, self._around.brokers)
@@ -258,6 +265,7 @@ class PartitionHost(LogView):
 
     def _wake(self) -> None:
         self.life = Life.WAKING
+        self._diverged = False
         self._run(self._wake_replica())
 
     async def _wake_replica(self) -> None:
@@ -339,6 +347,7 @@ class PartitionHost(LogView):
         self._check_refused(answer)
         self._told = wanted
         self.life = Life.AWAKE
+        self.failure = ""
         self._backoff.succeeded()
         if self._told != self._wanted():
             self._telling = self._run(self._tell())
@@ -375,6 +384,7 @@ class PartitionHost(LogView):
         match method:
             case "failed":
                 if self.child is not None:
+                    self._diverged = bool(args.get("diverged"))
                     self._ended(self.child.link, args["reason"])
             case "propose":
                 await self._propose(args)
@@ -395,7 +405,7 @@ class PartitionHost(LogView):
     def take_stream(self, link: Link, leader_epoch: int) -> None:
         """A leader has connected: hand its connection to the replica once that knows of this leader epoch, which wakes
         one that sleeps (rules 3, 11). Closes one of an older epoch."""
-        if leader_epoch < self.state.leader_epoch or self.life is Life.CLOSED:
+        if leader_epoch < self.state.leader_epoch or self.life is Life.CLOSED or self._diverged:
             link.close()
             return
         self._streams[link] = leader_epoch
@@ -449,13 +459,14 @@ class PartitionHost(LogView):
         self._leaving = child
         self.life = Life.FAILED
         self.restarts += 1
+        self.failure = reason
         self._failed_epoch = self.state.leader_epoch
         self._backoff.failed()
         self._fail_queue(ErrorCode.NOT_LEADER_OR_FOLLOWER, reason)
         self.changed()
         if self.is_leader:
             self._report(reason)
-        else:
+        elif self._may_try_again():
             self._wake()
 
     # frames of the replica
@@ -526,6 +537,7 @@ class PartitionHost(LogView):
             "pid": child.pid if child else None,
             "actor_id": child.actor_id if child else None,
             "restarts": self.restarts,
+            "failure": self.failure,
             "log_start_offset": view.log_start_offset if view else None,
             "high_watermark": view.high_watermark if view else None,
             "log_end_offset": view.log_end_offset if view else None,

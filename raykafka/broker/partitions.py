@@ -31,6 +31,8 @@ DELETE = "-delete"
 STRAY = "-stray"
 # broker configs that replicas go by
 REPLICA_CONFIGS = ("replica.lag.time.max.ms",)
+# a replica that hangs must not keep its broker from what else the controller decides
+TELL_WITHIN_S = 0.25
 _MAX_NAME_BYTES = 255
 
 logger = logging.getLogger(__name__)
@@ -121,7 +123,7 @@ class Partitions:
 
     async def apply(self, image: ClusterImage) -> None:
         """Become what ``image`` says of this broker's partitions. Returns when awake replicas go by it; those that have
-        to open or recover their log first do so behind it."""
+        to open or recover their log first, or are silent for TELL_WITHIN_S, do so behind it."""
         before, self._image = self._image, image
         if before is None:
             self._found, doomed = await asyncio.to_thread(_scan, self._around.log_dir)
@@ -141,7 +143,7 @@ class Partitions:
             if known.get(name) is not topic or others_changed:
                 waits += self._apply_topic(topic, None if others_changed else known.get(name))
         if waits:
-            await asyncio.wait(waits)
+            await asyncio.wait(waits, timeout=TELL_WITHIN_S)
 
     def _close_missing(self, before: Topic, image: ClusterImage) -> None:
         """Close the partitions of ``before`` that this broker holds no longer."""

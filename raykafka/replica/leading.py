@@ -28,6 +28,7 @@ from raykafka.replica.history import EpochHistory
 from raykafka.types import NO_EPOCH
 
 UNKNOWN_END = -1
+_MOST_PATIENT = 8
 
 
 @dataclass(slots=True)
@@ -54,7 +55,8 @@ class Settings:
 @dataclass(slots=True)
 class Follower:
     """What the leader knows of one follower. ``end`` is how far its log reached when it last said so in this epoch;
-    ``stream`` the one that is open to it; ``shaken`` whether its handshake is done."""
+    ``stream`` the one that is open to it; ``shaken`` whether its handshake is done. ``failures`` counts the streams
+    that ended since it last took something, ``tried`` is the life of its broker that the last one went to."""
 
     broker: int
     end: int = UNKNOWN_END
@@ -65,6 +67,8 @@ class Follower:
     caught_up_ms: int = 0
     mark_end: int = 0
     mark_ms: int = 0
+    failures: int = 0
+    tried: int = -1
 
 
 class Leading:
@@ -272,10 +276,17 @@ class Leading:
             alive = self.broker_epochs.get(follower.broker, -1)
             if follower.stream and follower.shaken and alive > follower.broker_epoch:
                 effects.append(CloseStream(follower.broker, follower.stream))
-                self._lose(follower, now_ms - self.settings.retry_ms)
-            if alive >= 0 and not follower.stream and now_ms - follower.lost_ms >= self.settings.retry_ms:
+                self._lose(follower, now_ms)
+            if alive > follower.tried:
+                follower.failures, follower.lost_ms = 0, now_ms - self.settings.retry_ms
+            if alive >= 0 and not follower.stream and now_ms - follower.lost_ms >= self._patience_ms(follower):
+                follower.tried = alive
                 effects.append(self._open(follower))
         return effects
+
+    def _patience_ms(self, follower: Follower) -> int:
+        """How long to wait before the next stream to a follower: longer for one that took nothing of the last few."""
+        return self.settings.retry_ms * int(min(2 ** max(0, follower.failures - 1), _MOST_PATIENT))
 
     def _open(self, follower: Follower) -> OpenStream:
         self.streams += 1
@@ -286,6 +297,7 @@ class Leading:
 
     def _lose(self, follower: Follower, now_ms: int) -> None:
         follower.stream, follower.shaken, follower.lost_ms = None, False, now_ms
+        follower.failures = min(follower.failures + 1, _MOST_PATIENT)
 
     def stream_lost(self, event: StreamLost, now_ms: int) -> list[Effect]:
         follower = self.followers.get(event.follower)
@@ -317,6 +329,8 @@ class Leading:
         follower = self.followers.get(event.follower)
         if follower is None or not self.is_current(follower, event):
             return []
+        if event.log_end > follower.end or event.log_end >= self.log.end:
+            follower.failures = 0
         if event.log_end > follower.end:
             follower.end = event.log_end
         return self._moved(follower, now_ms)

@@ -25,6 +25,7 @@ class Outbox:
         self._answers: list[tuple[int, bytes]] = []
         self._held: deque[tuple[int, int, bytes]] = deque()
         self._scheduled = False
+        self._paused = False
         self._view_due = False
         self._segments_told: int | None = None
         self._changes: asyncio.TimerHandle | None = None
@@ -77,6 +78,14 @@ class Outbox:
         if not self._scheduled:
             self._schedule()
 
+    def pause(self) -> None:
+        """Send nothing until ``resume``: the files are being changed."""
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self.send()
+
     def _schedule(self) -> None:
         self._scheduled = True
         self._loop.call_soon(self.send)
@@ -84,6 +93,8 @@ class Outbox:
     def send(self) -> None:
         """Write what has collected. Nothing if the link is gone: the broker has emptied its view by then (rule 20)."""
         self._scheduled = False
+        if self._paused:
+            return
         answers, self._answers = self._answers, []
         if self._view_due:
             self._view_due = False

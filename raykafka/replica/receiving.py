@@ -18,6 +18,7 @@ from raykafka.log.batch import BASE_OFFSET
 from raykafka.replica import stream as frames
 from raykafka.replica.events import Ack, Answer, Hello, Received, StreamId, StreamLost
 from raykafka.replica.partition import Partition
+from raykafka.replica.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +32,18 @@ class Receiver:
     """
 
     def __init__(
-        self, log: Log, partition: Partition, broker_epoch: int, step: Step, write: Callable[[memoryview], None]
+        self,
+        log: Log,
+        partition: Partition,
+        broker_epoch: int,
+        turns: Turns,
+        step: Step,
+        write: Callable[[memoryview], None],
     ) -> None:
         self._log = log
         self._partition = partition
         self._broker_epoch = broker_epoch
+        self._turns = turns
         self._step = step
         self._write = write
         self._loop = asyncio.get_running_loop()
@@ -43,6 +51,7 @@ class Receiver:
         self._quiet_beats: dict[Link, int] = {}
         self._beat: asyncio.TimerHandle | None = None
         self._acks: dict[StreamId, int] = {}
+        self._held_until = 0
         self._closed = False
 
     async def take(self, sock: socket.socket, peer: dict[str, Any]) -> None:
@@ -79,6 +88,9 @@ class Receiver:
     def _frame(self, link: Link, stream: StreamId, kind: int, payload: memoryview) -> None:
         if link.transport.is_closing():
             return  # what an older stream still brings is dropped (rule 11)
+        if self._turns.busy:
+            self._turns.take(lambda: self._frame(link, stream, kind, payload))
+            return
         self._quiet_beats[link] = 0
         if kind == messages.STREAM_DATA:
             self._data(link, stream, payload)
@@ -121,6 +133,7 @@ class Receiver:
 
     def answer(self, effect: Answer) -> None:
         link = self._links.get(effect.stream)
+        self._held_until = 0  # what has to be flushed was, before this
         if link is not None and not link.is_closed:
             position = frames.Position(effect.log_end, effect.last_epoch, self._broker_epoch)
             link.send(messages.STREAM_ANSWER, position.pack())
@@ -130,8 +143,21 @@ class Receiver:
             self._loop.call_soon(self._send_acks)
         self._acks[effect.stream] = effect.log_end
 
+    def hold(self, until_flushed_to: int) -> None:
+        """Acknowledge nothing but what is flushed, until the log is flushed to an offset."""
+        self._held_until = until_flushed_to
+
+    def flushed(self) -> None:
+        """The log's recovery point moved."""
+        stream = self._partition.following.stream if self._partition.following else None
+        if stream is not None:
+            self.ack(Ack(stream, self._log.log_end_offset))
+
     def _send_acks(self) -> None:
         acks, self._acks = self._acks, {}
+        flushed_to = self._log.recovery_point
+        if flushed_to < self._held_until:
+            acks = {stream: min(log_end, flushed_to) for stream, log_end in acks.items()}
         for stream, log_end in acks.items():
             link = self._links.get(stream)
             if link is not None and not link.is_closed:

@@ -1,6 +1,7 @@
 """An open partition replica: one log, the rules over it, and what the broker is told of both.
 
-All of it runs on the event loop, which only ever waits for the page cache; fsync and deletion go to a thread (rule 22).
+It runs on the event loop, which only ever waits for the page cache. What has to reach the disk, or to be cut there,
+does so in a thread, and whatever comes meanwhile waits for its turn (rule 22).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from raykafka.replica.events import (
     CloseStream,
     Cut,
     Diverged,
+    Effect,
     Event,
     OpenStream,
     Propose,
@@ -40,20 +42,18 @@ from raykafka.replica.outbox import Outbox
 from raykafka.replica.partition import Partition
 from raykafka.replica.receiving import Receiver
 from raykafka.replica.sending import Peer, Streams
+from raykafka.replica.turns import Turns
+from raykafka.replica.upkeep import NEVER_MS, Timers, Upkeep, wall_ms
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_RETENTION_CHECK_INTERVAL_MS = 300_000
 FIGURES_EVERY_MS = 1000
-_NEVER_MS = 1 << 50
+DIVERGED = "its log diverged from its leader's below the high watermark"
+_SLOW = frozenset((SetHistory, Truncate, Restart, AdvanceStart))
 
 
 def boot_ms() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
-
-
-def wall_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class _Produce(NamedTuple):
@@ -74,7 +74,8 @@ class Surroundings(NamedTuple):
 
 
 class Replica:
-    """``failed(reason)`` is called once, when this process can't go on with this log: it has to end (rule 1)."""
+    """``failed(reason, diverged)`` is called once, when this process can't go on with this log: it has to end (rule 1).
+    ``diverged``: nor can any other, under this leader (rule 10)."""
 
     def __init__(
         self,
@@ -82,27 +83,33 @@ class Replica:
         log: Log,
         partition: Partition,
         surroundings: Surroundings,
-        failed: Callable[[str], None],
+        failed: Callable[[str, bool], None],
     ) -> None:
         self.log = log
         self.partition = partition
         self._link = link
         self._failed = failed
-        self._loop = asyncio.get_running_loop()
         self._out = Outbox(link, log, partition)
+        self._turns = Turns(self._run, self._out.pause, self._out.resume)
+        self._timers = Timers()
+        self._upkeep = Upkeep(
+            log,
+            partition,
+            self._turns,
+            self._timers,
+            self._run,
+            flushed=self._flushed,
+            cut_short=self._cut_short,
+            failed=self._give_up,
+        )
         self._streams = Streams(log, partition, surroundings.secret, surroundings.identity, self._streamed)
-        self._receiver = Receiver(log, partition, surroundings.broker_epoch, self._streamed, self._write)
+        self._receiver = Receiver(log, partition, surroundings.broker_epoch, self._turns, self._streamed, self._write)
         self._refused: Refused | None = None
         self._shown = partition.log.high_watermark
-        self._tick_at_ms = _NEVER_MS
-        self._segments_version = log.segments_version
+        self._tick_at_ms = NEVER_MS
         self._flush_messages = log.config.flush_messages
-        self._retention_interval_ms = DEFAULT_RETENTION_CHECK_INTERVAL_MS
-        self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
+        self._telling = asyncio.Lock()
         self._jobs: set[asyncio.Task[None]] = set()
-        self._tick_at_ms = _NEVER_MS
-        self._flushing = False
-        self._flush_again = False
         self._figures: dict[str, Any] = {}
         self._figures_due = False
         self._closed = False
@@ -126,6 +133,9 @@ class Replica:
 
     def append(self, payload: memoryview) -> None:
         """Take one APPEND frame. It is answered by an APPENDED, acks=0 included."""
+        if self._turns.busy:
+            self._turns.take(lambda: self.append(payload))
+            return
         correlation, acks, leader_epoch, timeout_ms, records = messages.unpack_append(payload)
         error = self.partition.admit(acks, leader_epoch)
         if error:
@@ -146,18 +156,21 @@ class Replica:
             if log.failed:
                 self._give_up(refusal.message)
             return
-        if log.log_end_offset - log.recovery_point >= self._flush_messages:
+        if self._wants_flush():
             self._out.hold(log.log_end_offset)
-            self._flush()
+            self._upkeep.flush()
         now_ms = boot_ms()
         self._step(Wrote(token, acks, last_offset, now_ms + timeout_ms), now_ms)
         self._out.view_changes()
-        self._flush_rolled()
+        self._upkeep.flush_rolled()
 
-    def _flush_rolled(self) -> None:
-        if self.log.segments_version != self._segments_version:
-            self._segments_version = self.log.segments_version
-            self._flush()
+    def _wants_flush(self) -> bool:
+        """Whether ``flush.messages`` has what was written flushed before anybody is told that it is."""
+        return self.log.log_end_offset - self.log.recovery_point >= self._flush_messages
+
+    def _flushed(self) -> None:
+        self._out.flushed()
+        self._receiver.flushed()
 
     # streams
 
@@ -166,7 +179,10 @@ class Replica:
         await self._receiver.take(connection, peer)
 
     def _streamed(self, event: Event) -> None:
-        self._step(event, boot_ms())
+        if self._turns.busy:
+            self._turns.take(lambda: self._streamed(event))
+        else:
+            self._step(event, boot_ms())
 
     def _write(self, records: memoryview) -> None:
         """Write what the leader sent. Raises KafkaError."""
@@ -177,10 +193,11 @@ class Replica:
             if log.failed:
                 self._give_up(error.message)
             raise
-        if log.log_end_offset - log.recovery_point >= self._flush_messages:
-            self._flush()
+        if self._wants_flush():
+            self._receiver.hold(log.log_end_offset)
+            self._upkeep.flush()
         self._out.view_changes()
-        self._flush_rolled()
+        self._upkeep.flush_rolled()
 
     def _close_stream(self, effect: CloseStream) -> None:
         if effect.follower == self.partition.broker:
@@ -199,6 +216,7 @@ class Replica:
             self.log.directory.name,
             *effect,
         )
+        self._failed(DIVERGED, True)
 
     def _reply(self, reply: Reply) -> None:
         token: _Produce = reply.token
@@ -207,9 +225,36 @@ class Replica:
     # the rules
 
     def _step(self, event: Event, now_ms: int) -> None:
-        partition, carry = self.partition, self._carry
-        for effect in partition.step(event, now_ms):
+        """Carry out what one event asks for, each effect finished before the next begins."""
+        effects, carry = self.partition.step(event, now_ms), self._carry
+        for done, effect in enumerate(effects):
+            if self._is_slow(effect):
+                self._turns.begin(self._carry_slowly(effects[done:]))
+                return
             carry[type(effect)](effect)
+        self._stepped(now_ms)
+
+    def _is_slow(self, effect: Effect) -> bool:
+        return type(effect) in _SLOW or (type(effect) is Answer and self._wants_flush())
+
+    async def _carry_slowly(self, effects: list[Effect]) -> None:
+        try:
+            async with self._upkeep.disk:
+                for effect in effects:
+                    if type(effect) is Answer and self._wants_flush():
+                        await asyncio.to_thread(self.log.flush)
+                    if type(effect) in _SLOW:
+                        await asyncio.to_thread(self._carry[type(effect)], effect)
+                    else:
+                        self._carry[type(effect)](effect)
+        except KafkaError as error:
+            self._give_up(error.message)
+            return
+        self._out.view_changed()
+        self._stepped(boot_ms())
+
+    def _stepped(self, now_ms: int) -> None:
+        partition = self.partition
         high_watermark, leading = partition.log.high_watermark, partition.leading
         if high_watermark != self._shown:
             self._shown = high_watermark
@@ -222,14 +267,14 @@ class Replica:
             due_ms = leading.next_tick_ms(now_ms)
             if due_ms is not None and due_ms < self._tick_at_ms:
                 self._tick_at_ms = due_ms
-                self._set_timer(self._tick, due_ms - now_ms)
+                self._timers.set(self._tick, due_ms - now_ms)
         if not self._figures_due and ((leading is not None and leading.followers) or self._figures):
             self._figures_due = True
-            self._set_timer(self._tell_figures, FIGURES_EVERY_MS)
+            self._timers.set(self._tell_figures, FIGURES_EVERY_MS)
 
     def _tick(self) -> None:
-        self._tick_at_ms = _NEVER_MS
-        self._step(Tick(), boot_ms())
+        self._tick_at_ms = NEVER_MS
+        self._streamed(Tick())
 
     def _tell_figures(self) -> None:
         """Tell the broker how this leader's followers stand, when that has changed: {} at a follower."""
@@ -240,15 +285,22 @@ class Replica:
             return
         self._figures, self._figures_due = figures, True
         self._link.tell("figures", figures)
-        self._set_timer(self._tell_figures, FIGURES_EVERY_MS)
+        self._timers.set(self._tell_figures, FIGURES_EVERY_MS)
 
-    def told(self, state: PartitionState, peers: Mapping[int, Peer]) -> dict[str, Any]:
+    async def told(self, state: PartitionState, peers: Mapping[int, Peer]) -> dict[str, Any]:
         """Take what the controller decided; ``peers`` are the live brokers that hold this partition. Answers whether
         this replica leads now, and why not if it was to."""
+        async with self._telling:
+            await self._turns.taken(lambda: self._tell_rules(state, peers))
+            return await self._turns.taken(self._standing)
+
+    def _tell_rules(self, state: PartitionState, peers: Mapping[int, Peer]) -> None:
         self._refused = None
         self._streams.peers = peers
         self._step(Told(state, {broker: peer.broker_epoch for broker, peer in peers.items()}), boot_ms())
         self._out.view_changed()
+
+    def _standing(self) -> dict[str, Any]:
         refused = self._refused
         return {"leads": self.partition.leading is not None, "refused": refused.reason if refused else ""}
 
@@ -263,16 +315,13 @@ class Replica:
     def _truncate(self, effect: Truncate) -> None:
         logger.warning("%s: truncated from %d to %d", self.log.directory.name, self.log.log_end_offset, effect.offset)
         self.log.truncate_to(effect.offset)
-        self._out.view_changed()
 
     def _restart(self, effect: Restart) -> None:
         logger.warning("%s: all records dropped, begun again at %d", self.log.directory.name, effect.offset)
         self.log.truncate_fully(effect.offset)
-        self._out.view_changed()
 
     def _advance_start(self, effect: AdvanceStart) -> None:
         self.log.advance_log_start(effect.offset)
-        self._out.view_changes()
 
     # time and disk
 
@@ -283,89 +332,30 @@ class Replica:
         settings = self.partition.settings
         settings.min_insync_replicas = int(config.get("min.insync.replicas", settings.min_insync_replicas))
         settings.lag_ms = int(config.get("replica.lag.time.max.ms", settings.lag_ms))
-        self._retention_interval_ms = int(config.get("log.retention.check.interval.ms", self._retention_interval_ms))
-        self._set_timer(self._check_retention, self._retention_interval_ms)
-        self._set_timer(self._flush_if_due, self.log.config.flush_ms)
+        self._upkeep.configure(config)
 
-    def _set_timer(self, call: Callable[[], None], delay_ms: int) -> None:
-        """Run ``call`` once after ``delay_ms``, instead of when it was set to run before."""
-        earlier = self._timers.pop(call, None)
-        if earlier is not None:
-            earlier.cancel()
-        if delay_ms < _NEVER_MS and not self._closed:
-            self._timers[call] = self._loop.call_later(max(delay_ms, 1) / 1000, call)
+    def _cut_short(self) -> None:
+        self._out.view_changed()
+        self._streams.watermark_moved()
 
     def _run(self, job: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(job)
+        task = asyncio.create_task(job)
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
-
-    def _flush(self) -> None:
-        if self._flushing:
-            self._flush_again = True
-        elif not self._closed:
-            self._flushing = True
-            self._run(self._flush_in_thread())
-
-    async def _flush_in_thread(self) -> None:
-        try:
-            await asyncio.to_thread(self.log.flush)
-        except KafkaError as error:
-            self._give_up(error.message)
-            return
-        finally:
-            self._flushing = False
-        self._out.flushed()
-        if self._flush_again:
-            self._flush_again = False
-            self._flush()
-
-    def _flush_if_due(self) -> None:
-        if self.log.flush_due(wall_ms()):
-            self._flush()
-        self._set_timer(self._flush_if_due, self.log.config.flush_ms)
-
-    def _check_retention(self) -> None:
-        """Rename what is too old or too much now, and unlink in a thread what was renamed long enough ago. A
-        follower's log starts where its leader's does."""
-        now_ms = wall_ms()
-        try:
-            leads = self.partition.leading is not None
-            if self.log.expire(now_ms, self.partition.log.high_watermark, by_retention=leads):
-                self.partition.log.start = self.log.log_start_offset
-                self._segments_version = self.log.segments_version
-                self._out.view_changed()
-                self._streams.watermark_moved()
-        except KafkaError as error:
-            logger.error("%s: retention: %s", self.log.directory.name, error.message)
-        self._run(self._purge_in_thread(now_ms))
-        self._set_timer(self._check_retention, self._retention_interval_ms)
-
-    async def _purge_in_thread(self, now_ms: int) -> None:
-        try:
-            waiting = await asyncio.to_thread(self.log.purge, now_ms)
-        except KafkaError as error:
-            logger.error("%s: deleting old segments: %s", self.log.directory.name, error.message)
-            return
-        if waiting:
-            delay_ms = min(self._retention_interval_ms, self.log.config.file_delete_delay_ms + 1)
-            self._set_timer(self._check_retention, delay_ms)
 
     def _give_up(self, reason: str) -> None:
         if self._closed:
             return
         self._step(Cut(reason), boot_ms())
         self._out.send()
-        self._failed(reason)
+        self._failed(reason, False)
 
     async def close(self) -> dict[str, Any]:
         """Flush and close the log. Answers waiting appends first; none is taken any more. Raises
         KAFKA_STORAGE_ERROR."""
         self._closed = True
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        self._step(Cut("the replica is closed"), boot_ms())
+        self._timers.close()
+        await self._turns.taken(lambda: self._step(Cut("the replica is closed"), boot_ms()))
         self._streams.close_all()
         self._receiver.close_all()
         while self._jobs:

@@ -21,8 +21,9 @@ from raykafka.protocol.error_code import ErrorCode
 from raykafka.replica.history import EpochHistory
 from raykafka.replica.leading import Settings
 from raykafka.replica.partition import Partition
-from raykafka.replica.replica import Replica, Surroundings, wall_ms
+from raykafka.replica.replica import Replica, Surroundings
 from raykafka.replica.sending import Peer
+from raykafka.replica.upkeep import wall_ms
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ class ReplicaServer:
         surroundings = Surroundings(self._secret, identity, args.get("broker_epoch", -1))
         self._replica = Replica(self._link, log, partition, surroundings, self._on_failed)
         self._replica.configure(config)
-        answer = self._replica.told(*_state_of(args))
+        answer = await self._replica.told(*_state_of(args))
         return {
             **answer,
             "log_start_offset": log.log_start_offset,
@@ -141,7 +142,7 @@ class ReplicaServer:
         return self._replica
 
     async def _state(self, args: dict[str, Any]) -> dict[str, Any]:
-        return self._opened().told(*_state_of(args))
+        return await self._opened().told(*_state_of(args))
 
     async def _config(self, args: dict[str, Any]) -> dict[str, Any]:
         self._opened().configure(args["config"])
@@ -153,10 +154,10 @@ class ReplicaServer:
         self._loop.call_soon(self._link.close)
         return answer
 
-    def _on_failed(self, reason: str) -> None:
+    def _on_failed(self, reason: str, diverged: bool) -> None:
         """The log can't be relied on: tell the broker and end, so that nobody leads this epoch with it (rule 1)."""
         if not self._link.is_closed:
-            self._link.tell("failed", {"reason": reason})
+            self._link.tell("failed", {"reason": reason, "diverged": diverged})
             self._link.close()
 
     def _on_link_closed(self, error: Exception | None) -> None:

@@ -50,6 +50,9 @@ class LocalChild:
         """What the broker sees of a process that hangs."""
         self.replica._link.transport.pause_reading()
 
+    def read_on(self) -> None:
+        self.replica._link.transport.resume_reading()
+
 
 class LocalReplicas:
     """A replica source whose replicas live in this process. ``gate`` holds new ones back while it is cleared."""

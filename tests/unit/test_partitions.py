@@ -87,6 +87,46 @@ def test_a_dead_replica_is_reported_and_leads_again_only_in_a_new_epoch(tmp_path
     run(test)
 
 
+def test_a_replica_that_hangs_does_not_keep_the_broker_from_the_next_decision(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Dataplane(tmp_path) as dataplane:
+            await dataplane.create()
+            await dataplane.produce(batch(b"a"))
+            hanging = dataplane.children.acquired[0]
+            hanging.stop_reading()
+            for _ in range(3):
+                await dataplane.lead()
+            await dataplane.create("other")
+            assert (await dataplane.produce(batch(b"b"), "other")).base_offset == 0
+            hanging.read_on()
+            host = host_of(dataplane)
+            await until(lambda: host.view is not None and host.view.leader_epoch == 3)
+            assert (await dataplane.produce(batch(b"c"))).base_offset == 1
+
+    run(test)
+
+
+def test_a_replica_that_diverged_stays_stopped_until_another_epoch(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Dataplane(tmp_path) as dataplane:
+            await dataplane.create()
+            await dataplane.produce(batch(b"a"))
+            await dataplane.lead(leader=1)
+            host = host_of(dataplane)
+            dataplane.children.acquired[0].replica._on_failed("its log diverged", True)
+            await until(lambda: host.life == "failed")
+            topic = dataplane.image.topics[TOPIC]
+            same_epoch = type(topic)(topic.name, topic.id, topic.partitions, {"retention.ms": "1000"})
+            await dataplane.take(ImageDelta(topics={TOPIC: same_epoch}))
+            assert (host.life, host.describe()["failure"]) == ("failed", "its log diverged")
+            assert len(dataplane.children.acquired) == 1
+            await dataplane.lead()
+            assert (await dataplane.produce(batch(b"b"))).base_offset == 1
+            assert host.describe()["failure"] == ""
+
+    run(test)
+
+
 def test_writes_under_way_to_a_dead_replica_are_answered_retriable(tmp_path: Path) -> None:
     async def test() -> None:
         async with Dataplane(tmp_path) as dataplane:

@@ -4,13 +4,15 @@ played frame by frame."""
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 
 from raykafka.cluster.image import PartitionState
-from raykafka.link import Link, handover, messages, serve_tcp
+from raykafka.link import Link, adopt, handover, messages, serve_tcp
 from raykafka.replica import stream as frames
-from raykafka.replica.events import Hello
+from raykafka.replica.events import Hello, StreamId
+from raykafka.replica.history import EpochHistory
 from tests.unit.replica.process import BROKER, DEADLINE_S, SECRET, ReplicaProcess
 
 FOLLOWER = 2
@@ -20,6 +22,13 @@ BROKER_EPOCH = 7
 def led(epoch: int = 0, *, isr: tuple[int, ...] = (BROKER, FOLLOWER), version: int = 0, **more: Any) -> PartitionState:
     """A state in which BROKER leads and FOLLOWER follows."""
     return PartitionState((BROKER, FOLLOWER), BROKER, epoch, isr, version, **more)
+
+
+def followed(
+    epoch: int = 0, *, leader: int = FOLLOWER, isr: tuple[int, ...] = (BROKER, FOLLOWER), **more: Any
+) -> PartitionState:
+    """A state in which BROKER follows ``leader``."""
+    return PartitionState((BROKER, FOLLOWER), leader, epoch, isr, epoch, **more)
 
 
 class FollowersBroker:
@@ -87,6 +96,54 @@ class PlayedFollower:
 
     def ack(self, log_end: int) -> None:
         self.link.send(messages.STREAM_ACK, frames.pack_ack(log_end))
+
+    async def ended(self) -> None:
+        await asyncio.wait_for(asyncio.shield(self.link.ended), DEADLINE_S)
+
+
+class PlayedLeader:
+    """The leader's end of one stream to a follower's replica process, played by a test."""
+
+    def __init__(self, link: Link, stream: StreamId) -> None:
+        self.link = link
+        self.stream = stream
+        self._frames: asyncio.Queue[tuple[int, memoryview]] = asyncio.Queue()
+        link.start(on_frame=lambda kind, payload: self._frames.put_nowait((kind, payload)))
+
+    @staticmethod
+    async def connect(streams: str, epoch: int, leader: int = FOLLOWER, number: int = 1) -> PlayedLeader:
+        """``streams`` is where the replica takes connections over."""
+        stream = StreamId(epoch, leader, BROKER_EPOCH, number)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            handover.hand_over(streams, theirs, {"stream": list(stream)})
+        played = PlayedLeader(await adopt(ours, {}), stream)
+        await played._next(messages.STREAM_READY)
+        return played
+
+    async def _next(self, wanted: int) -> memoryview:
+        kind, payload = await asyncio.wait_for(self._frames.get(), DEADLINE_S)
+        assert kind == wanted
+        return payload
+
+    def hello(self, history: list[tuple[int, int]], log_end: int, high_watermark: int = 0) -> None:
+        hello = Hello(self.stream, EpochHistory.of(history), 0, log_end, high_watermark)
+        self.link.send(messages.STREAM_HELLO, frames.pack_hello(hello))
+
+    async def answer(self) -> tuple[int, int]:
+        """The follower's log end and last epoch."""
+        position = frames.Position.unpack(await self._next(messages.STREAM_ANSWER))
+        return position.log_end, position.last_epoch
+
+    def data(self, high_watermark: int, records: bytes | bytearray = b"") -> None:
+        self.link.send(messages.STREAM_DATA, frames.pack_data(0, high_watermark), records)
+
+    async def ack(self) -> int:
+        return frames.unpack_ack(await self._next(messages.STREAM_ACK))
+
+    @property
+    def has_heard(self) -> bool:
+        return not self._frames.empty()
 
     async def ended(self) -> None:
         await asyncio.wait_for(asyncio.shield(self.link.ended), DEADLINE_S)
