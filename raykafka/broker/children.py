@@ -28,7 +28,6 @@ REPLICA = "replica"
 COORDINATOR = "coordinator"
 CONTROLLER = "controller"
 
-PING_INTERVAL_S = 1.0
 SILENT_AFTER_S = 3.0
 CONNECT_WITHIN_S = 60.0
 _STEADY_AFTER_S = 30.0
@@ -312,21 +311,13 @@ class Children:
 
     async def _watch(self, child: Child) -> None:
         """Kill a child whose event loop does not answer (rule 14)."""
-        link = child.link
-        while not link.is_closed:
-            await asyncio.sleep(PING_INTERVAL_S)
-            sent = boot_clock()
-            try:
-                await link.ping(SILENT_AFTER_S)
-            except LinkError:
-                return
-            except TimeoutError:
-                # a stall of our own loop looks the same from here: ask again before judging
-                if boot_clock() - sent > SILENT_AFTER_S + PING_INTERVAL_S:
-                    continue
-                logger.error("%s process %d was silent for %.0f s and is killed", child.role, child.pid, SILENT_AFTER_S)
-                child.kill()
-                return
+        try:
+            await child.link.until_silent(SILENT_AFTER_S)
+        except LinkError:
+            return
+        except TimeoutError:
+            logger.error("%s process %d was silent for %.0f s and is killed", child.role, child.pid, SILENT_AFTER_S)
+            child.kill()
 
     def _run(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -35,6 +35,9 @@ from raykafka.types import NO_LEADER, TopicPartition
 _T = TypeVar("_T")
 _CLUSTER_DEFAULT = ""
 LET_GO_WITHIN_S = 3.0
+# How long a new controller waits for brokers to take its connection before it decides: those of dead ones are refused
+# at once, and their partitions are settled with all others.
+_MEET_WITHIN_S = 0.25
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +75,8 @@ class ActiveController:
         self._registrations: dict[int, Registration] = {}
         self._channels: dict[int, BrokerChannel] = {}
         self._channel_tasks: dict[int, asyncio.Task[None]] = {}
+        self._loaded = asyncio.Event()
+        self._dead: dict[int, Registration] = {}
         self._leaving: dict[int, int] = {}
         self._sequence = 0
         self._progress = asyncio.Condition()
@@ -82,11 +87,20 @@ class ActiveController:
     # life
 
     async def start(self) -> None:
-        """Read everything, settle what changed while nobody was active, connect to the brokers."""
+        """Connect to the brokers, read everything, settle what changed while nobody was active."""
         async with self._turn:
-            self._registrations = await self._read_brokers()
-            metadata = await self.in_store(self.store.load)
+            loading = asyncio.ensure_future(self.in_store(self.store.load))
+            try:
+                self._registrations = await self._read_brokers()
+                for registration in self._registrations.values():
+                    self._open_channel(registration)
+                metadata = await loading
+            finally:
+                loading.cancel()
             self.records, self.deleting = metadata.topics, metadata.deleting
+            if self._channels:
+                await asyncio.wait([channel.met for channel in self._channels.values()], timeout=_MEET_WITHIN_S)
+            dead = self._take_dead()
             await self._give_first_states(self.records.values())
             self.image = ClusterImage(self.image.cluster_id, self.broker_id, self.epoch).apply(
                 ImageDelta(
@@ -95,9 +109,8 @@ class ActiveController:
                     broker_configs=metadata.broker_configs,
                 )
             )
-            await self._elect(self._all_partitions())
-            for registration in self._registrations.values():
-                self._open_channel(registration)
+            await self._elect(self._all_partitions(), dead=dead)
+            self._loaded.set()
         for name in list(self.deleting):
             self.run(self._finish_deleting(name))
         logger.info("controller on broker %d is active with epoch %d", self.broker_id, self.epoch)
@@ -169,6 +182,7 @@ class ActiveController:
             on_progress=self._channels_changed,
             on_call=lambda method, args: self._on_call(broker, method, args),
             on_forward=self._on_forward,
+            ready=self._loaded,
         )
         self._channels[broker] = channel
         self._channel_tasks[broker] = self._loop.create_task(self._attend(channel))
@@ -185,7 +199,8 @@ class ActiveController:
             self.resign(f"broker {info.id} knows a newer controller")
             return
         logger.warning("broker %d of epoch %d is dead: %s", info.id, info.epoch, reason)
-        self.run(self._bury(channel.registration))
+        self._dead[info.id] = channel.registration
+        self.run(self._bury())
 
     def _close_channel(self, broker: int) -> None:
         self._channels.pop(broker, None)
@@ -214,11 +229,22 @@ class ActiveController:
         if not self.resigned.done():
             self.run(self._brokers_changed())
 
-    async def _bury(self, registration: Registration) -> None:
-        """Remove a dead broker's registration, and settle what it led and followed (rules 13, 14)."""
+    def _take_dead(self) -> list[Registration]:
+        """Forget the brokers that were found dead; the answer is for ``_elect``."""
+        found, self._dead = self._dead, {}
+        dead = [r for b, r in found.items() if b in self._registrations and self._registrations[b].info == r.info]
+        for registration in dead:
+            del self._registrations[registration.info.id]
+            self._close_channel(registration.info.id)
+        return dead
+
+    async def _bury(self) -> None:
+        """Remove dead brokers' registrations and settle what they led and followed, as one batch (rules 13, 14)."""
         async with self._turn:
-            await self.in_store(self.store.remove_broker, registration)
-        await self._brokers_changed()
+            dead = self._take_dead()
+            if dead:
+                await self._elect(self._all_partitions(), dead=dead)
+                logger.info("brokers now: %s", sorted(self._registrations))
 
     async def _brokers_changed(self) -> None:
         async with self._turn:
@@ -230,8 +256,8 @@ class ActiveController:
             self._registrations = now
             for broker in (*gone, *changed):
                 self._close_channel(broker)
-            self.publish(ImageDelta(brokers={b: r.info for b, r in changed.items()}, removed_brokers=tuple(gone)))
-            await self._elect(self._all_partitions())
+            news = ImageDelta(brokers={b: r.info for b, r in changed.items()}, removed_brokers=tuple(gone))
+            await self._elect(self._all_partitions(), news=news)
             for registration in changed.values():
                 self._open_channel(registration)
             logger.info("brokers now: %s (gone %s, new %s)", sorted(now), gone, sorted(changed))
@@ -253,11 +279,18 @@ class ActiveController:
         await self._elect([TopicPartition(name, p) for name in topics for p in self.records[name].states])
 
     async def _elect(
-        self, partitions: Iterable[TopicPartition], failed: int | None = None, short: bool = False
+        self,
+        partitions: Iterable[TopicPartition],
+        failed: int | None = None,
+        short: bool = False,
+        dead: Sequence[Registration] = (),
+        news: ImageDelta | None = None,
     ) -> None:
         """Settle ``partitions`` as the registered brokers ask for; ``failed`` and ``short`` as in
-        ``elections.after_changes``."""
+        ``elections.after_changes``. The registrations of ``dead`` brokers are removed with that; the brokers are told
+        of it, and of ``news``, together with the outcome."""
         lives, changes = self.lives(), {}
+        written: dict[TopicPartition, StateNode] = {}
         for tp in partitions:
             record = self.records[tp.topic]
             state, replicas = record.states[tp.partition], record.node.replicas[tp.partition]
@@ -271,12 +304,16 @@ class ActiveController:
                 logger.error("%s: unclean election of broker %d, records may be lost", tp, after.leader)
             elif after.leader == NO_LEADER:
                 logger.error("%s is offline: no replica that holds every acknowledged record is alive", tp)
-        if not changes:
-            return
-        written = await self.in_store(self.store.write_states, changes)
+        if changes or dead:
+            written = await self.in_store(self.store.write_states, changes, dead)
         for tp, state in written.items():
             self.records[tp.topic].states[tp.partition] = state
-        self.publish_partitions(written)
+        if dead:
+            self.publish(ImageDelta(removed_brokers=tuple(r.info.id for r in dead)))
+        if news is not None:
+            self.publish(news)
+        if written:
+            self.publish_partitions(written)
 
     def _allows_unclean(self, topic: str) -> bool:
         key = "unclean.leader.election.enable"

@@ -10,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from raykafka.cluster.image import ClusterImage, ImageDelta, delta_to_json
 from raykafka.controller.znodes import Registration
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, connect_tcp
-from raykafka.link.link import CallHandler, ForwardHandler
+from raykafka.link.link import PING_INTERVAL_S, CallHandler, ForwardHandler
 from raykafka.protocol.error_code import ErrorCode
 
-PING_INTERVAL_S = 1.0
 _CONNECT_WITHIN_S = 2.0
 _RETRY_S = 0.1
+_CUT_RETRY_S = 0.01
+_CUTS_AT_ONCE = 50
 _LONGEST_RETRY_S = 1.0
 
 logger = logging.getLogger(__name__)
@@ -51,7 +53,8 @@ class BrokerChannel:
 
     ``current()`` gives the image and its sequence number. ``on_progress()`` is called whenever ``acknowledged`` has
     grown. ``run`` returns "" when this controller was told that it is no longer the active one, else why the broker
-    is dead.
+    is dead. It connects at once; the broker hears nothing before ``ready`` is set. ``met`` is done when the first
+    attempt to connect has ended, either way.
     """
 
     def __init__(
@@ -65,8 +68,11 @@ class BrokerChannel:
         on_progress: Callable[[], None],
         on_call: CallHandler,
         on_forward: ForwardHandler,
+        ready: asyncio.Event,
     ) -> None:
         self.registration = registration
+        self.met: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ready = ready
         self.acknowledged = -1
         self._identity = identity
         self._secret = secret
@@ -87,7 +93,17 @@ class BrokerChannel:
         self._wake.set()
 
     async def run(self) -> str:
-        delay_s = 0.0
+        try:
+            return await self._run()
+        finally:
+            self._meet()
+
+    def _meet(self) -> None:
+        if not self.met.done():
+            self.met.set_result(None)
+
+    async def _run(self) -> str:
+        delay_s, cut = 0.0, 0
         while True:
             await asyncio.sleep(delay_s)
             delay_s = min(max(_RETRY_S, 2 * delay_s), _LONGEST_RETRY_S)
@@ -100,7 +116,13 @@ class BrokerChannel:
                 return "nobody listens on its inter-broker port"
             except (OSError, LinkError, TimeoutError) as error:
                 logger.warning("broker %d can't be reached, its session decides: %s", info.id, error)
+                if not isinstance(error, ConnectionError | LinkError):
+                    self._meet()
+                elif cut < _CUTS_AT_ONCE:
+                    # a process on its way out still takes connections, and cuts them
+                    cut, delay_s = cut + 1, _CUT_RETRY_S
                 continue
+            cut = 0
             acknowledged = self.acknowledged
             try:
                 ended = await self._serve(link)
@@ -116,6 +138,8 @@ class BrokerChannel:
         peer, info = link.peer, self.registration.info
         if peer.get("broker_id") != info.id or peer.get("broker_epoch") != info.epoch:
             return f"its port is answered by broker {peer.get('broker_id')} of epoch {peer.get('broker_epoch')}"
+        self._meet()
+        await self._ready.wait()
         link.start(on_call=self._on_call, on_forward=self._on_forward)
         self._whole = True
         self._wake.set()
@@ -132,12 +156,9 @@ class BrokerChannel:
             await asyncio.gather(pinging, sending, return_exceptions=True)
 
     async def _ping(self, link: Link) -> str:
-        while True:
-            try:
-                await link.ping(self._silent_after_s)
-            except TimeoutError:
-                return f"its event loop was silent for {self._silent_after_s:g} s"
-            await asyncio.sleep(PING_INTERVAL_S)
+        with suppress(TimeoutError):
+            await link.until_silent(self._silent_after_s - PING_INTERVAL_S)
+        return f"its event loop was silent for {self._silent_after_s:g} s"
 
     async def _send_updates(self, link: Link) -> str:
         while True:

@@ -1,9 +1,9 @@
 """A controller process: a candidate that stands by, competes for ``/controller`` and, when it wins, is the active one
 (rule 16).
 
-A standby holds a socket to the active controller. End-of-file and then a refused connect mean that it is dead: the
-standby removes ``/controller`` (if the epoch is still that one) and competes, without waiting for the dead one's
-session to expire.
+A standby holds a socket to the active controller. End-of-file and then a refused connect mean that it is dead, and so
+does silence of its event loop for the session timeout: the standby takes its place in one transaction (if the epoch is
+still that one), without waiting for the dead one's session to expire.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ from raykafka.controller.znodes import ControllerNode
 from raykafka.controller.zookeeper import ZooKeeperClient, ZooKeeperUnreachable
 from raykafka.errors import LinkError
 from raykafka.link import connect_tcp, serve_tcp
+from raykafka.link.link import PING_INTERVAL_S
 
 _RETRY_S = 1.0
+_SOON_S = 0.02
+_SOON_TRIES = 50
 _UNREGISTERED_RETRY_S = 0.1
 _CONNECT_WITHIN_S = 2.0
 
@@ -53,6 +56,7 @@ class Controller:
         self._incarnation = uuid.uuid4().hex
         self._touched = asyncio.Event()
         self._lost = asyncio.Event()
+        self._cluster_id = ""
 
     async def run(self) -> None:
         """Compete and serve, session after session, until cancelled."""
@@ -87,6 +91,7 @@ class Controller:
     async def _use(self, client: ZooKeeperClient) -> None:
         """Be a candidate for as long as the session lasts."""
         host = await self._link_host(client)
+        self._cluster_id = await asyncio.to_thread(store.ensure_cluster_id, client)
         identity = {"role": "controller", "broker_id": self.broker_id, "incarnation": self._incarnation}
         server: Any = await serve_tcp(host, 0, self._secret, identity, lambda link: link.start())
         try:
@@ -95,8 +100,10 @@ class Controller:
             while not self._lost.is_set():
                 standing, epoch_version = await self._look(client)
                 if standing is not None:
-                    await self._stand_by(client, standing, epoch_version)
-                elif (claim := await asyncio.to_thread(metadata_store.claim_controller, client, node)) is not None:
+                    claim = await self._stand_by(client, node, standing, epoch_version)
+                else:
+                    claim = await asyncio.to_thread(metadata_store.claim_controller, client, node)
+                if claim is not None:
                     await self._be_active(client, claim)
         finally:
             server.close()
@@ -122,18 +129,23 @@ class Controller:
 
     # standing by
 
-    async def _stand_by(self, client: ZooKeeperClient, active: ControllerNode, epoch_version: int) -> None:
-        """Return when ``/controller`` has changed; see to it when the active controller is found dead."""
-        watching = asyncio.create_task(self._until_dead(active))
+    async def _stand_by(
+        self, client: ZooKeeperClient, node: ControllerNode, active: ControllerNode, epoch_version: int
+    ) -> Claim | None:
+        """Return when ``/controller`` has changed; with a claim, when the active controller was found dead and this one
+        is its successor."""
+        watching = asyncio.create_task(self._until_dead(active, client.negotiated_session_timeout_ms / 1000))
         try:
-            if await self._first(watching, self._touched, self._lost) is watching:
-                logger.warning("the controller on broker %d is dead: %s", active.broker_id, watching.result())
-                await asyncio.to_thread(metadata_store.depose_controller, client, epoch_version)
+            if await self._first(watching, self._touched, self._lost) is not watching:
+                return None
+            logger.warning("the controller on broker %d is dead: %s", active.broker_id, watching.result())
+            return await asyncio.to_thread(metadata_store.succeed_controller, client, node, epoch_version)
         finally:
             watching.cancel()
 
-    async def _until_dead(self, active: ControllerNode) -> str:
+    async def _until_dead(self, active: ControllerNode, silent_after_s: float) -> str:
         identity = {"role": "controller_standby", "broker_id": self.broker_id}
+        soon = _SOON_TRIES
         while True:
             try:
                 link = await asyncio.wait_for(
@@ -141,7 +153,13 @@ class Controller:
                 )
             except ConnectionRefusedError:
                 return "nobody listens on its port"
-            except (OSError, LinkError, TimeoutError) as error:
+            except (ConnectionError, LinkError) as error:
+                # a process on its way out still takes connections, and cuts them
+                soon -= 1
+                logger.info("the active controller cut a connection: %s", error)
+                await asyncio.sleep(_SOON_S if soon > 0 else _RETRY_S)
+                continue
+            except (OSError, TimeoutError) as error:
                 logger.info("the active controller can't be reached, its session decides: %s", error)
                 await asyncio.sleep(_RETRY_S)
                 continue
@@ -150,7 +168,12 @@ class Controller:
                     return "another process answers on its port"
                 link.start()
                 self.standing_by = True
-                await asyncio.shield(link.ended)
+                soon = _SOON_TRIES
+                await link.until_silent(silent_after_s - PING_INTERVAL_S)
+            except TimeoutError:
+                return f"its event loop was silent for {silent_after_s:g} s"
+            except LinkError:
+                pass
             finally:
                 self.standing_by = False
                 link.close()
@@ -159,11 +182,10 @@ class Controller:
 
     async def _be_active(self, client: ZooKeeperClient, claim: Claim) -> None:
         try:
-            cluster_id = await asyncio.to_thread(store.ensure_cluster_id, client)
             active = ActiveController(
                 client=client,
                 claim=claim,
-                cluster_id=cluster_id,
+                cluster_id=self._cluster_id,
                 broker_id=self.broker_id,
                 secret=self._secret,
                 config=self._config,

@@ -26,6 +26,7 @@ from raykafka.controller.zookeeper import (
     Delete,
     Operation,
     Write,
+    children_of_all,
     commit,
     create_if_missing,
     reading,
@@ -107,6 +108,27 @@ def claim_controller(client: KazooClient, node: ControllerNode) -> Claim | None:
     return Claim(epoch, stat.version + 1)
 
 
+def succeed_controller(client: KazooClient, node: ControllerNode, epoch_version: int) -> Claim | None:
+    """Take the place of a controller that was found dead, in one transaction: ``/controller`` becomes ours and the
+    epoch goes up (rule 16). None when somebody else was faster."""
+    data, stat = reading(lambda: client.get(znodes.CONTROLLER_EPOCH))
+    if stat.version != epoch_version:
+        return None
+    epoch = int(data) + 1
+    try:
+        commit(
+            client,
+            [
+                Write(znodes.CONTROLLER_EPOCH, str(epoch).encode(), epoch_version),
+                Delete(znodes.CONTROLLER),
+                Create(znodes.CONTROLLER, node.pack(), ephemeral=True),
+            ],
+        )
+    except Conflict:
+        return None
+    return Claim(epoch, epoch_version + 1)
+
+
 def depose_controller(client: KazooClient, epoch_version: int) -> None:
     """Remove ``/controller`` of a controller that was found dead, unless another epoch has begun since."""
     with contextlib.suppress(Conflict):
@@ -131,13 +153,20 @@ class MetadataStore:
     # reading
 
     def load(self) -> Metadata:
+        """Everything, in three round trips: all wait for a new controller."""
         client = self._client
-        names = sorted(reading(lambda: client.get_children(znodes.TOPICS)))
-        marked = set(reading(lambda: client.get_children(znodes.DELETE_TOPICS)))
+        parents = (znodes.TOPICS, znodes.DELETE_TOPICS, znodes.BROKER_CONFIGS)
+        found_names, found_marked, brokers = children_of_all(client, parents)
+        names, marked = sorted(found_names), set(found_marked)
         topics = {}
-        nodes = reading_all(client, [znodes.topic_path(n) for n in names])
-        configs = reading_all(client, [znodes.topic_config_path(n) for n in names])
-        for name, node, config in zip(names, nodes, configs, strict=True):
+        paths = [
+            *(znodes.topic_path(n) for n in names),
+            *(znodes.topic_config_path(n) for n in names),
+            *(f"{znodes.BROKER_CONFIGS}/{b}" for b in brokers),
+        ]
+        nodes = reading_all(client, paths)
+        configs = nodes[len(names) : 2 * len(names)]
+        for name, node, config in zip(names, nodes[: len(names)], configs, strict=True):
             if node is not None:
                 settings = znodes.unpack_config(config[0]) if config and config[0] else {}
                 topics[name] = TopicRecord(name, TopicNode.unpack(node[0]), node[1].version, {}, settings)
@@ -148,20 +177,16 @@ class MetadataStore:
         deleting = {name: topics.pop(name) for name in marked & topics.keys()}
         for name in marked - deleting.keys():
             self._write([Delete(znodes.delete_topic_path(name))])
-        return Metadata(topics, self._load_broker_configs(), deleting)
+        broker_configs = {
+            "" if name == znodes.CLUSTER_DEFAULT else name: znodes.unpack_config(node[0])
+            for name, node in zip(brokers, nodes[2 * len(names) :], strict=True)
+            if node is not None and node[0]
+        }
+        return Metadata(topics, broker_configs, deleting)
 
     def _read_states(self, wanted: Iterable[TopicPartition]) -> list[StateNode | None]:
         found = reading_all(self._client, [znodes.state_path(*tp) for tp in wanted])
         return [StateNode.unpack(node[0], node[1].version) if node else None for node in found]
-
-    def _load_broker_configs(self) -> dict[str, dict[str, str]]:
-        names = reading(lambda: self._client.get_children(znodes.BROKER_CONFIGS))
-        nodes = reading_all(self._client, [f"{znodes.BROKER_CONFIGS}/{n}" for n in names])
-        return {
-            "" if name == znodes.CLUSTER_DEFAULT else name: znodes.unpack_config(node[0])
-            for name, node in zip(names, nodes, strict=True)
-            if node is not None and node[0]
-        }
 
     # brokers
 
@@ -208,9 +233,22 @@ class MetadataStore:
         merged = {**record.states, **_at_version_0(states)}
         return replace(record, node=node, version=record.version + 1, states=merged)
 
-    def write_states(self, changes: Mapping[TopicPartition, StateNode]) -> dict[TopicPartition, StateNode]:
-        """Write changed states, each conditional on the version it was made from; the answer has the new versions."""
-        self._write([Write(znodes.state_path(*tp), state.pack(), state.version) for tp, state in changes.items()])
+    def write_states(
+        self, changes: Mapping[TopicPartition, StateNode], dead: Sequence[Registration] = ()
+    ) -> dict[TopicPartition, StateNode]:
+        """Write changed states, each conditional on the version it was made from; the answer has the new versions. The
+        registrations of brokers that were found ``dead`` go in the same transaction (rule 14)."""
+        writes = [Write(znodes.state_path(*tp), state.pack(), state.version) for tp, state in changes.items()]
+        removals = [operation for registration in dead for operation in removal(registration.info)]
+        try:
+            self._write([*removals, *writes])
+        except Conflict:
+            if not removals:
+                raise
+            # one of them was gone already: its session had expired
+            for registration in dead:
+                self.remove_broker(registration)
+            self._write(writes)
         return {tp: replace(state, version=state.version + 1) for tp, state in changes.items()}
 
     def write_isr(self, tp: TopicPartition, state: StateNode) -> StateNode | None:

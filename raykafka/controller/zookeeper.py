@@ -149,6 +149,11 @@ def reading_all(client: KazooClient, paths: Iterable[str]) -> list[tuple[bytes, 
     return reading(read)
 
 
+def children_of_all(client: KazooClient, paths: Sequence[str]) -> list[list[str]]:
+    """The names of the children of each path, which must be there. One round trip's wait for all of them."""
+    return reading(lambda: [result.get() for result in [client.get_children_async(path) for path in paths]])
+
+
 @dataclass(frozen=True, slots=True)
 class Create:
     """Create a node that must not exist."""

@@ -25,6 +25,8 @@ from raykafka.link.frames import CloseHandler, FrameHandler, FrameProtocol
 from raykafka.protocol.error_code import ErrorCode
 
 FORMAT = b"RKL1"
+PING_INTERVAL_S = 1.0
+_STALL_S = 0.25
 _NONCE_BYTES = 32
 _HANDSHAKE_TIMEOUT_S = 10.0
 _BACKLOG = 128
@@ -254,6 +256,26 @@ class Link(FrameProtocol):
         correlation, future = self._expect()
         self.send(messages.PING, correlation)
         await asyncio.wait_for(future, timeout_s)
+
+    async def until_silent(self, silent_after_s: float, interval_s: float = PING_INTERVAL_S) -> None:
+        """Ping for as long as the link lives. Raises TimeoutError once a ping was not answered for ``silent_after_s``,
+        LinkError when the link ends.
+
+        Only time in which this event loop ran is counted: after a stall of our own, the answer may lie there unread.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            correlation, answered = self._expect()
+            self.send(messages.PING, correlation)
+            left_s = silent_after_s
+            while not answered.done():
+                if left_s <= 0:
+                    raise TimeoutError(f"no answer for {silent_after_s:g} s")
+                began = loop.time()
+                await asyncio.wait([answered], timeout=min(left_s, _STALL_S))
+                left_s -= min(loop.time() - began, _STALL_S)
+            answered.result()
+            await asyncio.wait([self.ended], timeout=interval_s)
 
     # handing over
 
