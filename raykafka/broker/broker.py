@@ -283,6 +283,10 @@ class Broker:
 
     # what handlers ask
 
+    @property
+    def data_dir(self) -> Path:
+        return self._directory.path
+
     def authorize(self, context: RequestContext, operation: acl.Operation, resource: acl.Resource) -> bool:
         """Whether the context's principal may do that. Everybody may do everything."""
         return True
@@ -329,7 +333,7 @@ class Broker:
             "broker_id": self.broker_id,
             "broker_epoch": self.registration.epoch,
             "cluster_id": image.cluster_id,
-            "data_dir": str(self._directory.path),
+            "data_dir": str(self.data_dir),
             "listeners": [
                 {"name": e.listener, "host": e.host, "port": e.port, "connections": listener.connections}
                 for e, listener in zip(self.registration.endpoints, self.listeners, strict=True)

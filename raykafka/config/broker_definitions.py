@@ -227,6 +227,12 @@ BROKER_CONFIGS = table([
             "How often high watermarks are written down, in milliseconds."),
     _broker("replica.fetch.max.bytes", INT, "1048576", "MEDIUM", READ_ONLY,
             "How many bytes one read for a follower that catches up takes.", at_least(0)),
+    _broker("leader.replication.throttled.rate", LONG, MAX_LONG, "MEDIUM", CLUSTER,
+            "The most that this broker sends of replicas that a topic's leader.replication.throttled.replicas "
+            "names, in bytes a second.", at_least(0)),
+    _broker("follower.replication.throttled.rate", LONG, MAX_LONG, "MEDIUM", CLUSTER,
+            "The most that this broker takes of replicas that a topic's follower.replication.throttled.replicas "
+            "names, in bytes a second.", at_least(0)),
     _broker("auto.leader.rebalance.enable", BOOLEAN, "true", "HIGH", READ_ONLY,
             "Whether leadership goes back to preferred replicas by itself."),
     _broker("leader.imbalance.check.interval.seconds", LONG, "300", "HIGH", READ_ONLY,

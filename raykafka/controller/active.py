@@ -19,7 +19,7 @@ from kazoo.exceptions import ConnectionClosedError, SessionExpiredError
 
 from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState, Topic
 from raykafka.config.effective import effective_broker_config, effective_topic_config
-from raykafka.controller import metadata_store
+from raykafka.controller import leadership, metadata_store, reassignment_admin
 from raykafka.controller.channel import BrokerChannel
 from raykafka.controller.elections import BrokerLife, after_changes, first_state
 from raykafka.controller.metadata_store import Claim, ControllerFenced, MetadataStore, TopicRecord
@@ -113,6 +113,7 @@ class ActiveController:
             self._loaded.set()
         for name in list(self.deleting):
             self.run(self._finish_deleting(name))
+        self.run(leadership.keep_balanced(self))
         logger.info("controller on broker %d is active with epoch %d", self.broker_id, self.epoch)
 
     async def stop(self) -> None:
@@ -150,6 +151,11 @@ class ActiveController:
             raise KafkaError(ErrorCode.NOT_CONTROLLER, "this controller was deposed") from error
 
     # telling the brokers
+
+    @property
+    def sequence(self) -> int:
+        """The number of the newest image, for ``acknowledged``."""
+        return self._sequence
 
     def publish(self, delta: ImageDelta) -> int:
         """Apply a decision that ZooKeeper has taken, and send it to every broker. The answer is for
@@ -267,6 +273,11 @@ class ActiveController:
     def lives(self) -> dict[int, BrokerLife]:
         return {b: BrokerLife.of(r) for b, r in self._registrations.items()}
 
+    @property
+    def leaving(self) -> set[int]:
+        """The registered brokers that are about to stop."""
+        return {b for b, r in self._registrations.items() if self._leaving.get(b) == r.info.epoch}
+
     def racks(self) -> dict[int, str | None]:
         """Where replicas can be put: the registered brokers and their racks."""
         return {b: r.info.rack for b, r in self._registrations.items()}
@@ -289,9 +300,9 @@ class ActiveController:
         """Settle ``partitions`` as the registered brokers ask for; ``failed`` and ``short`` as in
         ``elections.after_changes``. The registrations of ``dead`` brokers are removed with that; the brokers are told
         of it, and of ``news``, together with the outcome."""
-        lives, changes = self.lives(), {}
+        lives, changes, wanted = self.lives(), {}, list(partitions)
         written: dict[TopicPartition, StateNode] = {}
-        for tp in partitions:
+        for tp in wanted:
             record = self.records[tp.topic]
             state, replicas = record.states[tp.partition], record.node.replicas[tp.partition]
             after = after_changes(replicas, state, lives, self.epoch, failed=failed, short=short)
@@ -314,6 +325,16 @@ class ActiveController:
             self.publish(news)
         if written:
             self.publish_partitions(written)
+        await reassignment_admin.go_on(self, wanted)
+
+    async def write_states(self, changes: Mapping[TopicPartition, StateNode]) -> None:
+        """Write and publish decisions about partitions; within ``turn``."""
+        if not changes:
+            return
+        written = await self.in_store(self.store.write_states, changes)
+        for tp, state in written.items():
+            self.records[tp.topic].states[tp.partition] = state
+        self.publish_partitions(written)
 
     def _allows_unclean(self, topic: str) -> bool:
         key = "unclean.leader.election.enable"
@@ -430,7 +451,7 @@ class ActiveController:
                 raise KafkaError(ErrorCode.INVALID_UPDATE_VERSION, f"{tp} is at version {state.version} by now")
             lives = {b: r.info.epoch for b, r in self._registrations.items()}
             dead = [b for b, e in zip(isr, epochs, strict=True) if lives.get(b) != e]
-            dead += [b for b in isr if b not in state.isr and self._leaving.get(b) == lives.get(b)]
+            dead += [b for b in isr if b not in state.isr and b in self.leaving]
             if dead or state.leader not in isr or not set(isr) <= {*record.node.replicas[tp.partition], *state.isr}:
                 raise KafkaError(ErrorCode.INELIGIBLE_REPLICA, f"{tp}: of {isr}, {dead} live another life or none")
             after = replace(state, isr=isr, isr_epochs=epochs, controller_epoch=self.epoch)
@@ -440,6 +461,7 @@ class ActiveController:
             record.states[tp.partition] = written
             self.publish_partitions([tp])
             logger.info("%s: the ISR is %s, was %s", tp, isr, state.isr)
+            await reassignment_admin.go_on(self, [tp])
         return {}
 
     async def _let_go(self, broker: int) -> dict[str, Any]:
@@ -450,11 +472,11 @@ class ActiveController:
             if registration is None:
                 return {}
             self._leaving[broker] = registration.info.epoch
-            lives = self.lives()
+            others = self.lives().keys() - self.leaving
 
             def replaceable(tp: TopicPartition) -> bool:
                 isr = self.records[tp.topic].states[tp.partition].isr
-                return broker in isr and any(b in lives and b not in self._leaving for b in isr)
+                return broker in isr and any(b in others for b in isr)
 
             await self._elect([tp for tp in self._all_partitions() if replaceable(tp)], failed=broker)
             sequence = self._sequence

@@ -8,7 +8,7 @@ catches up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 
 from raykafka.controller.znodes import Registration, StateNode
@@ -16,6 +16,8 @@ from raykafka.types import NO_LEADER
 
 # As a member's broker epoch: it has never led, so whichever life comes holds everything there is.
 _NOTHING_TO_LOSE = (1 << 31) - 1
+# As a member's broker epoch: its log was found to lack committed records, so no life of it may lead (rule 18).
+UNTRUSTED = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,22 @@ def first_state(replicas: tuple[int, ...], lives: Lives, controller_epoch: int) 
     return StateNode(alive[0] if alive else NO_LEADER, 0, isr, epochs, controller_epoch)
 
 
+def survivors(state: StateNode, lives: Lives) -> list[int]:
+    """The ISR members that still live the life in which they got into it."""
+    known = zip(state.isr, state.isr_epochs, strict=True)
+    return [broker for broker, epoch in known if broker in lives and lives[broker].epoch == epoch]
+
+
+def preferred(
+    replicas: tuple[int, ...], state: StateNode, lives: Lives, leaving: Container[int], controller_epoch: int
+) -> StateNode | None:
+    """The state in which the first replica leads; None if it can't: it is not in sync, not alive, or about to stop."""
+    first = replicas[0]
+    if first not in survivors(state, lives) or first in leaving:
+        return None
+    return replace(state, leader=first, leader_epoch=state.leader_epoch + 1, controller_epoch=controller_epoch)
+
+
 def after_changes(
     replicas: tuple[int, ...],
     state: StateNode,
@@ -56,23 +74,24 @@ def after_changes(
     """The partition's next state now that ``lives`` are the registered brokers; None when nothing has to change.
 
     ``failed`` is a live broker whose replica process of this partition ended or had its log cut: it leads no further
-    in this epoch (rule 1); ``short`` says that its log has lost committed records. ``unclean`` allows a leader that is
+    in this epoch (rule 1); ``short`` says that its log has lost committed records: where nobody else can lead, that it
+    may not either is kept in the state. ``unclean`` allows a leader that is
     not known to hold every acknowledged record; an only replica is always allowed: there is nobody to wait for.
     """
     known = dict(zip(state.isr, state.isr_epochs, strict=True))
-    survivors = [b for b in state.isr if b in lives and lives[b].epoch == known[b] and b != failed]
-    if state.leader in survivors:
-        if len(survivors) == len(state.isr):
+    alive = [b for b in survivors(state, lives) if b != failed]
+    if state.leader in alive:
+        if len(alive) == len(state.isr):
             return None
-        return _next(state, state.leader, state.leader_epoch, survivors, lives, controller_epoch)
+        return _next(state, state.leader, state.leader_epoch, alive, lives, controller_epoch)
 
     epoch = state.leader_epoch + 1
-    clean = next((b for b in replicas if b in survivors), None)
+    clean = next((b for b in replicas if b in alive), None)
     if clean is None:
         whole = (b for b in replicas if not (short and b == failed) and _holds_everything(b, known, replicas, lives))
         clean = next(whole, None)
     if clean is not None:
-        return _next(state, clean, epoch, survivors if clean in survivors else [clean], lives, controller_epoch)
+        return _next(state, clean, epoch, alive if clean in alive else [clean], lives, controller_epoch)
     last_resort = next((b for b in replicas if b in lives), None)
     alone = short and replicas == (failed,)
     if (unclean or alone) and last_resort is not None:
@@ -80,7 +99,8 @@ def after_changes(
         return replace(chosen, unclean_epoch=epoch)
     if state.leader == NO_LEADER:
         return None
-    return replace(state, leader=NO_LEADER, leader_epoch=epoch, controller_epoch=controller_epoch)
+    epochs = tuple(UNTRUSTED if short and b == failed else known[b] for b in state.isr)
+    return replace(state, leader=NO_LEADER, leader_epoch=epoch, isr_epochs=epochs, controller_epoch=controller_epoch)
 
 
 def _holds_everything(broker: int, known: Mapping[int, int], replicas: tuple[int, ...], lives: Lives) -> bool:

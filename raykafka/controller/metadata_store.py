@@ -233,6 +233,15 @@ class MetadataStore:
         merged = {**record.states, **_at_version_0(states)}
         return replace(record, node=node, version=record.version + 1, states=merged)
 
+    def write_assignment(self, record: TopicRecord, node: TopicNode, states: Mapping[int, StateNode]) -> TopicRecord:
+        """Write a topic's changed assignment together with the states of the partitions that it changed: one
+        transaction, so not more than some 800 of them."""
+        paths = {p: znodes.state_path(record.name, p) for p in states}
+        writes = [Write(paths[p], state.pack(), state.version) for p, state in states.items()]
+        self._write([Write(znodes.topic_path(record.name), node.pack(), record.version), *writes])
+        written = {p: replace(state, version=state.version + 1) for p, state in states.items()}
+        return replace(record, node=node, version=record.version + 1, states={**record.states, **written})
+
     def write_states(
         self, changes: Mapping[TopicPartition, StateNode], dead: Sequence[Registration] = ()
     ) -> dict[TopicPartition, StateNode]:

@@ -16,11 +16,13 @@ TOPIC = SimpleNamespace(
     partition_indexes=(0, 3),
     partitions=(SimpleNamespace(partition_index=0), SimpleNamespace(partition_index=3)),
 )
+NUMBERED = SimpleNamespace(topic="flights", partitions=(0, 3))
 GROUP = SimpleNamespace(group_id="readers")
 RESOURCE = SimpleNamespace(resource_type=2, resource_name="flights")
 REQUEST = SimpleNamespace(
     topics=(TOPIC,),
     topic_names=("flights",),
+    topic_partitions=(NUMBERED,),
     groups=("readers",),
     groups_names=("readers",),
     resources=(RESOURCE,),

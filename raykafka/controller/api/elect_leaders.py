@@ -1,0 +1,70 @@
+"""ElectLeaders: other leaders for partitions, the preferred ones or any that is alive; answered when every live broker
+goes by them.
+
+Versions: 0-2.
+v1: unclean elections (KIP-460), and an error for the whole request. v2: flexible.
+Without partitions all are meant, and those that need no election are left out of the answer. A preferred election takes
+a replica only from the ISR; an unclean one takes place only where there is no leader, whatever
+``unclean.leader.election.enable`` says.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raykafka.controller.leadership import ElectionType, elect_leaders
+from raykafka.errors import KafkaError
+from raykafka.protocol.codec import NO_THROTTLE, build, response_module
+from raykafka.protocol.context import RequestContext
+from raykafka.protocol.error_code import ErrorCode
+from raykafka.types import TopicPartition
+
+API_KEY = 43
+VERSIONS = (0, 2)
+
+
+async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+    try:
+        kind = ElectionType(getattr(request, "election_type", ElectionType.PREFERRED))
+    except ValueError:
+        raise KafkaError(ErrorCode.INVALID_REQUEST, f"There is no election type {request.election_type}.") from None
+    if request.topic_partitions is None:
+        asked = [TopicPartition(name, p) for name, record in sorted(server.records.items()) for p in record.states]
+    else:
+        asked = _named(request)
+    outcomes = await elect_leaders(server, kind, asked, request.timeout.total_seconds())
+    if request.topic_partitions is None:
+        outcomes = {tp: e for tp, e in outcomes.items() if e is None or e.code is not ErrorCode.ELECTION_NOT_NEEDED}
+    return _response(context, outcomes)
+
+
+def _named(request: Any) -> list[TopicPartition]:
+    return [TopicPartition(topic.topic, p) for topic in request.topic_partitions or () for p in topic.partitions]
+
+
+def _response(context: RequestContext, outcomes: dict[TopicPartition, KafkaError | None], **top: Any) -> Any:
+    m = response_module(API_KEY, context.api_version)
+    by_topic: dict[str, list[Any]] = {}
+    for tp, error in outcomes.items():
+        by_topic.setdefault(tp.topic, []).append(
+            build(
+                m.PartitionResult,
+                partition_id=tp.partition,
+                error_code=error.code if error else ErrorCode.NONE,
+                error_message=(error.message or None) if error else None,
+            )
+        )
+    results = tuple(
+        build(m.ReplicaElectionResult, topic=name, partition_result=tuple(found)) for name, found in by_topic.items()
+    )
+    return build(
+        m.ElectLeadersResponse,
+        throttle_time=NO_THROTTLE,
+        error_code=top.get("error_code", ErrorCode.NONE),
+        replica_election_results=results,
+    )
+
+
+def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+    outcomes: dict[TopicPartition, KafkaError | None] = dict.fromkeys(_named(request), error)
+    return _response(context, outcomes, error_code=error.code)
