@@ -20,6 +20,7 @@ from kazoo.exceptions import ConnectionClosedError, SessionExpiredError
 from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState, Topic
 from raykafka.config.effective import effective_broker_config, effective_topic_config
 from raykafka.controller import leadership, metadata_store, reassignment_admin
+from raykafka.controller.changes import Changes
 from raykafka.controller.channel import BrokerChannel
 from raykafka.controller.elections import BrokerLife, after_changes, first_state
 from raykafka.controller.metadata_store import Claim, ControllerFenced, MetadataStore, TopicRecord
@@ -72,6 +73,7 @@ class ActiveController:
         self.image = ClusterImage(cluster_id, broker_id, claim.epoch)
         self.records: dict[str, TopicRecord] = {}
         self.deleting: dict[str, TopicRecord] = {}
+        self.deleted_changes = Changes()
         self._registrations: dict[int, Registration] = {}
         self._channels: dict[int, BrokerChannel] = {}
         self._channel_tasks: dict[int, asyncio.Task[None]] = {}
@@ -98,6 +100,7 @@ class ActiveController:
             finally:
                 loading.cancel()
             self.records, self.deleting = metadata.topics, metadata.deleting
+            self.deleted_changes = metadata.deleted_changes
             if self._channels:
                 await asyncio.wait([channel.met for channel in self._channels.values()], timeout=_MEET_WITHIN_S)
             dead = self._take_dead()
@@ -390,13 +393,13 @@ class ActiveController:
             self.deleting[name] = self.records.pop(name)
         sequence = self.publish(ImageDelta(deleted_topics=tuple(doomed)))
         for name in doomed:
-            await self.in_store(self.store.finish_deleting, name)
+            self.deleted_changes = await self.in_store(self.store.finish_deleting, name)
             del self.deleting[name]
         return sequence
 
     async def _finish_deleting(self, name: str) -> None:
         async with self._turn:
-            await self.in_store(self.store.finish_deleting, name)
+            self.deleted_changes = await self.in_store(self.store.finish_deleting, name)
             del self.deleting[name]
 
     # configs

@@ -8,6 +8,7 @@ another controller has taken over, and kazoo's SessionExpiredError once the sess
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +17,7 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 
 from raykafka.controller import znodes
+from raykafka.controller.changes import Changes
 from raykafka.controller.store import ensure_layout, removal
 from raykafka.controller.znodes import ControllerNode, Registration, StateNode, TopicNode
 from raykafka.controller.zookeeper import (
@@ -58,11 +60,12 @@ class TopicRecord:
 @dataclass(slots=True)
 class Metadata:
     """Everything but brokers. ``broker_configs`` is keyed by broker id, "" for the cluster default; ``deleting`` are
-    topics whose deletion was begun and are not in ``topics``."""
+    topics whose deletion was begun and are not in ``topics``; ``deleted_changes`` those of partitions that are gone."""
 
     topics: dict[str, TopicRecord]
     broker_configs: dict[str, dict[str, str]]
     deleting: dict[str, TopicRecord]
+    deleted_changes: Changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,7 @@ class MetadataStore:
             *(znodes.topic_path(n) for n in names),
             *(znodes.topic_config_path(n) for n in names),
             *(f"{znodes.BROKER_CONFIGS}/{b}" for b in brokers),
+            znodes.DELETED_TOPICS,
         ]
         nodes = reading_all(client, paths)
         configs = nodes[len(names) : 2 * len(names)]
@@ -179,10 +183,10 @@ class MetadataStore:
             self._write([Delete(znodes.delete_topic_path(name))])
         broker_configs = {
             "" if name == znodes.CLUSTER_DEFAULT else name: znodes.unpack_config(node[0])
-            for name, node in zip(brokers, nodes[2 * len(names) :], strict=True)
+            for name, node in zip(brokers, nodes[2 * len(names) : -1], strict=True)
             if node is not None and node[0]
         }
-        return Metadata(topics, broker_configs, deleting)
+        return Metadata(topics, broker_configs, deleting, _deleted_changes(nodes[-1])[0])
 
     def _read_states(self, wanted: Iterable[TopicPartition]) -> list[StateNode | None]:
         found = reading_all(self._client, [znodes.state_path(*tp) for tp in wanted])
@@ -239,7 +243,7 @@ class MetadataStore:
         paths = {p: znodes.state_path(record.name, p) for p in states}
         writes = [Write(paths[p], state.pack(), state.version) for p, state in states.items()]
         self._write([Write(znodes.topic_path(record.name), node.pack(), record.version), *writes])
-        written = {p: replace(state, version=state.version + 1) for p, state in states.items()}
+        written = {p: state.stored_at(state.version + 1) for p, state in states.items()}
         return replace(record, node=node, version=record.version + 1, states={**record.states, **written})
 
     def write_states(
@@ -258,7 +262,7 @@ class MetadataStore:
             for registration in dead:
                 self.remove_broker(registration)
             self._write(writes)
-        return {tp: replace(state, version=state.version + 1) for tp, state in changes.items()}
+        return {tp: state.stored_at(state.version + 1) for tp, state in changes.items()}
 
     def write_isr(self, tp: TopicPartition, state: StateNode) -> StateNode | None:
         """Write a state that differs in its ISR from the one it was made from, if every member of the ISR still
@@ -269,23 +273,35 @@ class MetadataStore:
             self._write([*checks, Write(znodes.state_path(*tp), state.pack(), state.version)])
         except Conflict:
             return None
-        return replace(state, version=state.version + 1)
+        return state.stored_at(state.version + 1)
 
     def mark_deleting(self, name: str) -> None:
         """Begin a topic's deletion: from here on it is gone, whoever has to finish it."""
         self._write([Create(znodes.delete_topic_path(name))])
 
-    def finish_deleting(self, name: str) -> None:
-        """Remove all nodes of a topic that is marked, and the mark last. Finds out itself what is left to remove."""
+    def finish_deleting(self, name: str) -> Changes:
+        """Remove all nodes of a topic that is marked, and the mark last. Finds out itself what is left to remove.
+        Returns the changes of all topics ever deleted: they grow in the transactions that remove the states."""
         client, partitions = self._client, znodes.partitions_path(name)
         try:
             children = znodes.sorted_ids(reading(lambda: client.get_children(partitions)))
         except NoNodeError:
             children = []
+        states = {znodes.state_path(name, p) for p in children}
         paths = [path for p in children for path in (znodes.state_path(name, p), znodes.partition_path(name, p))]
         paths += [partitions, znodes.topic_path(name), znodes.topic_config_path(name), znodes.delete_topic_path(name)]
         found = reading_all(client, paths)
-        self._write([Delete(path) for path, node in zip(paths, found, strict=True) if node is not None])
+        there = [(path, node) for path, node in zip(paths, found, strict=True) if node is not None]
+        kept, version = _deleted_changes(*reading_all(client, [znodes.DELETED_TOPICS]))
+        for start in range(0, len(there), _OPERATIONS_AT_ONCE - 1):
+            part = there[start : start + _OPERATIONS_AT_ONCE - 1]
+            gone = [StateNode.unpack(node[0], node[1].version) for path, node in part if path in states]
+            kept = functools.reduce(Changes.plus, [state.changes for state in gone], kept)
+            data = znodes.pack_deleted_topics(kept)
+            keep = Write(znodes.DELETED_TOPICS, data, version) if version >= 0 else Create(znodes.DELETED_TOPICS, data)
+            self._write([keep, *(Delete(path) for path, _ in part)])
+            version += 1
+        return kept
 
     # configs
 
@@ -319,6 +335,11 @@ class MetadataStore:
             raise ControllerFenced(f"controller epoch {self.epoch} has ended")
 
 
+def _deleted_changes(node: tuple[bytes, Any] | None) -> tuple[Changes, int]:
+    """What deleted topics have left, and the version of its node (-1: there is none)."""
+    return (znodes.unpack_deleted_topics(node[0]), node[1].version) if node else (Changes(), -1)
+
+
 def _new_states(name: str, states: Mapping[int, StateNode]) -> list[Operation]:
     operations: list[Operation] = []
     for partition, state in sorted(states.items()):
@@ -328,4 +349,4 @@ def _new_states(name: str, states: Mapping[int, StateNode]) -> list[Operation]:
 
 
 def _at_version_0(states: Mapping[int, StateNode]) -> dict[int, StateNode]:
-    return {p: replace(state, version=0) for p, state in states.items()}
+    return {p: state.stored_at(0) for p, state in states.items()}

@@ -1,8 +1,8 @@
 """Where things are in ZooKeeper, and what the nodes hold. Pure: paths and JSON, no connection.
 
 The layout is Kafka's (3.9, ZooKeeper mode), so that its tools and its people find what they expect; fields of ours
-live in a ``raykafka`` object beside Kafka's. Ours alone is ``/brokers/epochs/N`` (rule 13). Every value carries a
-format number.
+live in a ``raykafka`` object beside Kafka's. Ours alone are ``/brokers/epochs/N`` (rule 13) and
+``/cluster/deleted_topics``. Every value carries a format number.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from raykafka.cluster.image import BrokerInfo, Endpoint, PartitionState
+from raykafka.controller.changes import Changes, Stored
 
-CLUSTER_ID = "/cluster/id"
+CLUSTER = "/cluster"
+CLUSTER_ID = f"{CLUSTER}/id"
+DELETED_TOPICS = f"{CLUSTER}/deleted_topics"
 CONTROLLER = "/controller"
 CONTROLLER_EPOCH = "/controller_epoch"
 BROKER_IDS = "/brokers/ids"
@@ -27,7 +30,7 @@ TOPIC_CONFIGS = "/config/topics"
 BROKER_CONFIGS = "/config/brokers"
 DELETE_TOPICS = "/admin/delete_topics"
 PRODUCER_ID_BLOCK = "/latest_producer_id_block"
-PERSISTENT_PATHS = (BROKER_IDS, BROKER_EPOCHS, TOPICS, TOPIC_CONFIGS, BROKER_CONFIGS, DELETE_TOPICS)
+PERSISTENT_PATHS = (CLUSTER, BROKER_IDS, BROKER_EPOCHS, TOPICS, TOPIC_CONFIGS, BROKER_CONFIGS, DELETE_TOPICS)
 
 CLUSTER_DEFAULT = "<default>"
 FORMAT = 1
@@ -285,7 +288,7 @@ class TopicNode:
 class StateNode:
     """A partition's state as ZooKeeper has it; ``version`` is the node's. ``isr_epochs`` holds the broker epoch that
     each ISR member had when this was written, in the order of ``isr``: a member with another epoch now has died since
-    (rule 13)."""
+    (rule 13). ``stored`` is what this state was made from, None for a new partition."""
 
     leader: int
     leader_epoch: int
@@ -294,6 +297,25 @@ class StateNode:
     controller_epoch: int
     version: int = -1
     unclean_epoch: int = -1
+    stored: Stored | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def changes(self) -> Changes:
+        """How often this partition has changed, up to this state, if it is written over the one it was made from."""
+        if self.stored is None:
+            return Changes()
+        assert self.stored.version == self.version, "a written state must be taken on with stored_at"
+        return self.stored.followed_by(
+            leader=self.leader, leader_epoch=self.leader_epoch, unclean_epoch=self.unclean_epoch, isr=self.isr
+        )
+
+    def stored_at(self, version: int) -> StateNode:
+        """This state once it stands in ZooKeeper. States made from it (``dataclasses.replace``) count on from it."""
+        return replace(
+            self,
+            version=version,
+            stored=Stored(version, self.leader_epoch, self.unclean_epoch, self.isr, self.changes),
+        )
 
     def pack(self) -> bytes:
         return _pack(
@@ -307,6 +329,7 @@ class StateNode:
                     "format": FORMAT,
                     "isr_epochs": list(self.isr_epochs),
                     "unclean_epoch": self.unclean_epoch,
+                    "changes": list(self.changes),
                 },
             }
         )
@@ -315,14 +338,17 @@ class StateNode:
     def unpack(data: bytes, version: int) -> StateNode:
         """``version`` is the node's version in ZooKeeper."""
         value = json.loads(data)
+        ours = value["raykafka"]
+        isr, leader_epoch, unclean_epoch = tuple(value["isr"]), value["leader_epoch"], ours["unclean_epoch"]
         return StateNode(
             leader=value["leader"],
-            leader_epoch=value["leader_epoch"],
-            isr=tuple(value["isr"]),
-            isr_epochs=tuple(value["raykafka"]["isr_epochs"]),
-            unclean_epoch=value["raykafka"]["unclean_epoch"],
+            leader_epoch=leader_epoch,
+            isr=isr,
+            isr_epochs=tuple(ours["isr_epochs"]),
+            unclean_epoch=unclean_epoch,
             controller_epoch=value["controller_epoch"],
             version=version,
+            stored=Stored(version, leader_epoch, unclean_epoch, isr, Changes(*ours.get("changes", ()))),
         )
 
     def as_partition(
@@ -338,6 +364,18 @@ class StateNode:
             removing,
             self.unclean_epoch,
         )
+
+
+# /cluster/deleted_topics
+
+
+def pack_deleted_topics(changes: Changes) -> bytes:
+    """The changes of all partitions of topics that are no more."""
+    return _pack({"format": FORMAT, "changes": list(changes)})
+
+
+def unpack_deleted_topics(data: bytes) -> Changes:
+    return Changes(*json.loads(data)["changes"])
 
 
 # /config/*
