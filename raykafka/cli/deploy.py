@@ -31,10 +31,10 @@ def deploy(file: Path | None) -> None:
         def say(line: str) -> None:
             console.print(f"{time.monotonic() - started:5.1f} s  {line}", markup=False)
 
-        bring_up(config, say)
+        addresses = bring_up(config, say)
         say(f"Cluster {config.cluster} is ready")
-        for listener in config.brokers.parsed_listeners:
-            console.print(f"  {listener.name:<9} {config.bootstrap(listener.name)}", markup=False)
+        for listener, bootstrap in addresses.items():
+            console.print(f"  {listener:<9} {bootstrap}", markup=False)
 
 
 @click.command()

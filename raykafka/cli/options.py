@@ -37,7 +37,11 @@ class ClusterAddress:
 
         # librdkafka repeats itself while a broker is away; a command says once how it ended.
         logging.getLogger("raykafka.client").setLevel(logging.CRITICAL)
-        return connect(self.bootstrap or load_cluster_config(self.file).bootstrap())
+        if self.bootstrap:
+            return connect(self.bootstrap)
+        config = load_cluster_config(self.file)
+        # Where brokers are spread over nodes, only the running cluster knows their addresses.
+        return connect(config.bootstrap() if config.brokers.nodes is None else config.cluster)
 
 
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:

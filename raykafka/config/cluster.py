@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from raykafka.config.broker_definitions import BROKER_CONFIGS
 from raykafka.config.listeners import ListenerAddress, check_protocols, parse_listeners
+from raykafka.config.nodes import NodeChoice, Nodes
 from raykafka.errors import ConfigError
 
 DEFAULT_FILE = Path("configs/local.yaml")
@@ -70,14 +71,20 @@ class RayConfig(_Model):
 
 
 class ManagedZooKeeper(_Model):
-    """ZooKeeper servers that raykafka runs itself; on one machine the second has each port plus 1, and so on."""
+    """ZooKeeper servers that raykafka runs itself; on one machine the second has each port plus 1, and so on.
+
+    Where brokers have ``nodes``, each server has a node of its own, among ``nodes`` (None: the brokers' ones), and an
+    empty ``host`` is that node's address.
+    """
 
     servers: int = 1
+    nodes: Nodes | None = None
     host: str = "127.0.0.1"
     client_port: Port = 2181
     peer_port: Port = 2888
     election_port: Port = 3888
     tick_time_ms: Annotated[int, Field(ge=100, le=10_000)] = 500
+    sync_limit: Annotated[int, Field(ge=2, le=100)] = 10
     heap_mb: Annotated[int, Field(ge=32)] = 128
 
     @field_validator("servers")
@@ -124,9 +131,14 @@ class ZooKeeperConfig(_Model):
 
 
 class BrokersConfig(_Model):
-    """The brokers. Addresses are broker 0's; on one machine broker ``i`` has each port plus ``i``."""
+    """The brokers. Addresses are broker 0's; on one machine broker ``i`` has each port plus ``i``.
+
+    With ``nodes`` there is one broker on each of these nodes, also on those that join later, and deploy waits until
+    there are ``count`` of them. An empty host in an address is the node's own then.
+    """
 
     count: Annotated[int, Field(ge=1, le=1000)] = 3
+    nodes: Nodes | None = None
     listeners: str = "INSIDE://127.0.0.1:9092,OUTSIDE://127.0.0.1:9192"
     advertised_listeners: str | None = Field(None, alias="advertised.listeners")
     protocol_map: str | None = Field(None, alias="listener.security.protocol.map")
@@ -134,6 +146,7 @@ class BrokersConfig(_Model):
     link_host: str = "127.0.0.1"
     link_port: Port = 9292
     rack: str | None = None
+    rack_label: str | None = None
     spare_replicas: Annotated[int, Field(ge=0, le=64)] = 1
     memory_mb: Annotated[int, Field(ge=0)] = 256
     config: dict[str, ConfigText] = Field(default_factory=dict)
@@ -147,6 +160,10 @@ class BrokersConfig(_Model):
         if missing := [name for name in names if name not in advertised]:
             raise ValueError(f"advertised.listeners lacks {missing[0]}")
         check_protocols(names, self.protocols)
+        if self.nodes is not None:
+            self._check_reachable()
+        elif self.rack_label is not None:
+            raise ValueError("rack_label names a label of nodes, and nodes is not set")
         inter = self.inter_broker_listener_name
         if inter is not None and inter not in names:
             raise ValueError(f"inter.broker.listener.name is {inter}, which listeners does not have")
@@ -154,15 +171,29 @@ class BrokersConfig(_Model):
             _check_broker_config(key, text)
         return self
 
+    def _check_reachable(self) -> None:
+        """Raise ValueError where other nodes would be sent to a node's own loopback address."""
+        hosts = {f"{name}://{host}": host for name, host, _ in self.parsed_advertised} | {"link_host": self.link_host}
+        for place, host in hosts.items():
+            if host in ("localhost", "::1", "0.0.0.0", "::") or host.startswith("127."):
+                raise ValueError(
+                    f"nodes is set, and other nodes can't reach {place if '://' in place else f'{place} {host}'}: "
+                    "leave the host empty for each node's own address"
+                )
+
+    def port_shift(self, broker_id: int) -> int:
+        """How far the ports of a broker are from those in the file: brokers of one machine need ports of their own."""
+        return 0 if self.nodes is not None else broker_id
+
     @property
     def parsed_listeners(self) -> tuple[ListenerAddress, ...]:
-        return parse_listeners("listeners", self.listeners)
+        return parse_listeners("listeners", self.listeners, empty_host=self.nodes is not None)
 
     @property
     def parsed_advertised(self) -> tuple[ListenerAddress, ...]:
         if self.advertised_listeners is None:
             return self.parsed_listeners
-        return parse_listeners("advertised.listeners", self.advertised_listeners)
+        return parse_listeners("advertised.listeners", self.advertised_listeners, empty_host=self.nodes is not None)
 
     @property
     def protocols(self) -> dict[str, str]:
@@ -230,6 +261,22 @@ class ClusterConfig(_Model):
         return value.expanduser().absolute()
 
     @model_validator(mode="after")
+    def _nodes_for_all(self) -> ClusterConfig:
+        managed = self.zookeeper.managed
+        if managed is None:
+            return self
+        if self.brokers.nodes is None and managed.nodes is not None:
+            raise ValueError("zookeeper.managed.nodes is set and brokers.nodes is not: set brokers.nodes as well")
+        if self.brokers.nodes is None and not managed.host:
+            raise ValueError("zookeeper.managed.host is empty: write 127.0.0.1")
+        if self.brokers.nodes is not None and (managed.host.startswith("127.") or managed.host == "localhost"):
+            raise ValueError(
+                f"brokers.nodes is set, and other nodes can't reach zookeeper.managed.host {managed.host}: "
+                'write host: "" for each node\'s own address'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _ports_differ(self) -> ClusterConfig:
         seen: dict[tuple[str, int], str] = {}
         for host, port, owner in self.ports():
@@ -241,22 +288,28 @@ class ClusterConfig(_Model):
         return self
 
     def ports(self) -> Iterator[tuple[str, int, str]]:
-        """Every (host, port, owner) that this cluster listens on."""
+        """Every (host, port, owner) that this cluster listens on, on one machine: with ``brokers.nodes``, on a node
+        that has a broker and a ZooKeeper server."""
         managed = self.zookeeper.managed
         if managed is not None:
-            for index in range(managed.servers):
+            for index in range(1 if self.brokers.nodes is not None else managed.servers):
                 yield managed.host, managed.client_port + index, f"ZooKeeper server {index + 1}"
                 if managed.servers > 1:
                     yield managed.host, managed.peer_port + index, f"the peer port of ZooKeeper server {index + 1}"
                     yield managed.host, managed.election_port + index, f"the election port of ZooKeeper {index + 1}"
-        for broker_id in range(self.brokers.count):
+        for broker_id in range(1 if self.brokers.nodes is not None else self.brokers.count):
             for name, host, port in self.brokers.parsed_listeners:
                 yield host, port + broker_id, f"listener {name} of broker {broker_id}"
             yield self.brokers.link_host, self.brokers.link_port + broker_id, f"the link port of broker {broker_id}"
 
     def bootstrap(self, listener: str | None = None) -> str:
-        """``host:port,...`` of every broker on ``listener`` (the inter-broker listener unless named)."""
+        """``host:port,...`` of every broker on ``listener`` (the inter-broker listener unless named).
+
+        Raises ConfigError for a cluster with ``brokers.nodes``: only the running cluster knows its nodes' addresses.
+        """
         wanted = listener or self.brokers.inter_broker_listener
+        if self.brokers.nodes is not None:
+            raise ConfigError(f"The brokers of {self.cluster} are where its nodes are: ask Ray for it by name.")
         for name, host, port in self.brokers.parsed_advertised:
             if name == wanted:
                 return ",".join(f"{host}:{port + broker_id}" for broker_id in range(self.brokers.count))
@@ -343,4 +396,5 @@ _MODELS: dict[str, type[BaseModel]] = {
     "zookeeper": ZooKeeperConfig,
     "managed": ManagedZooKeeper,
     "brokers": BrokersConfig,
+    "nodes": NodeChoice,
 }

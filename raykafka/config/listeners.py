@@ -19,8 +19,11 @@ class ListenerAddress(NamedTuple):
     port: int
 
 
-def parse_listeners(key: str, text: str) -> tuple[ListenerAddress, ...]:
-    """The addresses in ``text``, the value of ``key``. Raises ValueError saying what is wrong."""
+def parse_listeners(key: str, text: str, empty_host: bool = False) -> tuple[ListenerAddress, ...]:
+    """The addresses in ``text``, the value of ``key``. Raises ValueError saying what is wrong.
+
+    With ``empty_host`` an address may have none, as in ``NAME://:9092``: whoever listens there knows its own.
+    """
     addresses: list[ListenerAddress] = []
     for part in text.split(","):
         found = _LISTENER.fullmatch(part.strip())
@@ -32,7 +35,7 @@ def parse_listeners(key: str, text: str) -> tuple[ListenerAddress, ...]:
         if any(address.name == found["name"] for address in addresses):
             raise ValueError(f"{key} has {found['name']} twice")
         host = found["host"].strip("[]")
-        if not host:
+        if not host and not empty_host:
             raise ValueError(f"{key} has no host for {found['name']}; write 127.0.0.1 or 0.0.0.0")
         if key == "advertised.listeners" and host in ("0.0.0.0", "::"):
             raise ValueError(f"{key} sends clients of {found['name']} to {host}, which is no address to connect to")

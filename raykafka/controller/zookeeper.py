@@ -83,6 +83,7 @@ def connect(
     client = ZooKeeperClient(
         hosts=hosts.partition("/")[0],
         timeout=session_timeout_ms / 1000,
+        randomize_hosts=False,  # whoever gives the hosts gives them in the order of preference
         connection_retry=forever,
         auth_data=[("digest", f"{DIGEST_USER}:{digest_password(secret)}")] if secret else None,
         default_acl=CREATOR_ALL_ACL if secret else None,

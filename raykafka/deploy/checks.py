@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 
 import psutil
@@ -21,8 +22,7 @@ _POLL_S = 0.2
 def check_zookeeper(config: ClusterConfig) -> None:
     """Raise DeployError unless ZooKeeper can be run here (managed), or answers where it is said to be (connect)."""
     if config.zookeeper.managed is not None:
-        find_java()
-        find_jar()
+        check_java_and_jar()
         return
     servers = (config.zookeeper.connect or "").partition("/")[0].split(",")
     for server in servers:
@@ -35,19 +35,32 @@ def check_zookeeper(config: ClusterConfig) -> None:
     )
 
 
+def check_java_and_jar() -> None:
+    """Raise DeployError unless this machine can run ZooKeeper."""
+    find_java()
+    find_jar()
+
+
 def check_folder(config: ClusterConfig, folder: ClusterFolder) -> None:
     """Raise DeployError when the data folder belongs to a cluster of another name."""
     deployed = folder.deployed()
-    if deployed is not None and deployed.cluster != config.cluster:
+    if deployed is not None:
+        check_cluster(config.cluster, folder, deployed)
+
+
+def check_cluster(cluster: str, folder: ClusterFolder, deployed: ClusterConfig) -> None:
+    """Raise DeployError when ``deployed``, which ``folder`` holds, is another cluster."""
+    if deployed.cluster != cluster:
         raise DeployError(
             f"The data folder {folder.path} holds the data of cluster {deployed.cluster}:"
-            f" give cluster {config.cluster} a data_dir of its own."
+            f" give cluster {cluster} a data_dir of its own."
         )
 
 
-def check_ports(config: ClusterConfig, folder: ClusterFolder) -> None:
-    """Raise DeployError naming the first port that something other than this very cluster listens on."""
-    for host, port, owner in config.ports():
+def check_ports(ports: Iterable[tuple[str, int, str]], folder: ClusterFolder) -> None:
+    """Raise DeployError naming the first of ``ports`` (host, port, owner) that something other than this very cluster
+    listens on."""
+    for host, port, owner in ports:
         deadline = time.monotonic() + _PORT_FREE_WITHIN_S
         while (problem := _port_problem(host, port, folder)) is not None:
             # A process on its way out, such as a broker whose Ray was killed, keeps its ports a moment longer.

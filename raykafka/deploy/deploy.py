@@ -13,13 +13,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from raykafka.config.cluster import ClusterConfig
 from raykafka.deploy import checks, local_ray, ray_access
 from raykafka.deploy.folder import ClusterFolder
+from raykafka.deploy.left_behind import end_left_behind
 from raykafka.deploy.names import BROKER, SUPERVISOR, ZOOKEEPER, split_actor_name
-from raykafka.deploy.placement import place_zookeeper
+from raykafka.deploy.placement import place_zookeeper, seats_on_one_node
 from raykafka.deploy.supervision import ask_supervisor
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 from raykafka.errors import DeployError
@@ -28,12 +27,14 @@ READY_WITHIN_S = 120.0
 _POLL_S = 0.1
 _STOP_WITHIN_S = 40.0
 _HOPELESS_AFTER = 3
+_APPLY_WITHIN_S = 90.0
 
 Say = Callable[[str], None]
 
 
-def deploy(config: ClusterConfig, say: Say) -> None:
-    """Bring up ``config``, or bring a running cluster to it; returns when every broker serves clients.
+def deploy(config: ClusterConfig, say: Say) -> dict[str, str]:
+    """Bring up ``config``, or bring a running cluster to it; returns when every broker serves clients: the bootstrap
+    addresses, by listener.
 
     ``say`` gets a short line at each step. Raises DeployError or ConfigError with one sentence; nothing is left
     half-started then.
@@ -41,8 +42,10 @@ def deploy(config: ClusterConfig, say: Say) -> None:
     folder = ClusterFolder(config.data_dir)
     with folder.exclusive(), ExitStack() as undo:
         checks.check_folder(config, folder)
+        if config.brokers.nodes is not None:
+            return _deploy_over_nodes(config, folder, undo, say)
         checks.check_zookeeper(config)
-        checks.check_ports(config, folder)
+        checks.check_ports(config.ports(), folder)
         address = ray_access.running_address(config)
         if address is None:
             if not config.ray.start_local:
@@ -60,8 +63,43 @@ def deploy(config: ClusterConfig, say: Say) -> None:
         undo.callback(ray_access.detach)
         _check_memory(config)
         _bring_up(config, folder, undo, say)
-        undo.pop_all()
-        ray_access.detach()
+        return _done(config, undo)
+
+
+def _deploy_over_nodes(config: ClusterConfig, folder: ClusterFolder, undo: ExitStack, say: Say) -> dict[str, str]:
+    from raykafka.deploy import several
+    from raykafka.deploy.supervisor import start_supervisor
+
+    if config.zookeeper.managed is None:
+        checks.check_zookeeper(config)
+    address = ray_access.attach_running(config)
+    say(f"Ray runs at {address}")
+    undo.callback(ray_access.detach)
+    plan = several.plan(config, folder, say)
+    runs = ray_access.find_actor(config.cluster, SUPERVISOR, 0) is not None
+    if runs and plan.record == plan.before:
+        say("The cluster file is the deployed one")
+    else:
+        several.check(plan)
+        say("Applying the changed cluster file" if runs else f"Starting cluster {config.cluster}")
+    if runs and plan.before is not None:
+        undo.callback(ask_supervisor, config.cluster, "apply")
+    several.write(plan, undo)
+    if not runs:
+        undo.callback(stop_actors, config.cluster)
+    start_supervisor(config.cluster, str(folder.path), pinned=False)
+    ask_supervisor(config.cluster, "apply", within_s=_APPLY_WITHIN_S)
+    _wait_ready(config, say)
+    return _done(config, undo)
+
+
+def _done(config: ClusterConfig, undo: ExitStack) -> dict[str, str]:
+    """Keep what the deploy did; where clients find it."""
+    names = [listener.name for listener in config.brokers.parsed_listeners]
+    addresses = {name: ask_supervisor(config.cluster, "bootstrap", name) for name in names}
+    undo.pop_all()
+    ray_access.detach()
+    return addresses
 
 
 def undeploy(config: ClusterConfig, say: Say, *, delete_data: bool = False) -> None:
@@ -80,10 +118,14 @@ def undeploy(config: ClusterConfig, say: Say, *, delete_data: bool = False) -> N
                 stopped = stop_actors(config.cluster)
                 say(f"Stopped {stopped} actors" if stopped else "No actor of the cluster runs")
                 shared = _others_use_ray()
+                if deployed.brokers.nodes is not None:
+                    from raykafka.deploy import several
+
+                    several.clean(deployed, folder, delete_data, say)
             finally:
                 ray_access.detach()
             _stop_own_ray(folder, address, shared, say)
-        _end_left_behind(folder)
+        end_left_behind(folder)
         if delete_data:
             folder.delete()
             say(f"Deleted the data in {folder.path}")
@@ -111,8 +153,8 @@ def stop_actors(cluster: str) -> int:
 
 
 def _start_zookeeper(config: ClusterConfig, folder: ClusterFolder, undo: ExitStack) -> None:
-    undo.callback(_end_left_behind, folder)
-    for placement in place_zookeeper(config, folder, ""):
+    undo.callback(end_left_behind, folder)
+    for placement in place_zookeeper(config, folder, seats_on_one_node(config, "", "")):
         ZooKeeperProcess(**placement.settings).start()
 
 
@@ -150,9 +192,9 @@ def _bring_up(config: ClusterConfig, folder: ClusterFolder, undo: ExitStack, say
     folder.write_deployed(config)
     undo.callback(folder.write_deployed, before)
     if not runs:
-        undo.callback(_end_left_behind, folder)
+        undo.callback(end_left_behind, folder)
         undo.callback(stop_actors, config.cluster)
-    start_supervisor(config.cluster, str(folder.path))
+    start_supervisor(config.cluster, str(folder.path), pinned=True)
     if runs and before is not None:
         undo.callback(ask_supervisor, config.cluster, "apply")
         undo.callback(folder.write_deployed, before)
@@ -173,9 +215,12 @@ def _wait_ready(config: ClusterConfig, say: Say) -> None:
             if row["phase"] == "running" and label not in said:
                 said.add(label)
                 say(f"{label} {'is registered' if row['role'] == BROKER else 'runs'}")
-        waiting = [row for row in rows if row["phase"] != "running"]
+            if row["phase"] == "away" and label not in said:
+                said.add(label)
+                say(f"{label} is away: {row['error']}")
+        waiting = [row for row in rows if row["phase"] not in ("running", "away")]
         if rows and not waiting:
-            missing = _not_serving(config, ask_supervisor(config.cluster, "status"))
+            missing = _not_serving(ask_supervisor(config.cluster, "status"))
             if not missing:
                 return
         elif waiting:
@@ -195,13 +240,15 @@ def _label(row: dict[str, Any]) -> str:
     return f"{'Broker' if row['role'] == BROKER else 'ZooKeeper server'} {row['id']}"
 
 
-def _not_serving(config: ClusterConfig, status: dict[str, Any]) -> str:
+def _not_serving(status: dict[str, Any]) -> str:
     """What of a cluster whose actors all run is not there for clients yet; empty when all is."""
     for row in status["brokers"]:
+        if row["phase"] == "away":
+            continue
         detail = row["detail"] or {}
         if detail.get("state") != "running":
             return f"broker {row['id']} ({row['error'] or detail.get('state', 'unknown')})"
-        if detail["controller_id"] not in range(config.brokers.count):
+        if detail["controller_id"] < 0:
             return f"an active controller for broker {row['id']}"
     return ""
 
@@ -230,10 +277,3 @@ def _stop_own_ray(folder: ClusterFolder, address: str, shared: bool, say: Say) -
     local_ray.stop(Path(note["session"]))
     folder.write_started_ray(None)
     say("Stopped the Ray that deploy had started")
-
-
-def _end_left_behind(folder: ClusterFolder) -> None:
-    """End servers that outlived their actors, or their Ray."""
-    for path in sorted(folder.path.glob("zookeeper-*")):
-        ZooKeeperProcess(path, 1).stop()
-    local_ray.end_processes([psutil.Process(pid) for pid in checks.own_processes(folder) if psutil.pid_exists(pid)])

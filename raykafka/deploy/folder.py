@@ -13,13 +13,46 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raykafka.config.cluster import ClusterConfig, parse_cluster_config
-from raykafka.errors import DeployError
+from raykafka.deploy.roster import Roster
+from raykafka.errors import ConfigError, DeployError
 
 _SECRET_BYTES = 32
+_FORMAT = 1
+_OWN_FILES = ("cluster.json", "secret", "mark", "ray.json", "record.lock", "deploy.lock", "deploy.log")
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """What was deployed. Of several nodes' folders the one with the highest ``generation`` counts; ``roster`` says
+    which node has which broker and ZooKeeper server, and is None for a cluster on one node."""
+
+    config: ClusterConfig
+    generation: int = 0
+    roster: Roster | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        roster = self.roster.to_json() if self.roster is not None else None
+        return {
+            "format": _FORMAT,
+            "generation": self.generation,
+            "config": self.config.to_json(),
+            "roster": roster,
+        }
+
+    @staticmethod
+    def from_json(data: Any, origin: str) -> Deployed:
+        """The inverse of ``to_json``. Raises ConfigError."""
+        if "format" not in data:  # what came before rosters: the config alone
+            return Deployed(parse_cluster_config(data, origin))
+        if data["format"] != _FORMAT:
+            raise ConfigError(f"{origin} has format {data['format']}; this raykafka reads {_FORMAT}.")
+        roster = Roster.from_json(data["roster"]) if data["roster"] is not None else None
+        return Deployed(parse_cluster_config(data["config"], origin), data["generation"], roster)
 
 
 class ClusterFolder:
@@ -71,26 +104,60 @@ class ClusterFolder:
         finally:
             os.close(lock)
 
-    def deployed(self) -> ClusterConfig | None:
-        """The config that was deployed last, or None."""
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Hold the record while it is compared and replaced; waits for whoever does so just now."""
+        with open(self.path / "record.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def record(self) -> Deployed | None:
+        """What was deployed last, or None."""
         try:
             text = self._config_path.read_text()
         except FileNotFoundError:
             return None
-        return parse_cluster_config(json.loads(text), str(self._config_path))
+        return Deployed.from_json(json.loads(text), str(self._config_path))
+
+    def deployed(self) -> ClusterConfig | None:
+        """The config that was deployed last, or None."""
+        record = self.record()
+        return record.config if record is not None else None
 
     def write_deployed(self, config: ClusterConfig | None) -> None:
-        """Make ``config`` the deployed one; None forgets it."""
-        if config is None:
+        """Make ``config`` the deployed one of a cluster on this node; None forgets it."""
+        self.write_record(Deployed(config) if config is not None else None)
+
+    def write_record(self, record: Deployed | None) -> None:
+        if record is None:
             self._config_path.unlink(missing_ok=True)
         else:
-            _write(self._config_path, json.dumps(config.to_json(), indent=1))
+            _write(self._config_path, json.dumps(record.to_json(), indent=1))
+
+    def mark(self, make: bool) -> str:
+        """The name of this folder among those of all nodes, made on first use; empty when it has none and ``make`` is
+        false."""
+        path = self.path / "mark"
+        if make and not path.exists():
+            _write(path, secrets.token_hex(8))
+        return path.read_text() if path.exists() else ""
+
+    def server_ids(self, role: str) -> tuple[int, ...]:
+        """The ids of the brokers (``broker``) or ZooKeeper servers (``zookeeper``) that have data here."""
+        names = (path.name.removeprefix(f"{role}-") for path in self.path.glob(f"{role}-*") if path.is_dir())
+        return tuple(sorted(int(name) for name in names if name.isdecimal()))
 
     def secret(self) -> bytes:
         """The cluster secret; made on first use, and the same for as long as the folder lives."""
         if not self._secret_path.exists():
-            _write(self._secret_path, secrets.token_hex(_SECRET_BYTES))
+            self.write_secret(secrets.token_bytes(_SECRET_BYTES))
         return bytes.fromhex(self._secret_path.read_text())
+
+    def has_secret(self) -> bool:
+        return self._secret_path.exists()
+
+    def write_secret(self, secret: bytes) -> None:
+        _write(self._secret_path, secret.hex())
 
     def started_ray(self) -> dict[str, Any] | None:
         """What ``write_started_ray`` noted of the Ray that a deploy started, or None."""
@@ -112,7 +179,7 @@ class ClusterFolder:
         for entry in self.path.iterdir():
             if entry.is_dir() and entry.name.startswith(("broker-", "zookeeper-")):
                 shutil.rmtree(entry)
-            elif entry.name in ("cluster.json", "secret", "ray.json", "deploy.lock", "deploy.log"):
+            elif entry.name in _OWN_FILES:
                 entry.unlink()
         if not any(self.path.iterdir()):
             self.path.rmdir()

@@ -27,6 +27,7 @@ _STATUS_WITHIN_S = 3.0
 _STOP_WITHIN_S = 30.0
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 10.0
+_NO_NODE = "f" * 56  # how Ray writes the node of an actor that has none
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,9 @@ class Keeper:
     """Keeps the actor of one placement. ``opened`` holds its configuring back until what it needs is there; ``turn`` is
     held while running servers are changed, one after the other; ``on_running`` is called each time that it runs.
 
-    ``phase`` is ``creating``, ``waiting`` (for ``opened``), ``starting``, ``running`` or ``failed``; ``error`` says why
-    it is not running, ``failures`` how often in a row its start failed.
+    ``phase`` is ``creating``, ``waiting`` (for ``opened``), ``starting``, ``running``, ``failed``, or ``away``: its
+    node is not there, and comes back with its data or not at all. ``error`` says why it is not running, ``failures``
+    how often in a row its start failed.
     """
 
     def __init__(
@@ -136,13 +138,25 @@ class Keeper:
         if time.monotonic() < self._retry_at:
             return
         if self._handle is None:
-            self._handle = await asyncio.to_thread(_create, self.cluster, self.placement)
+            self._handle = await asyncio.to_thread(_find_or_create, self.cluster, self.placement)
             self._configured = None
-        self.state = await asyncio.to_thread(ray_access.actor_state, self._handle._actor_id.hex())
+        if self._handle is not None:
+            self.state = await asyncio.to_thread(ray_access.actor_state, self._handle._actor_id.hex())
+        if not self.placement.node_id:
+            self._wait_for_node()
+            return
         if self.state is not None and self.state.state == "DEAD":
             self._handle = None
             self.running.clear()
             self._failed(RuntimeError(self.state.death_cause or "the actor died"))
+            return
+        if self.state is not None and self.state.node_id not in ("", _NO_NODE, self.placement.node_id):
+            # Its node's Ray began anew under another id, or its data moved: what is pinned to the old id can't follow.
+            logger.info("%s moves to node %s", self.name, self.placement.node_ip)
+            await asyncio.to_thread(ray_access.end_actor, self._handle)
+            self._handle = None
+            self.running.clear()
+            self._changed.set()
             return
         pid = self.state.pid if self.state is not None and self.state.state == "ALIVE" else 0
         if self._configuring is not None or self._configured == (pid, self.placement):
@@ -154,6 +168,14 @@ class Keeper:
         if self.phase != "failed":
             self.phase = "starting"
         self._configuring = asyncio.create_task(self._configure(self._handle, self.placement))
+
+    def _wait_for_node(self) -> None:
+        """Leave what runs there, if it does: its node may only be out of sight."""
+        if self.state is not None and self.state.state == "DEAD":
+            self._handle = None
+        self.running.clear()
+        self.phase = "away"
+        self.error = f"its node, last seen at {self.placement.node_ip}, is not in the Ray cluster"
 
     async def _configure(self, handle: Any, placement: Placement) -> None:
         runs = self._configured is not None and self.state is not None and self._configured[0] == self.state.pid
@@ -204,9 +226,13 @@ def _is_passing(error: BaseException) -> bool:
     return isinstance(error, ray.exceptions.ActorUnavailableError | ray.exceptions.ActorDiedError)
 
 
-def _create(cluster: str, placement: Placement) -> Any:
+def _find_or_create(cluster: str, placement: Placement) -> Any | None:
+    """A handle on the actor; None when there is none and its node is away."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    if not placement.node_id:
+        return ray_access.find_actor(cluster, placement.role, placement.actor_id)
     module, name = _ACTOR_CLASSES[placement.role]
     actor_class = ray.remote(getattr(importlib.import_module(module), name))
     options: dict[str, Any] = {"memory": placement.memory_bytes} if placement.memory_bytes else {}
@@ -218,7 +244,7 @@ def _create(cluster: str, placement: Placement) -> Any:
         max_restarts=-1,
         max_task_retries=0,
         num_cpus=0,
-        # Pins the actor to its node, whatever id that gets when its Ray restarts, and keeps it from looking idle.
-        resources={f"node:{placement.node_ip}": 0.001},
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=placement.node_id, soft=False),
+        resources={f"node:{placement.node_ip}": 0.001},  # keeps the node from looking idle
         **options,
     ).remote(cluster, placement.actor_id)

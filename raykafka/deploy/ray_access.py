@@ -9,8 +9,9 @@ import importlib
 import logging
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,12 @@ class ActorState:
 
 @dataclass(frozen=True, slots=True)
 class RayNode:
+    """A node of a Ray cluster; ``node_id`` is that of this life of it."""
+
     node_id: str
     ip: str
+    resources: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def listens(address: str) -> bool:
@@ -193,7 +198,11 @@ def live_nodes() -> list[RayNode]:
     """The nodes of the attached Ray cluster that are alive."""
     import ray
 
-    return [RayNode(node["NodeID"], node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]]
+    return [
+        RayNode(node["NodeID"], node["NodeManagerAddress"], node["Resources"], node.get("Labels") or {})
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
 
 
 def this_node_ip() -> str:
@@ -201,6 +210,13 @@ def this_node_ip() -> str:
     import ray
 
     return ray.util.get_node_ip_address()
+
+
+def this_node_id() -> str:
+    """Ray's id of the node that this process runs on."""
+    import ray
+
+    return ray.get_runtime_context().get_node_id()
 
 
 def node_memory_bytes() -> float:

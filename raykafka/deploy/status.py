@@ -98,6 +98,7 @@ def _partitions(brokers: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _problems(found: dict[str, Any]) -> list[str]:
     problems = [f"The Supervisor cannot apply the deployed config: {found['error']}"] if found["error"] else []
+    problems += found.get("node_problems", [])
     for row in found["zookeeper"]:
         problems += _server_problems(f"ZooKeeper server {row['id']}", row)
     for row in found["brokers"]:

@@ -1,7 +1,7 @@
 """The Supervisor: makes what Ray runs equal to what was deployed, and keeps it so.
 
-It holds no truth. The deployed config is in the cluster's data folder, the actors are in Ray; a new life of the
-Supervisor finds both and goes on.
+It holds no truth. The deployed config is in the cluster's data folder (of each node, where there are several), the
+actors are in Ray; a new life of the Supervisor finds both and goes on.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from raykafka.deploy import ray_access
 from raykafka.deploy.folder import ClusterFolder
 from raykafka.deploy.keeper import Keeper, stop_actor
 from raykafka.deploy.names import BROKER, NAMESPACE, SUPERVISOR, ZOOKEEPER, actor_name, split_actor_name
-from raykafka.deploy.placement import Placement, place
-from raykafka.errors import RaykafkaError
+from raykafka.deploy.placement import Placement, bootstrap
+from raykafka.deploy.watch import NodeWatch
+from raykafka.errors import ConfigError, RaykafkaError
 from raykafka.priority import take_normal_priority
 
 _LOOK_EVERY_S = 1.0
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class SupervisorActor:
-    """The one Supervisor of ``cluster``, on the node that holds ``data_dir``."""
+    """The one Supervisor of ``cluster``, whose nodes keep their data in ``data_dir``."""
 
     def __init__(self, cluster: str, data_dir: str) -> None:
         take_normal_priority()
@@ -34,6 +35,7 @@ class SupervisorActor:
         self._keepers: dict[tuple[str, int], Keeper] = {}
         self._opened = {ZOOKEEPER: asyncio.Event(), BROKER: asyncio.Event()}
         self._opened[ZOOKEEPER].set()
+        self._nodes = NodeWatch(cluster, self._folder)
         self._known: set[tuple[str, int]] | None = None
         self._error = ""
         self._applying = asyncio.Lock()
@@ -43,8 +45,12 @@ class SupervisorActor:
 
     async def apply(self) -> None:
         """Read the deployed config again, now. Raises RaykafkaError when it can't be."""
+        await self._apply(fresh=True)
+
+    async def _apply(self, fresh: bool) -> None:
         async with self._applying:
-            wanted = await asyncio.to_thread(self._wanted)
+            placements = await asyncio.to_thread(self._nodes.placements, fresh)
+            wanted = {(placement.role, placement.actor_id): placement for placement in placements}
             if self._known is None or self._known != set(wanted):
                 await self._retire(set(self._keepers) - set(wanted))
                 await self._retire_strangers(wanted)
@@ -80,6 +86,7 @@ class SupervisorActor:
             "cluster": self._cluster,
             "data_dir": str(self._folder.path),
             "error": self._error,
+            "node_problems": list(self._nodes.problems),
             "supervisor": await asyncio.to_thread(self._own_status),
             "zookeeper": sorted((row for row in rows if row["role"] == ZOOKEEPER), key=lambda row: row["id"]),
             "brokers": sorted((row for row in rows if row["role"] == BROKER), key=lambda row: row["id"]),
@@ -87,28 +94,24 @@ class SupervisorActor:
 
     async def bootstrap(self, listener: str | None = None) -> str:
         """``host:port,...`` of the deployed brokers on ``listener`` (None: the inter-broker listener)."""
-        config = await asyncio.to_thread(self._folder.deployed)
-        if config is None:
+        await self._looked.wait()
+        if not self._keepers:
             raise RaykafkaError(f"Cluster {self._cluster} is not deployed.")
-        return config.bootstrap(listener)
+        found = bootstrap((keeper.placement for keeper in self._keepers.values()), listener)
+        if not found:
+            raise ConfigError(f"Cluster {self._cluster} has no listener {listener}.")
+        return found
 
     async def _run(self) -> None:
         while True:
             try:
-                await self.apply()
+                await self._apply(fresh=False)
                 self._error = ""
             except Exception as error:  # the next round reads everything again; status shows the reason meanwhile
                 logger.exception("the deployed config could not be applied")
                 self._error = ray_access.first_sentence(error)
             self._looked.set()
             await asyncio.sleep(_LOOK_EVERY_S)
-
-    def _wanted(self) -> dict[tuple[str, int], Placement]:
-        config = self._folder.deployed()
-        if config is None:
-            return {}
-        placements = place(config, self._folder, ray_access.this_node_ip())
-        return {(placement.role, placement.actor_id): placement for placement in placements}
 
     def _open(self) -> None:
         """Let brokers be configured once a majority of the managed ZooKeeper servers runs (or none is managed)."""
@@ -148,10 +151,17 @@ class SupervisorActor:
         }
 
 
-def start_supervisor(cluster: str, data_dir: str) -> Any:
-    """The cluster's Supervisor actor, started on this node unless it runs already."""
-    import ray
+def start_supervisor(cluster: str, data_dir: str, pinned: bool) -> Any:
+    """The cluster's Supervisor actor, started on this node unless it runs already.
 
+    ``pinned``: the cluster's data is on this node alone, so that the Supervisor has no place elsewhere.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    node: dict[str, Any] = {"resources": {f"node:{ray_access.this_node_ip()}": 0.001}}
+    if not pinned:
+        node = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=ray_access.this_node_id(), soft=True)}
     return (
         ray.remote(SupervisorActor)
         .options(
@@ -162,7 +172,7 @@ def start_supervisor(cluster: str, data_dir: str) -> Any:
             max_restarts=-1,
             max_task_retries=0,
             num_cpus=0,
-            resources={f"node:{ray_access.this_node_ip()}": 0.001},
+            **node,
         )
         .remote(cluster, data_dir)
     )

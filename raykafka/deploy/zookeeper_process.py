@@ -75,7 +75,8 @@ class ZooKeeperProcess:
     """A ZooKeeper server on ``host:client_port`` that keeps its data in ``data_dir``.
 
     ``servers`` maps server ids to ``host:peer_port:election_port`` for an ensemble, in which this one is ``my_id``;
-    without it the server stands alone. Session timeouts lie between 2 and 20 ticks.
+    without it the server stands alone. Session timeouts lie between 2 and 20 ticks; servers of an ensemble that hear
+    nothing of each other for ``sync_limit`` ticks part.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class ZooKeeperProcess:
         client_port: int,
         host: str = "127.0.0.1",
         tick_time_ms: int = 500,
+        sync_limit: int = 10,
         heap_mb: int = 128,
         servers: Mapping[int, str] | None = None,
         my_id: int = 1,
@@ -92,6 +94,7 @@ class ZooKeeperProcess:
         self.host = host
         self.client_port = client_port
         self.tick_time_ms = tick_time_ms
+        self.sync_limit = sync_limit
         self.heap_mb = heap_mb
         self.servers = dict(servers or {})
         self.my_id = my_id
@@ -273,7 +276,7 @@ class ZooKeeperProcess:
             f"clientPortAddress={self.host}",
             f"tickTime={self.tick_time_ms}",
             "initLimit=20",
-            "syncLimit=10",
+            f"syncLimit={self.sync_limit}",
             "maxClientCnxns=0",
             "admin.enableServer=false",
             "4lw.commands.whitelist=conf,srvr,ruok,stat,mntr",

@@ -112,12 +112,14 @@ def record_values(records: bytes | None) -> list[tuple[int, bytes]]:
     return found
 
 
-def produce_request(topic: str, records: bytes, *, acks: int, partition: int = 0, version: int = 9) -> Any:
+def produce_request(
+    topic: str, records: bytes, *, acks: int, partition: int = 0, version: int = 9, timeout_ms: int = 10_000
+) -> Any:
     module = request_module(PRODUCE, version)
     return module.ProduceRequest(
         transactional_id=None,
         acks=acks,
-        timeout=milliseconds(10_000),
+        timeout=milliseconds(timeout_ms),
         topic_data=(
             module.TopicProduceData(
                 name=topic, partition_data=(module.PartitionProduceData(index=partition, records=records),)

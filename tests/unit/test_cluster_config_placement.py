@@ -10,11 +10,15 @@ import pytest
 from raykafka.broker.settings import BrokerSettings, ListenerAddress
 from raykafka.config.cluster import ClusterConfig, parse_cluster_config
 from raykafka.deploy.folder import ClusterFolder
-from raykafka.deploy.placement import place, zookeeper_settings
+from raykafka.deploy.placement import Placement, place, seats_on_one_node, zookeeper_settings
 
 
 def _config(data: dict[str, Any]) -> ClusterConfig:
     return parse_cluster_config(data, "file.yaml")
+
+
+def _place_here(config: ClusterConfig, folder: ClusterFolder) -> list[Placement]:
+    return place(config, folder, seats_on_one_node(config, "here", "10.0.0.1"), folder.secret())
 
 
 @pytest.mark.parametrize(
@@ -27,14 +31,15 @@ def _config(data: dict[str, Any]) -> ClusterConfig:
     ],
 )
 def test_each_cluster_has_a_chroot_of_its_own(zookeeper: dict[str, Any], hosts: str, auth: bool) -> None:
-    settings = zookeeper_settings(_config({"cluster": "c", "zookeeper": zookeeper}))
+    config = _config({"cluster": "c", "zookeeper": zookeeper})
+    settings = zookeeper_settings(config, seats_on_one_node(config, "here", "10.0.0.1"))
     assert (settings.hosts, settings.auth, settings.session_timeout_ms) == (hosts, auth, 6000)
 
 
 def test_brokers_differ_in_ports_and_folders_only(tmp_path: Path) -> None:
     folder = ClusterFolder(tmp_path)
     config = _config({"brokers": {"count": 2, "advertised.listeners": "INSIDE://in:1,OUTSIDE://out:2"}})
-    brokers = [BrokerSettings.from_json(p.settings) for p in place(config, folder, "10.0.0.1") if p.role == "broker"]
+    brokers = [BrokerSettings.from_json(p.settings) for p in _place_here(config, folder) if p.role == "broker"]
     assert [broker.data_dir for broker in brokers] == [str(tmp_path / "broker-0"), str(tmp_path / "broker-1")]
     assert [broker.link_port for broker in brokers] == [9292, 9293]
     assert brokers[1].listeners == (
@@ -56,7 +61,7 @@ def test_the_secret_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
 
 def test_an_ensemble_names_all_its_members(tmp_path: Path) -> None:
     config = _config({"zookeeper": {"managed": {"servers": 3}}})
-    servers = [p.settings for p in place(config, ClusterFolder(tmp_path), "10.0.0.1") if p.role == "zookeeper"]
+    servers = [p.settings for p in _place_here(config, ClusterFolder(tmp_path)) if p.role == "zookeeper"]
     assert [server["my_id"] for server in servers] == [1, 2, 3]
     assert servers[0]["servers"] == {1: "127.0.0.1:2888:3888", 2: "127.0.0.1:2889:3889", 3: "127.0.0.1:2890:3890"}
 
