@@ -15,7 +15,7 @@ import logging
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from raykafka.broker.coordination import Coordination
 from raykafka.broker.identity import DataDirectory
 from raykafka.broker.lease import boot_clock
 from raykafka.broker.links import ControllerLinks
+from raykafka.broker.neighbours import Neighbours
 from raykafka.broker.partitions import Partitions
 from raykafka.broker.registration import Session
 from raykafka.broker.server import Listener
@@ -81,6 +82,7 @@ class Broker:
         self.children: Children
         self.partitions: Partitions
         self.links: ControllerLinks
+        self.neighbours: Neighbours
         self.registration: BrokerInfo
         self.listeners: list[Listener] = []
         self.configs: Configs
@@ -144,6 +146,8 @@ class Broker:
         self.links = ControllerLinks(settings.secret, self._apply, self.partitions.take_stream)
         self._auto_creation = AutoCreation(self.links)
         undo.append(self.links.stop)
+        self.neighbours = Neighbours(settings.broker_id, settings.secret)
+        undo.append(self.neighbours.stop)
         await self._bind_ports()
 
         info = BrokerInfo(
@@ -254,8 +258,14 @@ class Broker:
     def image(self) -> ClusterImage:
         return self.links.image
 
+    @property
+    def suspects(self) -> Set[int]:
+        """Brokers of the image that seem to be dead, while the controller has not said so."""
+        return self.neighbours.suspects
+
     async def _apply(self, image: ClusterImage) -> None:
         self.configs.apply(image)
+        self.neighbours.apply(image.brokers)
         await self.partitions.apply(image)
         self.coordination.apply(image)
         if self.state is BrokerState.REGISTERED:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Set
 from contextlib import suppress
 from typing import Any
 
@@ -82,6 +82,11 @@ class ControllerLinks:
             self._socket.close()
         for link in self._links:
             link.close()
+
+    @property
+    def connections(self) -> Set[Link]:
+        """Everything that is connected to the port."""
+        return self._links
 
     # from the controller
 

@@ -111,6 +111,7 @@ class Dataplane:
         self.configs = Configs(BROKER, config or {})
         self.links = Links(self)
         self.lease = True
+        self.suspects: set[int] = set()
         self.denied: set[str] = set()
         self.charged: list[tuple[str, int]] = []
         endpoint = Endpoint("TEST", "127.0.0.1", 9092)

@@ -48,6 +48,7 @@ class _Server:
         self.image = _image()
         self.configs = Configs(0, {"log.retention.hours": "3"})
         self.creating = creating
+        self.suspects: set[int] = set()
         self.asked_for: list[str] = []
 
     def authorize(self, context: RequestContext, operation: acl.Operation, resource: acl.Resource) -> bool:
@@ -104,6 +105,21 @@ def test_metadata_shows_leaders_where_the_client_came_in(version: int) -> None:
     assert [(b.node_id, b.host) for b in outside.brokers] == [(0, "outside-0")]
     lacking = ErrorCode.LISTENER_NOT_FOUND if version >= 6 else ErrorCode.LEADER_NOT_AVAILABLE
     assert outside.topics[0].partitions[1].error_code == lacking
+
+
+@pytest.mark.parametrize("version", _versions(metadata))
+def test_a_leader_that_seems_dead_is_no_leader_to_clients(version: int) -> None:
+    server = _Server()
+    server.suspects.add(1)
+    (topic,) = _ask(metadata, version, _metadata_request(version, _named("flights")), server).topics
+    assert [(p.leader_id, p.error_code) for p in topic.partitions][:2] == [
+        (0, ErrorCode.NONE),
+        (-1, ErrorCode.LEADER_NOT_AVAILABLE),
+    ]
+    server.suspects.add(0)
+    if version >= 4:
+        (found,) = _ask(find_coordinator, 4, SimpleNamespace(key_type=0, coordinator_keys=("b",)), server).coordinators
+        assert found.error_code == ErrorCode.COORDINATOR_NOT_AVAILABLE
 
 
 @pytest.mark.parametrize("version", _versions(metadata))

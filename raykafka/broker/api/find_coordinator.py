@@ -66,6 +66,6 @@ async def _coordinator(context: RequestContext, key_type: int, key: str, server:
     state = topic.partitions.get(partition_for(key, len(topic.partitions)))
     if state is not None:
         for broker, at in alive_endpoints(server.image, context.listener):
-            if broker.id == state.leader:
+            if broker.id == state.leader and broker.id not in server.suspects:
                 return at, broker.id
     raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"the group's partition of {OFFSETS_TOPIC} has no leader")

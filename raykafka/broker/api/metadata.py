@@ -7,12 +7,14 @@ v4: the client says whether topics may be created. v5: offline replicas. v6: a l
 LISTENER_NOT_FOUND. v7: leader epochs. v8: authorized operations (the cluster's until v10). v10: topic ids are answered.
 v12: topics may be asked for by id.
 
-A topic that auto-creation makes is answered with its leaders, where Kafka answers LEADER_NOT_AVAILABLE first.
+A partition whose leader seems to have died a moment ago is answered without one (LEADER_NOT_AVAILABLE), so that the
+client asks again soon. A topic that auto-creation makes is answered with its leaders, where Kafka answers
+LEADER_NOT_AVAILABLE first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any
 
 from raykafka.broker.api.endpoints import alive_endpoints
@@ -50,7 +52,7 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
             name=name,
             topic_id=topic_id,
             is_internal=name in INTERNAL_TOPICS,
-            partitions=tuple(_partitions(m, image, topic, context)) if topic else (),
+            partitions=tuple(_partitions(m, image, topic, context, server.suspects)) if topic else (),
             topic_authorized_operations=operations,
         )
 
@@ -118,7 +120,9 @@ def _missing_error(name: str) -> ErrorCode:
     return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
 
-def _partitions(m: Any, image: ClusterImage, topic: Topic, context: RequestContext) -> Iterable[Any]:
+def _partitions(
+    m: Any, image: ClusterImage, topic: Topic, context: RequestContext, suspects: Set[int]
+) -> Iterable[Any]:
     listener = context.listener
     reachable = {broker.id for broker in image.brokers.values() if broker.endpoint(listener) is not None}
     for index in sorted(topic.partitions):
@@ -127,7 +131,10 @@ def _partitions(m: Any, image: ClusterImage, topic: Topic, context: RequestConte
         if context.api_version == 0:
             replicas = tuple(b for b in replicas if b in reachable)
             isr = tuple(b for b in isr if b in reachable)
-        error, leader = _leader(image, state, reachable, context.api_version)
+        if state.leader in suspects:
+            error, leader = ErrorCode.LEADER_NOT_AVAILABLE, NO_LEADER
+        else:
+            error, leader = _leader(image, state, reachable, context.api_version)
         if error is ErrorCode.NONE and (len(replicas) < len(state.replicas) or len(isr) < len(state.isr)):
             error = ErrorCode.REPLICA_NOT_AVAILABLE
         yield build(

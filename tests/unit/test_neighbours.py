@@ -1,0 +1,67 @@
+"""Brokers see one another die before the controller has said so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from raykafka.broker.links import ControllerLinks
+from raykafka.broker.neighbours import Neighbours
+from raykafka.cluster.image import BrokerInfo, ClusterImage
+from raykafka.link import Link
+
+SECRET = b"s" * 32
+WITHIN_S = 30.0
+
+
+async def _port(epoch: int, port: int = 0) -> tuple[ControllerLinks, BrokerInfo]:
+    """Broker 1's inter-broker port, in a life of that epoch."""
+
+    async def apply(image: ClusterImage) -> None: ...
+
+    links = ControllerLinks(SECRET, apply, Link.close)
+    opened = links.open("127.0.0.1", port)
+    await links.serve("cluster", 1, epoch)
+    return links, BrokerInfo(1, epoch, (), "127.0.0.1", opened, "d", "b", True)
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def test_a_broker_whose_socket_ends_is_suspected_until_it_is_replaced() -> None:
+    async def scenario() -> None:
+        links, info = await _port(1)
+        neighbours = Neighbours(0, SECRET)
+        neighbours.apply({1: info, 0: info})
+        await _until(lambda: bool(links.connections))
+        assert not neighbours.suspects
+        links.stop()
+        await _until(lambda: neighbours.suspects == {1})
+        # another life on the same port is no life of that one
+        again, successor = await _port(2, info.link_port)
+        await asyncio.sleep(0.3)
+        assert neighbours.suspects == {1}
+        neighbours.apply({1: successor})
+        await _until(lambda: bool(again.connections) and not neighbours.suspects)
+        again.stop()
+        await neighbours.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_cut_connection_to_a_living_broker_is_opened_again() -> None:
+    async def scenario() -> None:
+        links, info = await _port(1)
+        neighbours = Neighbours(0, SECRET)
+        neighbours.apply({1: info})
+        await _until(lambda: bool(links.connections))
+        (cut,) = links.connections
+        cut.close()
+        await _until(lambda: bool(links.connections - {cut}) and not neighbours.suspects)
+        links.stop()
+        await neighbours.stop()
+
+    asyncio.run(scenario())
