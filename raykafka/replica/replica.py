@@ -44,6 +44,7 @@ from raykafka.replica.receiving import Receiver
 from raykafka.replica.sending import Peer, Streams
 from raykafka.replica.turns import Turns
 from raykafka.replica.upkeep import NEVER_MS, Timers, Upkeep, wall_ms
+from raykafka.types import NO_EPOCH
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class Replica:
         self._streams = Streams(log, partition, surroundings.secret, surroundings.identity, self._streamed)
         self._receiver = Receiver(log, partition, surroundings.broker_epoch, self._turns, self._streamed, self._write)
         self._refused: Refused | None = None
+        self._led = NO_EPOCH
         self._shown = partition.log.high_watermark
         self._tick_at_ms = NEVER_MS
         self._flush_messages = log.config.flush_messages
@@ -301,8 +303,11 @@ class Replica:
         self._out.view_changed()
 
     def _standing(self) -> dict[str, Any]:
-        refused = self._refused
-        return {"leads": self.partition.leading is not None, "refused": refused.reason if refused else ""}
+        refused, leading = self._refused, self.partition.leading
+        if leading is not None and leading.epoch != self._led:
+            self._led = leading.epoch
+            logger.info("%s: leads epoch %d from %d", self.log.directory.name, leading.epoch, leading.epoch_start)
+        return {"leads": leading is not None, "refused": refused.reason if refused else ""}
 
     def _refuse(self, refused: Refused) -> None:
         self._refused = refused

@@ -56,6 +56,7 @@ class Streams:
         self._state = partition.log
         self._loop = asyncio.get_running_loop()
         self._senders: dict[int, Sender] = {}
+        self._away: set[int] = set()
         self._turn: list[memoryview] = []
         self._turn_base = 0
         self._idle: asyncio.TimerHandle | None = None
@@ -111,8 +112,16 @@ class Streams:
             return
         del self._senders[sender.follower]
         sender.close()
-        logger.warning("%s: the stream to broker %d ended: %s", self.log.directory.name, sender.follower, reason)
+        # a follower that stays away is tried again and again: that is said once
+        level = logging.DEBUG if sender.follower in self._away else logging.WARNING
+        self._away.add(sender.follower)
+        logger.log(level, "%s: the stream to broker %d ended: %s", self.log.directory.name, sender.follower, reason)
         self.step(StreamLost(sender.follower, sender.stream))
+
+    def arrived(self, follower: int, log_end: int) -> None:
+        """A follower's log is the beginning of this one, and ends there."""
+        self._away.discard(follower)
+        logger.info("%s: broker %d follows from %d", self.log.directory.name, follower, log_end)
 
     # sending
 
@@ -252,6 +261,7 @@ class Sender:
         elif kind == messages.STREAM_ANSWER and not self._answered:
             position = frames.Position.unpack(payload)
             self._answered = True
+            self._streams.arrived(self.follower, position.log_end)
             self._next = position.log_end
             self._streams.step(
                 Answered(self.follower, self.stream, position.broker_epoch, position.log_end, position.last_epoch)
