@@ -81,7 +81,8 @@ class Checkpoint(NamedTuple):
 class Surroundings:
     """What all partitions of a broker share. ``report_failed(tp, state, reason)`` returns once the controller knows
     that the leadership ``state`` has ended; ``propose(tp, topic id, proposal)`` asks the controller for an ISR (rule
-    7). ``clean`` tells whether the broker's last stop was a clean one; ``brokers`` are those that are alive."""
+    7). ``clean`` tells whether the broker's last stop was a clean one; ``brokers`` are those that are alive;
+    ``replica_failures`` counts replica processes that ended before they were let go."""
 
     broker_id: int
     log_dir: Path
@@ -90,6 +91,7 @@ class Surroundings:
     propose: Callable[[TopicPartition, uuid.UUID, dict[str, Any]], Awaitable[None]]
     clean: bool
     brokers: Mapping[int, BrokerInfo] = field(default_factory=dict)
+    replica_failures: int = 0
     cold_reads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(max_workers=4, thread_name_prefix="cold-read")
     )
@@ -460,6 +462,7 @@ class PartitionHost(LogView):
         self.life = Life.FAILED
         self.restarts += 1
         self.failure = reason
+        self._around.replica_failures += 1
         self._failed_epoch = self.state.leader_epoch
         self._backoff.failed()
         self._fail_queue(ErrorCode.NOT_LEADER_OR_FOLLOWER, reason)

@@ -41,6 +41,9 @@ def _show(found: dict[str, Any], console: Console) -> None:
     console.print(f"Controller: {'none' if controller is None else f'broker {controller}'}")
     for name, addresses in found["listeners"].items():
         console.print(f"  {name:<9} {addresses}", markup=False)
+    if found["metrics"]:
+        console.print(f"  metrics   {' '.join(found['metrics'])}", markup=False)
+        console.print(f"  Prometheus finds the brokers in {found['prometheus_targets']}", markup=False)
     table = Table("role", "id", "for", "state", "pid", "restarts", "node", "actor", box=None, pad_edge=False)
     for row in found["actors"]:
         table.add_row(

@@ -46,8 +46,8 @@ async def serve(
     # before there is a link whose pings have to be answered: it takes seconds on a busy machine
     registry.load(registry.CONTROLLER)
     link = await connect_unix(socket_path, secret, identity)
-    link.start()
     controller = Controller(broker_id=broker_id, secret=secret, zookeeper=zookeeper, config=config)
+    link.start(on_call=controller.on_call)
     running = asyncio.ensure_future(controller.run())
     await asyncio.wait({running, link.ended}, return_when=asyncio.FIRST_COMPLETED)
     if running.done():

@@ -37,6 +37,8 @@ def summarize(found: dict[str, Any]) -> dict[str, Any]:
         "data_dir": found["data_dir"],
         "controller": _controller(found["brokers"]),
         "listeners": _listeners(found["brokers"]),
+        "metrics": _metrics(found["brokers"]),
+        "prometheus_targets": found["prometheus_targets"],
         "actors": actors,
         "partitions": _partitions(found["brokers"]),
         "problems": _problems(found),
@@ -90,6 +92,12 @@ def _listeners(brokers: list[dict[str, Any]]) -> dict[str, str]:
         for listener in (row["detail"] or {}).get("listeners", []):
             addresses.setdefault(listener["name"], []).append(f"{listener['host']}:{listener['port']}")
     return {name: ",".join(found) for name, found in addresses.items()}
+
+
+def _metrics(brokers: list[dict[str, Any]]) -> list[str]:
+    """Where Prometheus reads the brokers."""
+    places = [(row["detail"] or {}).get("metrics") for row in brokers]
+    return [f"http://{place['host']}:{place['port']}/metrics" for place in places if place]
 
 
 def _partitions(brokers: list[dict[str, Any]]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from raykafka.deploy.names import BROKER, NAMESPACE, SUPERVISOR, ZOOKEEPER, acto
 from raykafka.deploy.placement import Placement, bootstrap
 from raykafka.deploy.watch import NodeWatch
 from raykafka.errors import ConfigError, RaykafkaError
+from raykafka.metrics.targets import targets_of, write_targets
 from raykafka.priority import take_normal_priority
 
 _LOOK_EVERY_S = 1.0
@@ -51,6 +52,7 @@ class SupervisorActor:
         async with self._applying:
             placements = await asyncio.to_thread(self._nodes.placements, fresh)
             wanted = {(placement.role, placement.actor_id): placement for placement in placements}
+            await asyncio.to_thread(self._tell_prometheus, placements)
             if self._known is None or self._known != set(wanted):
                 await self._retire(set(self._keepers) - set(wanted))
                 await self._retire_strangers(wanted)
@@ -85,6 +87,7 @@ class SupervisorActor:
         return {
             "cluster": self._cluster,
             "data_dir": str(self._folder.path),
+            "prometheus_targets": str(self._folder.metrics_targets),
             "error": self._error,
             "node_problems": list(self._nodes.problems),
             "supervisor": await asyncio.to_thread(self._own_status),
@@ -112,6 +115,11 @@ class SupervisorActor:
                 self._error = ray_access.first_sentence(error)
             self._looked.set()
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    def _tell_prometheus(self, placements: list[Placement]) -> None:
+        brokers = [placement for placement in placements if placement.role == BROKER]
+        places = [(b.actor_id, b.settings["link_host"], b.settings["metrics_port"]) for b in brokers]
+        write_targets(self._folder.metrics_targets, targets_of(self._cluster, places))
 
     def _open(self) -> None:
         """Let brokers be configured once a majority of the managed ZooKeeper servers runs (or none is managed)."""

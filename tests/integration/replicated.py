@@ -70,7 +70,8 @@ def admin(brokers: list[PlainBroker]) -> AdminClient:
 def create(brokers: list[PlainBroker], topic: str, partitions: int = 1, **config: str) -> None:
     names = {name.replace("_", "."): value for name, value in config.items()}
     new = NewTopic(topic, partitions, BROKERS, config=names)
-    admin(brokers).create_topics([new])[topic].result(WITHIN_S)
+    client = admin(brokers)  # it must outlive the call
+    client.create_topics([new])[topic].result(WITHIN_S)
 
 
 def metadata(brokers: list[PlainBroker], topic: str, partition: int = 0) -> Any:
