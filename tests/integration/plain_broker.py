@@ -116,7 +116,6 @@ class PlainBroker:
             advertised=(address,),
             link_host="127.0.0.1",
             link_port=free_port(),
-            metrics_port=free_port(),
             inter_broker_listener_name="INSIDE",
             config={**FAST_CONFIG, **(config or {})},
         )

@@ -70,7 +70,7 @@ def admin(brokers: list[PlainBroker]) -> AdminClient:
 def create(brokers: list[PlainBroker], topic: str, partitions: int = 1, **config: str) -> None:
     names = {name.replace("_", "."): value for name, value in config.items()}
     new = NewTopic(topic, partitions, BROKERS, config=names)
-    client = admin(brokers)  # it must outlive the call
+    client = admin(brokers)
     client.create_topics([new])[topic].result(WITHIN_S)
 
 
@@ -108,7 +108,7 @@ class Load:
                 "message.timeout.ms": WITHIN_S * 1000,
             }
         )
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:

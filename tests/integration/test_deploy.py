@@ -223,6 +223,31 @@ def test_a_killed_broker_comes_back_with_its_records(deployed: Path, cluster: ra
     assert sorted(map(int, _values(cluster, "kept", 100))) == list(range(100))
 
 
+def test_a_stopped_broker_stays_down_until_it_is_started(deployed: Path, cluster: raykafka.Cluster) -> None:
+    before = _well(deployed)
+    out = _command("brokers", "stop", "1", "-f", str(deployed))
+    assert "`raykafka brokers start 1` starts it again" in out
+    os.kill(_pids(before, "broker")[1], signal.SIGKILL)
+    _kill_and_await_end(_pids(before, "supervisor")[0])
+
+    def stopped() -> bool:
+        found = _status(deployed)
+        states = {row["id"]: (row["state"], row["pid"]) for row in found["actors"] if row["role"] == "broker"}
+        anew = states.get(1, ("", 0))
+        return anew[0] == "halted" and anew[1] not in (0, _pids(before, "broker")[1]) and states[0][0] == "running"
+
+    _until("broker 1 is another process, and halted", stopped)
+    assert any("was stopped with `raykafka brokers stop`" in problem for problem in _status(deployed)["problems"])
+    _command("deploy", "-f", str(deployed))
+    assert list(cluster.admin().describe_cluster().brokers) == [0]
+    listed = json.loads(_command("brokers", "list", "--json", "-f", str(deployed)))
+    assert [(row["id"], row["state"]) for row in listed] == [(0, "running"), (1, "halted")]
+    _command("brokers", "start", "1", "-f", str(deployed))
+    _well(deployed)
+    assert list(cluster.admin().describe_cluster().brokers) == [0, 1]
+    assert "running" in _command("brokers", "describe", "1", "-f", str(deployed))
+
+
 def test_a_killed_supervisor_comes_back_and_goes_on(deployed: Path) -> None:
     before = _well(deployed)
     _kill_and_await_end(_pids(before, "supervisor")[0])
