@@ -104,6 +104,8 @@ class BrokerChannel:
 
     async def _run(self) -> str:
         delay_s, cut = 0.0, 0
+        clock = asyncio.get_running_loop().time
+        heard = clock()
         while True:
             await asyncio.sleep(delay_s)
             delay_s = min(max(_RETRY_S, 2 * delay_s), _LONGEST_RETRY_S)
@@ -115,7 +117,10 @@ class BrokerChannel:
             except ConnectionRefusedError:
                 return "nobody listens on its inter-broker port"
             except (OSError, LinkError, TimeoutError) as error:
-                logger.warning("broker %d can't be reached, its session decides: %s", info.id, error)
+                if clock() - heard > self._silent_after_s:
+                    # Its session may well live, where packets are lost one way only: nobody else would end it.
+                    return f"it was out of reach for {self._silent_after_s:g} s"
+                logger.warning("broker %d can't be reached: %s", info.id, str(error) or "no answer")
                 if not isinstance(error, ConnectionError | LinkError):
                     self._meet()
                 elif cut < _CUTS_AT_ONCE:
@@ -130,6 +135,7 @@ class BrokerChannel:
                 link.close()
             if ended is not None:
                 return ended
+            heard = clock()
             if self.acknowledged != acknowledged:
                 delay_s = 0.0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import uuid
 from dataclasses import replace
 from functools import reduce
@@ -18,7 +20,8 @@ from raykafka.cluster.image import (
     delta_from_json,
     delta_to_json,
 )
-from raykafka.controller.channel import merged
+from raykafka.controller.channel import BrokerChannel, merged
+from raykafka.controller.znodes import Registration
 from raykafka.types import TopicPartition
 
 NAMES = ("a", "b", "c")
@@ -86,3 +89,30 @@ def test_a_new_state_of_one_partition_leaves_the_others_untouched() -> None:
 @given(deltas)
 def test_a_delta_survives_its_way_over_the_link(delta: ImageDelta) -> None:
     assert delta_from_json(delta_to_json(delta)) == delta
+
+
+def test_a_broker_that_stays_out_of_reach_is_dead_though_nobody_refuses() -> None:
+    """Rule 14: silence for the session time-out means dead, also where the connection itself gets no answer."""
+
+    async def verdict(port: int) -> str:
+        ready = asyncio.Event()
+        ready.set()
+        channel = BrokerChannel(
+            Registration(BrokerInfo(1, 1, (), "127.0.0.1", port, "d", "b", True), "incarnation", 1, 1),
+            identity={"controller_epoch": 1},
+            secret=b"secret",
+            silent_after_s=0.5,
+            current=lambda: (ClusterImage("c"), 0),
+            on_progress=lambda: None,
+            on_call=_refuse,
+            on_forward=_refuse,
+            ready=ready,
+        )
+        return await asyncio.wait_for(channel.run(), 30)
+
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections, and says nothing
+        assert asyncio.run(verdict(mute.getsockname()[1])) == "it was out of reach for 0.5 s"
+
+
+async def _refuse(*_: object) -> None:
+    raise AssertionError("nobody is there to call")
