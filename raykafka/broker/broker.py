@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib
 import inspect
 import logging
 import os
@@ -33,10 +34,13 @@ from raykafka.broker.partitions import Partitions
 from raykafka.broker.registration import Session
 from raykafka.broker.server import Listener
 from raykafka.broker.settings import BrokerSettings, ListenerAddress
-from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, Topic
-from raykafka.cluster.summary import partition_summary
+from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint
 from raykafka.errors import DeployError, KafkaError, LinkError
+from raykafka.link import Link
 from raykafka.log.lock import boot_id
+from raykafka.metrics.consumer_lag import ConsumerLag
+from raykafka.metrics.http import MetricsEndpoint
+from raykafka.metrics.traffic import RequestDurations
 from raykafka.protocol import acl, registry
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.error_code import ErrorCode
@@ -51,7 +55,6 @@ _SHUTDOWN_ASKED_WITHIN_S = 5.0
 _OTHER_CONTROLLER_WITHIN_S = 5.0
 _LONGEST_SOCKET_PATH = 100
 LOST_EXIT_CODE = 70
-_MIN_INSYNC = "min.insync.replicas"
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +91,9 @@ class Broker:
         self.registration: BrokerInfo
         self.listeners: list[Listener] = []
         self.configs: Configs
+        self.controller_link: Link | None = None
+        self.durations = RequestDurations()
+        self.metrics: MetricsEndpoint | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # life
@@ -103,7 +109,6 @@ class Broker:
         self.broker_id = settings.broker_id
         self.configs = Configs(settings.broker_id, settings.config)
         self.state = BrokerState.STARTING
-        self._started_at = boot_clock()
         self._undo: list[Callable[[], Any]] = []
         try:
             await self._start()
@@ -152,6 +157,9 @@ class Broker:
         self.neighbours = Neighbours(settings.broker_id, settings.secret)
         undo.append(self.neighbours.stop)
         await self._bind_ports()
+        consumer_lag = ConsumerLag(self)
+        undo.append(consumer_lag.close)
+        self.links.answer_peer = consumer_lag.answer
 
         info = BrokerInfo(
             id=settings.broker_id,
@@ -170,16 +178,27 @@ class Broker:
         await self.links.serve(cluster_id, settings.broker_id, self.registration.epoch)
         self._run(self._keep_controller_at_last())
         self._run(self._keep_checkpoints())
+        if self.metrics is not None:
+            self._run(self._serve_metrics(self.metrics, consumer_lag))
         logger.info("broker %d is registered with epoch %d", settings.broker_id, self.registration.epoch)
 
     def _keep_controller(self) -> None:
         if not self._has_controller:
             self._has_controller = True
-            self.children.keep(CONTROLLER, lambda child: child.link.start())
+            self.children.keep(CONTROLLER, self._adopt_controller)
+
+    def _adopt_controller(self, child: Child) -> None:
+        self.controller_link = child.link
+        child.link.start()
 
     async def _keep_controller_at_last(self) -> None:
         await asyncio.sleep(_OTHER_CONTROLLER_WITHIN_S)
         self._keep_controller()
+
+    async def _serve_metrics(self, endpoint: MetricsEndpoint, consumer_lag: ConsumerLag) -> None:
+        # in a thread: prometheus-client takes a while to import, and nobody waits for it
+        scrape = await asyncio.to_thread(importlib.import_module, "raykafka.metrics.scrape")
+        await endpoint.start(scrape.Scrape(self, consumer_lag).answer)
 
     async def _bind_ports(self) -> None:
         settings = self.settings
@@ -192,6 +211,7 @@ class Broker:
                 self,
                 max_request_bytes=self.configs.number("socket.request.max.bytes"),
                 max_idle_ms=self.configs.number("connections.max.idle.ms"),
+                durations=self.durations,
             )
             for address in settings.listeners
         ]
@@ -202,6 +222,10 @@ class Broker:
                 binding = ListenerAddress(listener.name, listener.host, listener.port)
                 self._undo.append(listener.stop)
                 await listener.bind()
+            if settings.metrics_port is not None:
+                binding = ListenerAddress("metrics", settings.link_host, settings.metrics_port)
+                self.metrics = MetricsEndpoint(binding.host, binding.port)
+                self._undo.append(self.metrics.stop)
         except OSError as error:
             raise DeployError(
                 f"broker {settings.broker_id} can't listen on {binding.host}:{binding.port} ({binding.name}): "
@@ -335,8 +359,8 @@ class Broker:
 
     # for people
 
-    def status(self, partitions: bool = False) -> dict[str, Any]:
-        """What this broker is and does, as plain data; with ``partitions`` also figures of each local one."""
+    def status(self) -> dict[str, Any]:
+        """What this broker is and does, as plain data."""
         if self.state in (BrokerState.STOPPED, BrokerState.STARTING):
             return {"state": self.state.value, "pid": os.getpid()}
         image, now = self.image, boot_clock()
@@ -352,21 +376,16 @@ class Broker:
                 for e, listener in zip(self.registration.endpoints, self.listeners, strict=True)
             ],
             "link_port": self.link_port,
+            "metrics": {"host": self.metrics.host, "port": self.metrics.port} if self.metrics else None,
             "controller_id": image.controller_id,
             "controller_epoch": image.controller_epoch,
             "lease_age_s": round(self.session.lease.age_s(now), 3),
             "holds_lease": self.holds_lease(),
             "children": [_child_status(child, now) for child in self.children.living()],
             "restarts": dict(self.children.restarts),
-            "age_s": round(now - self._started_at, 1),
             "spare_replicas": self.children.spares,
-            "summary": partition_summary(image, self._min_insync),
-            "troubled": [host.describe() for host in self.partitions if host.restarts],
-            "partitions": self.partitions.status() if partitions else None,
+            "partitions": self.partitions.status(),
         }
-
-    def _min_insync(self, topic: Topic) -> int:
-        return int(topic.config.get(_MIN_INSYNC) or self.configs.texts[_MIN_INSYNC])
 
     def _run(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -117,7 +117,8 @@ def parse_header(frame: memoryview) -> tuple[int, int, int, str | None, int, _Ro
 
 class KafkaConnection(FrameProtocol):
     """``dispatch(api, context, body)`` answers one request; what it begins before it returns its awaitable keeps the
-    order of the calls. The connection is a member of ``connections`` while it is open."""
+    order of the calls. The connection is a member of ``connections`` while it is open. ``answered(api_key, ns)`` is
+    told how long each request took."""
 
     def __init__(
         self,
@@ -126,6 +127,7 @@ class KafkaConnection(FrameProtocol):
         connections: set[KafkaConnection],
         in_flight: InFlight,
         max_request_bytes: int,
+        answered: Callable[[int, int], None] | None = None,
     ) -> None:
         super().__init__()
         self.max_frame_bytes = max_request_bytes
@@ -136,6 +138,7 @@ class KafkaConnection(FrameProtocol):
         self._dispatch = dispatch
         self._connections = connections
         self._in_flight = in_flight
+        self._answered = answered
         self._client_host = ""
         self._waiting: deque[tuple[memoryview, int]] = deque()
         self._begun: deque[_Request] = deque()
@@ -304,7 +307,10 @@ class KafkaConnection(FrameProtocol):
                 break
             self._bytes -= request.size
             self._in_flight.used -= request.size
-            request.context.mark("local")
+            context = request.context
+            context.mark("local")
+            if self._answered is not None:
+                self._answered(context.api_key, context.phases["local"] - context.received_ns)
             if request.response:
                 _append_head(out, request)
                 out.extend(request.response)

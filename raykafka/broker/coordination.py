@@ -92,6 +92,18 @@ class Coordination:
         except LinkError as error:
             raise KafkaError(_unavailable(context), str(error)) from error
 
+    async def committed(self, most: int, within_s: float) -> list[tuple[str, TopicPartition, int]]:
+        """(group, partition, offset) of committed offsets, ``most`` at most, as far as they are loaded: none from a
+        coordinator that gives no answer."""
+        if self._link is None:
+            return []
+        try:
+            answer = await self._link.call("committed", {"most": most}, within_s)
+        except (KafkaError, LinkError, TimeoutError) as error:
+            logger.info("the coordinator told no committed offsets: %s", error or type(error).__name__)
+            return []
+        return [(group, TopicPartition(topic, p), offset) for group, topic, p, offset in answer["offsets"]]
+
     # frames of the coordinator
 
     def _frame(self, link: Link, kind: int, payload: memoryview) -> None:
@@ -103,6 +115,8 @@ class Coordination:
 
     def _append(self, link: Link, append: messages.LogAppend, records: memoryview) -> None:
         def done(appended: messages.Appended) -> None:
+            if appended.error is ErrorCode.NONE:
+                self._partitions.traffic[OFFSETS_TOPIC].appended(records)
             if not link.is_closed:
                 answer = replace(appended, correlation=append.correlation)
                 link.send(messages.LOG_APPENDED, answer.pack())

@@ -18,6 +18,7 @@ from raykafka.broker.children import Backoff
 from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState, delta_from_json
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, open_port, serve_socket
+from raykafka.link.link import CallHandler
 from raykafka.protocol.context import RequestContext, pack_forward
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.replica.partition import SHORT_LOG
@@ -25,6 +26,7 @@ from raykafka.replica.stream import STREAM_ROLE
 from raykafka.types import TopicPartition
 
 CONTROLLER_ROLE = "controller"
+PEER_ROLE = "peer"
 # clients of the admin APIs wait longer than it takes to elect a controller; those of Metadata ask again at once
 CONTROLLER_WITHIN_S = 15.0
 CONTROLLER_SOON_S = 2.0
@@ -38,8 +40,10 @@ class ControllerLinks:
     """Accepts links on the inter-broker port, keeps the active controller's, and applies its updates one by one.
 
     ``apply(image)`` brings this broker to an image; an update is answered when that has returned. ``take_stream(link)``
-    gets what a leader of another broker connects with.
+    gets what a leader of another broker connects with; ``answer_peer`` answers what other brokers ask.
     """
+
+    answer_peer: CallHandler | None = None
 
     def __init__(
         self,
@@ -95,6 +99,9 @@ class ControllerLinks:
         link.ended.add_done_callback(lambda _: self._links.discard(link))
         if link.peer.get("role") == STREAM_ROLE:
             self._take_stream(link)
+            return
+        if link.peer.get("role") == PEER_ROLE:
+            link.start(on_call=self.answer_peer)
             return
         if link.peer.get("role") != CONTROLLER_ROLE:
             # a standby or a probe: it learns from our identity, and from end-of-file, what it wants to know

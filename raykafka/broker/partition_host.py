@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from raykafka.broker.children import Backoff
-from raykafka.broker.lease import boot_clock
 from raykafka.broker.log_view import LogView, empty_view
 from raykafka.cluster.image import BrokerInfo, PartitionState, partition_to_json
 from raykafka.errors import KafkaError, LinkError
@@ -82,7 +81,8 @@ class Checkpoint(NamedTuple):
 class Surroundings:
     """What all partitions of a broker share. ``report_failed(tp, state, reason)`` returns once the controller knows
     that the leadership ``state`` has ended; ``propose(tp, topic id, proposal)`` asks the controller for an ISR (rule
-    7). ``clean`` tells whether the broker's last stop was a clean one; ``brokers`` are those that are alive."""
+    7). ``clean`` tells whether the broker's last stop was a clean one; ``brokers`` are those that are alive;
+    ``replica_failures`` counts replica processes that ended before they were let go."""
 
     broker_id: int
     log_dir: Path
@@ -91,6 +91,7 @@ class Surroundings:
     propose: Callable[[TopicPartition, uuid.UUID, dict[str, Any]], Awaitable[None]]
     clean: bool
     brokers: Mapping[int, BrokerInfo] = field(default_factory=dict)
+    replica_failures: int = 0
     cold_reads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(max_workers=4, thread_name_prefix="cold-read")
     )
@@ -134,7 +135,6 @@ class PartitionHost(LogView):
         self.child: ReplicaChild | None = None
         self._leaving: ReplicaChild | None = None
         self.restarts = 0
-        self._last_end = 0.0
         self.figures: dict[str, Any] = {}
         self.failure = ""
         self._diverged = False
@@ -461,8 +461,8 @@ class PartitionHost(LogView):
         self._leaving = child
         self.life = Life.FAILED
         self.restarts += 1
-        self._last_end = boot_clock()
         self.failure = reason
+        self._around.replica_failures += 1
         self._failed_epoch = self.state.leader_epoch
         self._backoff.failed()
         self._fail_queue(ErrorCode.NOT_LEADER_OR_FOLLOWER, reason)
@@ -540,7 +540,6 @@ class PartitionHost(LogView):
             "pid": child.pid if child else None,
             "actor_id": child.actor_id if child else None,
             "restarts": self.restarts,
-            "since_restart_s": round(boot_clock() - self._last_end, 1) if self.restarts else None,
             "failure": self.failure,
             "log_start_offset": view.log_start_offset if view else None,
             "high_watermark": view.high_watermark if view else None,

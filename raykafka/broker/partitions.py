@@ -24,6 +24,7 @@ from raykafka.cluster.image import ClusterImage, PartitionState, Topic
 from raykafka.errors import RaykafkaError
 from raykafka.link import Link
 from raykafka.log.files import LOG, METADATA_FILE, offset_of_name, read_topic_id
+from raykafka.metrics.traffic import Traffic
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
 
@@ -82,6 +83,7 @@ class Partitions:
         self._hosts: dict[tuple[str, int], PartitionHost] = {}
         self._found: dict[str, _Found] = {}
         self._closing: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self.traffic = Traffic()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._image: ClusterImage | None = None
 
@@ -102,6 +104,11 @@ class Partitions:
 
     def __len__(self) -> int:
         return len(self._hosts)
+
+    @property
+    def replica_restarts(self) -> int:
+        """How many replica processes of partitions here have failed."""
+        return self._around.replica_failures
 
     def missing_error(self, tp: tuple[str, int]) -> ErrorCode:
         """What a client gets that asks for a partition which is not here."""

@@ -86,6 +86,11 @@ class Session:
             return producer_id
 
     @property
+    def state(self) -> str:
+        """connected, suspended (no server answers just now) or lost."""
+        return "lost" if self._client is None else str(self._client.state).lower()
+
+    @property
     def timeout_s(self) -> float:
         """The session timeout that the server granted."""
         return self._connected.negotiated_session_timeout_ms / 1000

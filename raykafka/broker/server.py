@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from raykafka.broker.connection import InFlight, KafkaConnection
 from raykafka.errors import KafkaError, LinkError
+from raykafka.metrics.traffic import RequestDurations
 from raykafka.protocol import codec, registry
 from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
@@ -36,7 +37,8 @@ class RequestServer(Protocol):
 
 
 class Listener:
-    """One named listener: ``host:port`` once it is bound. Port 0 takes a free one, which ``port`` then tells."""
+    """One named listener: ``host:port`` once it is bound. Port 0 takes a free one, which ``port`` then tells.
+    ``durations`` takes how long its requests took."""
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class Listener:
         max_request_bytes: int = DEFAULT_MAX_REQUEST_BYTES,
         max_idle_ms: int = DEFAULT_MAX_IDLE_MS,
         max_in_flight_bytes: int = DEFAULT_MAX_IN_FLIGHT_BYTES,
+        durations: RequestDurations | None = None,
     ) -> None:
         self.name = name
         self.host = host
@@ -56,6 +59,7 @@ class Listener:
         self._max_request_bytes = max_request_bytes
         self._max_idle_ms = max_idle_ms
         self._in_flight = InFlight(max_in_flight_bytes)
+        self._durations = durations or RequestDurations()
         self._connections: set[KafkaConnection] = set()
         self._listening: asyncio.Server | None = None
         self._idle_check: asyncio.TimerHandle | None = None
@@ -100,7 +104,14 @@ class Listener:
             connection.transport.abort()
 
     def _connection(self) -> KafkaConnection:
-        return KafkaConnection(self.name, self._dispatch, self._connections, self._in_flight, self._max_request_bytes)
+        return KafkaConnection(
+            self.name,
+            self._dispatch,
+            self._connections,
+            self._in_flight,
+            self._max_request_bytes,
+            self._durations.answered,
+        )
 
     def _check_idle(self) -> None:
         """``connections.max.idle.ms``: close what has carried nothing for so long. -1 is never."""

@@ -35,7 +35,8 @@ class BrokerSettings:
 
     ``link_host:link_port`` is the inter-broker port, ``secret_hex`` the cluster secret, ``spare_replicas`` the number
     of replica actors kept started ahead of need. ``controller_first``: start the controller before registering, not
-    only once another broker's has had its chance to come up.
+    only once another broker's has had its chance to come up. ``metrics_port``: where Prometheus finds this broker, at
+    ``link_host`` (0: any free port, None: nowhere).
     """
 
     cluster: str
@@ -53,6 +54,7 @@ class BrokerSettings:
     config: Mapping[str, str] = field(default_factory=dict)
     spare_replicas: int = 1
     controller_first: bool = True
+    metrics_port: int | None = None
 
     @property
     def secret(self) -> bytes:

@@ -35,6 +35,9 @@ def deploy(file: Path | None) -> None:
         say(f"Cluster {config.cluster} is ready")
         for listener, bootstrap in addresses.items():
             console.print(f"  {listener:<9} {bootstrap}", markup=False)
+        if config.brokers.metrics_port:
+            targets = ClusterFolder(config.data_dir).metrics_targets
+            console.print(f"  metrics   for Prometheus: {targets}", markup=False)
 
 
 @click.command()

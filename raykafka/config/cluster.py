@@ -134,7 +134,8 @@ class BrokersConfig(_Model):
     """The brokers. Addresses are broker 0's; on one machine broker ``i`` has each port plus ``i``.
 
     With ``nodes`` there is one broker on each of these nodes, also on those that join later, and deploy waits until
-    there are ``count`` of them. An empty host in an address is the node's own then.
+    there are ``count`` of them. An empty host in an address is the node's own then. Prometheus finds a broker at
+    ``link_host:metrics_port``, or with ``metrics_port`` 0 nowhere.
     """
 
     count: Annotated[int, Field(ge=1, le=1000)] = 3
@@ -145,6 +146,7 @@ class BrokersConfig(_Model):
     inter_broker_listener_name: str | None = Field(None, alias="inter.broker.listener.name")
     link_host: str = "127.0.0.1"
     link_port: Port = 9292
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9392
     rack: str | None = None
     rack_label: str | None = None
     spare_replicas: Annotated[int, Field(ge=0, le=64)] = 1
@@ -301,6 +303,9 @@ class ClusterConfig(_Model):
             for name, host, port in self.brokers.parsed_listeners:
                 yield host, port + broker_id, f"listener {name} of broker {broker_id}"
             yield self.brokers.link_host, self.brokers.link_port + broker_id, f"the link port of broker {broker_id}"
+            if self.brokers.metrics_port:
+                port = self.brokers.metrics_port + broker_id
+                yield self.brokers.link_host, port, f"the metrics port of broker {broker_id}"
 
     def bootstrap(self, listener: str | None = None) -> str:
         """``host:port,...`` of every broker on ``listener`` (the inter-broker listener unless named).

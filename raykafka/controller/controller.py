@@ -20,12 +20,14 @@ from kazoo.exceptions import ConnectionClosedError, SessionExpiredError
 
 from raykafka.controller import metadata_store, store
 from raykafka.controller.active import ActiveController
+from raykafka.controller.figures import figures
 from raykafka.controller.metadata_store import Claim
 from raykafka.controller.znodes import ControllerNode
 from raykafka.controller.zookeeper import ZooKeeperClient, ZooKeeperUnreachable
-from raykafka.errors import LinkError
+from raykafka.errors import KafkaError, LinkError
 from raykafka.link import connect_tcp, serve_tcp
 from raykafka.link.link import PING_INTERVAL_S
+from raykafka.protocol.error_code import ErrorCode
 
 _RETRY_S = 1.0
 _SOON_S = 0.02
@@ -57,6 +59,13 @@ class Controller:
         self._touched = asyncio.Event()
         self._lost = asyncio.Event()
         self._cluster_id = ""
+
+    async def on_call(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
+        """What the broker asks: ``figures`` {}, those of the cluster while this is the active controller, else {}."""
+        if method != "figures":
+            raise KafkaError(ErrorCode.INVALID_REQUEST, f"a controller does not know the call {method}")
+        active = self.active
+        return figures(active) if active is not None and not active.resigned.done() else {}
 
     async def run(self) -> None:
         """Compete and serve, session after session, until cancelled."""

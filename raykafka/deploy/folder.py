@@ -20,10 +20,11 @@ from typing import Any
 from raykafka.config.cluster import ClusterConfig, parse_cluster_config
 from raykafka.deploy.roster import Roster
 from raykafka.errors import ConfigError, DeployError
+from raykafka.metrics.targets import FILE_NAME
 
 _SECRET_BYTES = 32
 _FORMAT = 1
-_OWN_FILES = ("cluster.json", "secret", "mark", "ray.json", "record.lock", "deploy.lock", "deploy.log")
+_OWN_FILES = ("cluster.json", "secret", "mark", "ray.json", "record.lock", "deploy.lock", "deploy.log", FILE_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,11 @@ class ClusterFolder:
     @property
     def _ray_path(self) -> Path:
         return self.path / "ray.json"
+
+    @property
+    def metrics_targets(self) -> Path:
+        """Where Prometheus reads which brokers there are."""
+        return self.path / FILE_NAME
 
     def broker(self, broker_id: int) -> Path:
         return self.path / f"broker-{broker_id}"

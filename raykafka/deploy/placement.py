@@ -49,7 +49,10 @@ class Placement:
         if self.role == BROKER:
             owner = f"broker {self.actor_id}"
             found = [(host, port, f"listener {name} of {owner}") for name, host, port in settings["listeners"]]
-            return [*found, (settings["link_host"], settings["link_port"], f"the link port of {owner}")]
+            found.append((settings["link_host"], settings["link_port"], f"the link port of {owner}"))
+            if settings["metrics_port"]:
+                found.append((settings["link_host"], settings["metrics_port"], f"the metrics port of {owner}"))
+            return found
         owner = f"ZooKeeper server {self.actor_id}"
         found = [(settings["host"], settings["client_port"], owner)]
         if own := settings["servers"].get(self.actor_id):
@@ -169,6 +172,7 @@ def _brokers(config: ClusterConfig, folder: ClusterFolder, seats: Seats, secret:
             advertised=_on_node(brokers.parsed_advertised, seat.ip, shift),
             link_host=brokers.link_host or seat.ip,
             link_port=brokers.link_port + shift,
+            metrics_port=brokers.metrics_port + shift if brokers.metrics_port else None,
             inter_broker_listener_name=brokers.inter_broker_listener,
             protocol_map=brokers.protocols,
             rack=seat.labels.get(brokers.rack_label) if brokers.rack_label else brokers.rack,

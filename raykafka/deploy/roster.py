@@ -127,20 +127,27 @@ def plan_zookeepers(config: ClusterConfig, before: Roster, visits: Iterable[Visi
     return Roster(before.brokers, dict(sorted(servers.items())), _addresses(before, before.brokers, visits, servers))
 
 
-def replace_node(before: Roster, old: str, new: Visit) -> Roster:
-    """``before`` with all that the node at address ``old`` had on node ``new``. Raises DeployError."""
-    marks = [mark for mark, address in before.addresses.items() if address == old and mark != new.mark]
-    gone = [mark for mark in marks if mark in before.brokers.values() or mark in before.zookeepers.values()]
-    if len(gone) != 1:
-        raise DeployError(f"No node at {old} has a broker or a ZooKeeper server of this cluster.")
-    if new.mark in before.brokers.values() or new.mark in before.zookeepers.values():
-        raise DeployError(f"The node at {new.ip} has a broker or a ZooKeeper server already: name one that has none.")
+def one_for_each(visits: Iterable[Visit], before: Roster) -> tuple[list[Visit], list[str]]:
+    """One visit for each data folder, and a sentence for each that two nodes claim.
 
-    def moved(seats: Mapping[int, str]) -> dict[int, str]:
-        return {key: new.mark if mark == gone[0] else mark for key, mark in seats.items()}
-
-    addresses = {mark: address for mark, address in before.addresses.items() if mark != gone[0]}
-    return Roster(moved(before.brokers), moved(before.zookeepers), addresses | {new.mark: new.ip})
+    A node that began anew is in Ray's list twice for a while, with one address: the later visit is its life. Where two
+    nodes at two addresses have the same mark, one is a copy, and the one that is known stays in its place.
+    """
+    found: dict[str, Visit] = {}
+    problems = []
+    for visit in visits:
+        if not visit.mark:
+            continue
+        other = found.get(visit.mark)
+        if other is not None and other.ip != visit.ip:
+            stays, goes = (other, visit) if before.addresses.get(visit.mark) != visit.ip else (visit, other)
+            problems.append(
+                f"The nodes {stays.ip} and {goes.ip} have data folders of one mark, and {goes.ip} is left out:"
+                " stop one, or delete the file `mark` in the data folder of the one that is a copy."
+            )
+            visit = stays
+        found[visit.mark] = visit
+    return list(found.values()), problems
 
 
 def _addresses(

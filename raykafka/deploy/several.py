@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -19,8 +19,8 @@ from raykafka.deploy.folder import ClusterFolder, Deployed
 from raykafka.deploy.names import ZOOKEEPER
 from raykafka.deploy.placement import Placement, place, seats_of_roster
 from raykafka.deploy.ray_access import RayNode
-from raykafka.deploy.roster import Roster, Visit, plan_brokers, plan_zookeepers
-from raykafka.deploy.watch import has_a_part, of_marked
+from raykafka.deploy.roster import Roster, Visit, one_for_each, plan_brokers, plan_zookeepers
+from raykafka.deploy.watch import has_a_part
 from raykafka.errors import DeployError
 
 NODES_WITHIN_S = 180.0
@@ -32,19 +32,14 @@ Say = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """What a deploy is about to write: ``record`` where ``before`` was, on the nodes of ``found``."""
+    """What a deploy is about to write, ``record`` where ``before`` was, on the nodes of ``found``; what it means."""
 
     folder: ClusterFolder
     before: Deployed | None
     record: Deployed
     secret: bytes
     found: Mapping[str, nodes.Found]
-
-    @property
-    def placements(self) -> list[Placement]:
-        assert self.record.roster is not None
-        seats = seats_of_roster(self.record.roster, of_marked(self.found.values()))
-        return place(self.record.config, self.folder, seats, self.secret)
+    placements: Sequence[Placement]
 
 
 def plan(config: ClusterConfig, folder: ClusterFolder, say: Say) -> Plan:
@@ -53,15 +48,19 @@ def plan(config: ClusterConfig, folder: ClusterFolder, say: Say) -> Plan:
     found = _visit_all(config, folder, living)
     latest = nodes.newest(found.values())
     before = latest.record if latest is not None else None
-    visits = of_marked(found.values())
-    _check_marks(visits)
     roster = before.roster if before is not None and before.roster is not None else Roster()
+    visits, problems = one_for_each((f.visit for f in found.values()), roster)
+    if problems:
+        raise DeployError(problems[0])
+    _check_addresses(visits)
     roster = plan_zookeepers(config, plan_brokers(config, roster, visits), visits)
     record = before
     if before is None or before.config != config or before.roster != roster:
         record = Deployed(config, (before.generation if before is not None else 0) + 1, roster)
     assert record is not None
-    return Plan(folder, before, record, _secret(folder, found), found)
+    secret = _secret(folder, found)
+    placements = place(config, folder, seats_of_roster(roster, visits), secret)
+    return Plan(folder, before, record, secret, found, placements)
 
 
 def check(plan: Plan) -> None:
@@ -138,8 +137,8 @@ def _visit_all(config: ClusterConfig, folder: ClusterFolder, living: list[RayNod
     return found
 
 
-def _check_marks(visits: list[Visit]) -> None:
-    """Raise DeployError where two machines would work in one data folder, such as one on a network file system."""
+def _check_addresses(visits: list[Visit]) -> None:
+    """Raise DeployError where two nodes of the Ray cluster are one machine: their servers would want the same ports."""
     ips = sorted(visit.ip for visit in visits)
     if len(set(ips)) != len(ips):
         raise DeployError(

@@ -17,7 +17,8 @@ from raykafka.deploy.keeper import Keeper, stop_actor
 from raykafka.deploy.names import BROKER, NAMESPACE, SUPERVISOR, ZOOKEEPER, actor_name, split_actor_name
 from raykafka.deploy.placement import Placement, bootstrap
 from raykafka.deploy.watch import NodeWatch
-from raykafka.errors import ConfigError, DeployError, RaykafkaError
+from raykafka.errors import ConfigError, RaykafkaError
+from raykafka.metrics.targets import targets_of, write_targets
 from raykafka.priority import take_normal_priority
 
 _LOOK_EVERY_S = 1.0
@@ -51,6 +52,7 @@ class SupervisorActor:
         async with self._applying:
             placements = await asyncio.to_thread(self._nodes.placements, fresh)
             wanted = {(placement.role, placement.actor_id): placement for placement in placements}
+            await asyncio.to_thread(self._tell_prometheus, placements)
             if self._known is None or self._known != set(wanted):
                 await self._retire(set(self._keepers) - set(wanted))
                 await self._retire_strangers(wanted)
@@ -78,34 +80,14 @@ class SupervisorActor:
             for (role, actor_id), keeper in self._keepers.items()
         ]
 
-    async def stop_broker(self, broker_id: int) -> None:
-        """Stop a broker in order: its leaderships move first. It stays down, over restarts of everything, until
-        ``start_broker``. Raises DeployError."""
-        await (await self._broker(broker_id)).ask("halt")
-
-    async def start_broker(self, broker_id: int) -> dict[str, Any]:
-        """Start a broker that ``stop_broker`` stopped; returns its status. Raises DeployError."""
-        return await (await self._broker(broker_id)).ask("resume")
-
-    async def _broker(self, broker_id: int) -> Keeper:
+    async def status(self) -> dict[str, Any]:
+        """The whole cluster: every actor as its keeper, Ray and itself see it."""
         await self._looked.wait()
-        keeper = self._keepers.get((BROKER, broker_id))
-        if keeper is None:
-            ids = ", ".join(str(i) for role, i in sorted(self._keepers) if role == BROKER)
-            raise DeployError(f"Cluster {self._cluster} has no broker {broker_id}; it has {ids}.")
-        return keeper
-
-    async def status(self, partitions: bool = False) -> dict[str, Any]:
-        """The whole cluster: every actor as its keeper, Ray and itself see it; with ``partitions`` also every one of
-        each broker."""
-        await self._looked.wait()
-        details = {BROKER: (partitions,)}
-        rows = await asyncio.gather(
-            *(keeper.status(*details.get(role, ())) for (role, _), keeper in self._keepers.items())
-        )
+        rows = await asyncio.gather(*(keeper.status() for keeper in self._keepers.values()))
         return {
             "cluster": self._cluster,
             "data_dir": str(self._folder.path),
+            "prometheus_targets": str(self._folder.metrics_targets),
             "error": self._error,
             "node_problems": list(self._nodes.problems),
             "supervisor": await asyncio.to_thread(self._own_status),
@@ -133,6 +115,11 @@ class SupervisorActor:
                 self._error = ray_access.first_sentence(error)
             self._looked.set()
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    def _tell_prometheus(self, placements: list[Placement]) -> None:
+        brokers = [placement for placement in placements if placement.role == BROKER]
+        places = [(b.actor_id, b.settings["link_host"], b.settings["metrics_port"]) for b in brokers]
+        write_targets(self._folder.metrics_targets, targets_of(self._cluster, places))
 
     def _open(self) -> None:
         """Let brokers be configured once a majority of the managed ZooKeeper servers runs (or none is managed)."""

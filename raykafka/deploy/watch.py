@@ -12,7 +12,7 @@ from raykafka.deploy import nodes, ray_access
 from raykafka.deploy.folder import ClusterFolder, Deployed
 from raykafka.deploy.placement import Placement, place, seats_of_roster, seats_on_one_node
 from raykafka.deploy.ray_access import RayNode
-from raykafka.deploy.roster import Roster, Visit, plan_brokers
+from raykafka.deploy.roster import Roster, one_for_each, plan_brokers
 from raykafka.errors import DeployError
 
 _VISIT_WITHIN_S = 20.0
@@ -26,12 +26,6 @@ def has_a_part(config: ClusterConfig, node: RayNode) -> bool:
     managed = config.zookeeper.managed
     choices = [config.brokers.nodes, managed.nodes if managed is not None else None]
     return any(choice is not None and choice.takes(node.resources, node.labels) for choice in choices)
-
-
-def of_marked(found: Iterable[nodes.Found]) -> list[Visit]:
-    """The visits of nodes that have a part, one for each data folder: the later one where Ray has not noticed yet that
-    a node began anew."""
-    return list({f.visit.mark: f.visit for f in found if f.visit.mark}.values())
 
 
 class NodeWatch:
@@ -59,14 +53,16 @@ class NodeWatch:
         record = self._record
         if record is None:
             return []
-        visits = of_marked(self._found.values())
-        roster = plan_brokers(record.config, record.roster or Roster(), visits)
+        before = record.roster or Roster()
+        visits, problems = one_for_each((found.visit for found in self._found.values()), before)
+        self.problems += problems
+        roster = plan_brokers(record.config, before, visits)
         if roster != record.roster:
             record = dataclasses.replace(record, roster=roster, generation=record.generation + 1)
         secret = self._secret()
         self._spread(record, secret)
         self._record = record
-        visits = of_marked(self._found.values())
+        visits = [visit for visit in visits if visit.node_id in self._found]
         return place(record.config, self._folder, seats_of_roster(roster, visits), secret)
 
     def _look(self) -> None:

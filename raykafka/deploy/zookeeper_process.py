@@ -259,6 +259,9 @@ class ZooKeeperProcess:
             "-Dzookeeper.admin.enableServer=false",
             "-Dzookeeper.jmx.log4j.disable=true",
             "-Djute.maxbuffer=4194304",
+            # How long one server of an ensemble tries to reach another before it asks the next: by default 5 s, for
+            # which an election stands still when a host is silent.
+            "-Dzookeeper.cnxTimeout=500",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
             "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",

@@ -7,6 +7,7 @@ partition that its id hashes to. Nothing here outlives the process: the offsets 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -74,13 +75,16 @@ class Coordinator:
     async def on_call(self, method: str, args: dict[str, Any]) -> Any:
         """``lead`` {partition, leader_epoch, partitions}, ``resign`` {partition, leader_epoch}: both idempotent, and a
         lower epoch than the last is ignored. ``topics`` {full, topics: {name: partition count}, deleted: [names]}: what
-        exists, so that commits to anything else are refused and offsets of deleted topics dropped. ``status`` {}."""
+        exists, so that commits to anything else are refused and offsets of deleted topics dropped. ``committed``
+        {most}: up to so many committed offsets of loaded groups. ``status`` {}."""
         if method == "lead":
             self.lead(args["partition"], args["leader_epoch"], args["partitions"])
         elif method == "resign":
             self.resign(args["partition"], args["leader_epoch"])
         elif method == "topics":
             self.update_topics(args["topics"], args.get("deleted", ()), full=args.get("full", False))
+        elif method == "committed":
+            return {"offsets": list(itertools.islice(self._all_committed(), args["most"]))}
         elif method == "status":
             return self.status()
         else:
@@ -119,6 +123,12 @@ class Coordinator:
         if gone:
             for shard in self._shards.values():
                 shard.forget_topics(frozenset(gone))
+
+    def _all_committed(self) -> Iterator[tuple[str, str, int, int]]:
+        for shard, group in self._groups():
+            if shard.is_loaded:
+                for partition, stored in group.offsets.committed.items():
+                    yield group.group_id, *partition, stored.value.offset
 
     def exists(self, partition: TopicPartition) -> bool:
         """Whether the broker knows ``partition``. True for all until it has said what exists."""

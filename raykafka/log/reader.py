@@ -74,16 +74,19 @@ class SegmentFiles:
 
 class FileRange:
     """Whole batches in a file: ``length`` bytes at ``position`` of ``fd``, which stays open as long as the range is
-    kept.
+    kept. ``next_offset`` is the one behind them, -1 where nobody had to know.
     """
 
-    __slots__ = ("files", "length", "position", "truncations")
+    __slots__ = ("files", "length", "next_offset", "position", "truncations")
 
-    def __init__(self, files: SegmentFiles, position: int, length: int, truncations: int) -> None:
+    def __init__(
+        self, files: SegmentFiles, position: int, length: int, truncations: int, next_offset: int = -1
+    ) -> None:
         self.files = files
         self.position = position
         self.length = length
         self.truncations = truncations
+        self.next_offset = next_offset
 
     @property
     def fd(self) -> int:
@@ -185,13 +188,18 @@ class LogReader:
             files = self._files(view, at.segment)
             if available <= max_bytes:
                 length = available
-                if at.segment == end.segment and end_offset >= 0:
-                    _remember(view, end_offset, end)
+                if at.segment != end.segment:
+                    number = bisect_right(view.segments, at.segment)
+                    next_offset = view.segments[number] if number < len(view.segments) else -1
+                else:
+                    next_offset = end_offset
+                    if end_offset >= 0:
+                        _remember(view, end_offset, end)
             else:
-                length = self._whole_batches(view, files, position, limit, max_bytes, min_one_batch, pread)
+                length, next_offset = self._whole_batches(view, files, position, limit, max_bytes, min_one_batch, pread)
                 if not length:
                     return None
-            return FileRange(files, position, length, view.truncations)
+            return FileRange(files, position, length, view.truncations, next_offset)
         except OSError as error:
             raise _storage_error(self._directory, error) from error
 
@@ -250,8 +258,9 @@ class LogReader:
         max_bytes: int,
         min_one_batch: bool,
         pread: Pread,
-    ) -> int:
-        """Bytes of the whole batches at ``position`` within ``max_bytes``; remembers where they end."""
+    ) -> tuple[int, int]:
+        """Bytes of the whole batches at ``position`` within ``max_bytes`` and the offset behind them, which it
+        remembers."""
         start, stop = position, position + max_bytes
         entry = _index_floor(files.index_fd, OFFSET_ENTRY, stop, pread, column=1)
         if entry and entry[1] > position:
@@ -268,7 +277,7 @@ class LogReader:
             position, next_offset = at + header.size, header.last_offset + 1
         if next_offset >= 0:
             _remember(view, next_offset, LogPosition(files.base_offset, position))
-        return position - start
+        return position - start, next_offset
 
     def _files(self, view: _View, base: int) -> SegmentFiles:
         files = view.files.get(base)

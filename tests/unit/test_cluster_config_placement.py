@@ -42,6 +42,7 @@ def test_brokers_differ_in_ports_and_folders_only(tmp_path: Path) -> None:
     brokers = [BrokerSettings.from_json(p.settings) for p in _place_here(config, folder) if p.role == "broker"]
     assert [broker.data_dir for broker in brokers] == [str(tmp_path / "broker-0"), str(tmp_path / "broker-1")]
     assert [broker.link_port for broker in brokers] == [9292, 9293]
+    assert [broker.metrics_port for broker in brokers] == [9392, 9393]
     assert brokers[1].listeners == (
         ListenerAddress("INSIDE", "127.0.0.1", 9093),
         ListenerAddress("OUTSIDE", "127.0.0.1", 9193),

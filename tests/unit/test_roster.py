@@ -10,7 +10,7 @@ import pytest
 from raykafka.config.cluster import ClusterConfig, parse_cluster_config
 from raykafka.deploy.folder import ClusterFolder, Deployed
 from raykafka.deploy.placement import bootstrap, place, seats_of_roster, zookeeper_settings
-from raykafka.deploy.roster import Roster, Visit, plan_brokers, plan_zookeepers, replace_node
+from raykafka.deploy.roster import Roster, Visit, one_for_each, plan_brokers, plan_zookeepers
 from raykafka.errors import ConfigError, DeployError
 
 
@@ -90,16 +90,16 @@ def test_zookeeper_needs_its_nodes_and_keeps_its_number() -> None:
         plan_zookeepers(_config({"servers": 5}), before, [_node(n) for n in range(1, 6)])
 
 
-def test_a_replaced_node_hands_over_all_it_had() -> None:
+def test_a_node_that_began_anew_counts_once_and_a_copied_folder_not_at_all() -> None:
     before = _planned(_config(), [_node(1), _node(2), _node(3)])
-    roster = replace_node(before, "10.0.0.2", _node(4))
-    assert roster.brokers == {0: "mark-1", 1: "mark-4", 2: "mark-3"}
-    assert roster.zookeepers == {1: "mark-1", 2: "mark-4", 3: "mark-3"}
-    assert "mark-2" not in roster.addresses
-    with pytest.raises(DeployError, match=r"No node at 10\.0\.0\.9"):
-        replace_node(before, "10.0.0.9", _node(4))
-    with pytest.raises(DeployError, match="has a broker"):
-        replace_node(before, "10.0.0.2", _node(3))
+    anew = dataclasses.replace(_node(2), node_id="ray-new")
+    assert one_for_each([_node(1), _node(2), anew], before) == ([_node(1), anew], [])
+    copy = dataclasses.replace(_node(2), node_id="ray-4", ip="10.0.0.4")
+    for visits in ([_node(2), copy], [copy, _node(2)]):
+        kept, problems = one_for_each(visits, before)
+        assert kept == [_node(2)]
+        assert "10.0.0.2 and 10.0.0.4 have data folders of one mark, and 10.0.0.4 is left out" in problems[0]
+    assert one_for_each([copy], before) == ([copy], [])
 
 
 def test_servers_listen_on_their_own_nodes_and_brokers_begin_with_their_own_zookeeper(tmp_path: Any) -> None:

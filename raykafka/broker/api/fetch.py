@@ -96,6 +96,9 @@ class _Fetch:
         for read, host, place in zip(self._reads, self._hosts, self._places, strict=True):
             if place is not None and host is not None:
                 read.records = host.slice(place) if found > STREAMED_ABOVE_BYTES else await host.load(place)
+                if read.records is not None:
+                    offsets = place.next_offset - read.partition.offset if place.next_offset >= 0 else 0
+                    self._server.partitions.traffic[host.tp.topic].sent(place.length, offsets)
 
     async def _wait(self) -> None:
         loop = asyncio.get_running_loop()

@@ -230,6 +230,7 @@ class _Pending(Answer):
 
     def _finish(self) -> None:
         results: list[Appended] = self._results  # type: ignore[assignment]
+        self._count(results)
         if self._request.acks != 0:
             self.give([self._response(results)])
             return
@@ -238,6 +239,15 @@ class _Pending(Answer):
             self.give([])
         else:
             self.fail(UnanswerableRequestError(f"Produce with acks=0 failed: {failed.error.name} {failed.message}"))
+
+    def _count(self, results: list[Appended]) -> None:
+        """Tell metrics what was appended."""
+        traffic, number = self._server.partitions.traffic, 0
+        for name, _, partitions in self._request.topics:
+            for _, records in partitions:
+                if results[number].error is ErrorCode.NONE and records is not None:
+                    traffic[name].appended(records)
+                number += 1
 
     def _response(self, results: list[Appended]) -> bytearray:
         context, topics = self._context, self._request.topics

@@ -1,0 +1,110 @@
+"""What a broker says of itself, of its partitions and of the requests it served."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib.metadata
+import platform
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from raykafka.broker.children import CONTROLLER, COORDINATOR, REPLICA
+from raykafka.broker.lease import boot_clock
+from raykafka.broker.partition_host import Life, PartitionHost
+from raykafka.cluster import health
+from raykafka.metrics import catalogue
+from raykafka.metrics.families import Families
+from raykafka.metrics.traffic import Traffic
+
+if TYPE_CHECKING:
+    from raykafka.broker.broker import Broker
+
+ROLES = (REPLICA, COORDINATOR, CONTROLLER)
+SESSION_STATES = ("connected", "suspended", "lost")
+_HOSTS_AT_ONCE = 100
+_LIVES = tuple(life for life in Life if life is not Life.CLOSED)
+
+
+@functools.cache
+def _version() -> str:
+    try:
+        return importlib.metadata.version("raykafka")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+async def add_broker(families: Families, broker: Broker) -> None:
+    """Everything that needs nobody else to answer: the values of one moment, but for those of each partition, which are
+    gathered some at a time."""
+    from raykafka.broker.broker import BrokerState
+
+    families.add(catalogue.BUILD, 1, _version(), platform.python_version())
+    families.add_states(catalogue.BROKER_STATE, [str(state) for state in BrokerState], str(broker.state))
+    families.add(catalogue.BROKER_EPOCH, broker.registration.epoch)
+    for listener in broker.listeners:
+        families.add(catalogue.CONNECTIONS, listener.connections, listener.name)
+    _add_children(families, broker)
+    families.add_states(catalogue.ZOOKEEPER_SESSION, SESSION_STATES, broker.session.state)
+    families.add(catalogue.LEASE_AGE, broker.session.lease.age_s(boot_clock()))
+    families.add(catalogue.LEASE_HELD, int(broker.holds_lease()))
+    hosts = list(broker.partitions)
+    _add_partitions(families, hosts)
+    broker.partitions.traffic.forget_others(broker.image.topics)
+    add_traffic(families, broker.partitions.traffic)
+    for request, phase, histogram in broker.durations.phases():
+        families.observe(catalogue.REQUEST_DURATION, histogram, request, phase)
+    for number, host in enumerate(hosts, 1):
+        if host.is_leader:
+            _add_followers(families, host)
+        if number % _HOSTS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+
+
+def _add_children(families: Families, broker: Broker) -> None:
+    children = broker.children
+    running = Counter(child.role for child in children.living())
+    restarts = {**children.restarts, REPLICA: broker.partitions.replica_restarts}
+    for role in ROLES:
+        families.add(catalogue.CHILDREN, running[role], role)
+        families.add(catalogue.CHILD_RESTARTS, restarts[role], role)
+    families.add(catalogue.SPARE_REPLICAS, children.spares)
+
+
+def _add_partitions(families: Families, hosts: list[PartitionHost]) -> None:
+    lives = Counter(host.life for host in hosts)
+    for life in _LIVES:
+        families.add(catalogue.PARTITIONS, lives[life], str(life))
+    led = [host for host in hosts if host.is_leader]
+    families.add(catalogue.LEADERS, len(led))
+    families.add(catalogue.UNDER_REPLICATED, sum(health.is_under_replicated(host.state) for host in led))
+    families.add(
+        catalogue.UNDER_MIN_ISR, sum(health.is_under_min_isr(host.state, min_insync_replicas(host)) for host in led)
+    )
+    families.add(catalogue.AT_MIN_ISR, sum(health.is_at_min_isr(host.state, min_insync_replicas(host)) for host in led))
+    families.add(catalogue.OFFLINE, sum(health.is_offline(host.state) for host in hosts))
+
+
+def min_insync_replicas(host: PartitionHost) -> int:
+    return int(host.config["min.insync.replicas"])
+
+
+def _add_followers(families: Families, host: PartitionHost) -> None:
+    """What the leader's replica process told of its followers, if that was in this leadership."""
+    figures = host.figures
+    if figures.get("leader_epoch") != host.state.leader_epoch:
+        return
+    for follower, known in figures["followers"].items():
+        names = (host.tp.topic, host.tp.partition, follower)
+        if known["lag_records"] is not None:
+            families.add(catalogue.FOLLOWER_LAG_RECORDS, known["lag_records"], *names)
+        if known["lag_ms"] >= 0:
+            families.add(catalogue.FOLLOWER_LAG_SECONDS, known["lag_ms"] / 1000, *names)
+
+
+def add_traffic(families: Families, traffic: Traffic) -> None:
+    for topic, counted in traffic.items():
+        families.add(catalogue.BYTES_IN, counted.bytes_in, topic)
+        families.add(catalogue.RECORDS_IN, counted.records_in, topic)
+        families.add(catalogue.BYTES_OUT, counted.bytes_out, topic)
+        families.add(catalogue.RECORDS_OUT, counted.records_out, topic)

@@ -1,0 +1,40 @@
+"""The file that tells Prometheus where the brokers are: its file-based service discovery, kept by the Supervisor."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "prometheus-targets.json"
+
+
+def targets_of(cluster: str, brokers: Iterable[tuple[int, str, int | None]]) -> list[dict[str, Any]]:
+    """One target for each (broker id, host, metrics port) that has a port, labelled ``cluster`` and ``broker``."""
+    return [
+        {
+            "targets": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"],
+            "labels": {"cluster": cluster, "broker": str(broker_id)},
+        }
+        for broker_id, host, port in sorted(brokers)
+        if port
+    ]
+
+
+def write_targets(path: Path, targets: list[dict[str, Any]]) -> None:
+    """Replace the file whole, if it says something else. It holds no secret: everybody may read it."""
+    text = json.dumps(targets, indent=1) + "\n"
+    try:
+        if path.read_text() == text:
+            return
+    except FileNotFoundError:
+        pass
+    fresh = path.with_suffix(".new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(path)
