@@ -41,7 +41,7 @@ def free_ports(count: int) -> int:
 def cluster_file(folder: Path, name: str = "test", brokers: int = 3, config: dict[str, object] | None = None) -> Path:
     """A cluster file in ``folder``: a Ray, a ZooKeeper, ports and data of its own, apart from any cluster that runs."""
     file = folder / "cluster.yaml"
-    first = free_ports(3 * brokers)
+    first = free_ports(4 * brokers)
     file.write_text(
         yaml.safe_dump(
             {
@@ -55,6 +55,7 @@ def cluster_file(folder: Path, name: str = "test", brokers: int = 3, config: dic
                     "count": brokers,
                     "listeners": f"INSIDE://127.0.0.1:{first},OUTSIDE://127.0.0.1:{first + brokers}",
                     "link_port": first + 2 * brokers,
+                    "metrics_port": first + 3 * brokers,
                     "config": config or {},
                 },
             }

@@ -22,7 +22,7 @@ import yaml
 from ports import free_port_block
 
 COMMAND_TIMEOUT_S = 120.0
-_LINK, _ZOOKEEPER, _RAY, _BLOCK = 20, 30, 31, 32  # offsets in the block of ports: INSIDE 0-9, OUTSIDE 10-19, ...
+_LINK, _METRICS, _ZOOKEEPER, _RAY, _BLOCK = 20, 30, 40, 41, 42  # offsets in the block: INSIDE 0-9, OUTSIDE 10-19, ...
 
 
 class ClusterError(Exception):
@@ -52,6 +52,7 @@ class RaykafkaCluster:
                 "count": brokers,
                 "listeners": f"INSIDE://127.0.0.1:{self.port},OUTSIDE://127.0.0.1:{self.port + 10}",
                 "link_port": self.port + _LINK,
+                "metrics_port": self.port + _METRICS,
                 "config": config or {},
             },
         }

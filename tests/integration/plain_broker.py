@@ -116,6 +116,7 @@ class PlainBroker:
             advertised=(address,),
             link_host="127.0.0.1",
             link_port=free_port(),
+            metrics_port=free_port(),
             inter_broker_listener_name="INSIDE",
             config={**FAST_CONFIG, **(config or {})},
         )
