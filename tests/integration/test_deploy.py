@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -140,6 +141,18 @@ def test_status_shows_every_actor(deployed: Path) -> None:
     assert status["controller"] in (0, 1)
     assert status["listeners"]["INSIDE"] == load_cluster_config(deployed).bootstrap("INSIDE")
     assert "Everything is as it should be" in _command("status", "-f", str(deployed))
+
+
+def test_prometheus_finds_every_broker(deployed: Path) -> None:
+    status = _well(deployed)
+    targets = json.loads(Path(status["prometheus_targets"]).read_text())
+    assert [target["labels"] for target in targets] == [{"cluster": "deploytest", "broker": str(b)} for b in (0, 1)]
+    addresses = [f"http://{target['targets'][0]}/metrics" for target in targets]
+    assert addresses == status["metrics"]
+    for address in addresses:
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            assert "raykafka_leaders " in answer.read().decode()
+    assert status["prometheus_targets"] in _command("status", "-f", str(deployed))
 
 
 def test_only_raykafkas_own_lines_reach_the_terminal(deployed: Path) -> None:

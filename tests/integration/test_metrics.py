@@ -138,7 +138,7 @@ def test_counters_are_zookeepers_history_and_gauges_the_cluster(scene: Scene) ->
     brokers, prometheus = scene.brokers, scene.prometheus
     create(brokers, "kept", 4, min_insync_replicas="2")
     create(brokers, "doomed", 2)
-    unclean = NewTopic("unclean", -1, replica_assignment=[[1, 2]], config={"unclean.leader.election.enable": "true"})
+    unclean = NewTopic("unclean", 1, replica_assignment=[[1, 2]], config={"unclean.leader.election.enable": "true"})
     client = admin(brokers)
     client.create_topics([unclean])["unclean"].result(WITHIN_S)
     scene.check_counters()
