@@ -11,10 +11,12 @@ import importlib
 import logging
 import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raykafka.broker.children import CONTROLLER, COORDINATOR, ChildStarter
 from raykafka.broker.settings import BrokerSettings
+from raykafka.errors import DeployError
 from raykafka.logs import log_to_stderr
 from raykafka.priority import take_normal_priority
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from raykafka.broker.broker import Broker
 
 _STOPPED = "stopped"
+_HALTED = "halted"
+_HALT_MARK = "halted"
 _BROKER_MODULE = "raykafka.broker.broker"
 
 logger = logging.getLogger(__name__)
@@ -46,6 +50,16 @@ def _ray_starter(settings: BrokerSettings) -> ChildStarter:
     return RayStarter(settings.secret, lambda role: child_arguments(settings, role))
 
 
+def _halt_mark(settings: BrokerSettings) -> Path:
+    """The file in a broker's data directory that keeps it from running."""
+    return Path(settings.data_dir).expanduser() / _HALT_MARK
+
+
+def _leave(mark: Path) -> None:
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+
+
 class BrokerActor:
     """Broker ``broker_id`` of ``cluster``. It does nothing until ``configure``, which the Supervisor may repeat."""
 
@@ -68,7 +82,9 @@ class BrokerActor:
         module = await asyncio.to_thread(importlib.import_module, _BROKER_MODULE)
         async with self._changing:
             running = self._broker is not None and self._broker.state != _STOPPED
-            if not running or wanted != self._settings:
+            if not running and _halt_mark(wanted).exists():
+                self._settings = wanted
+            elif not running or wanted != self._settings:
                 if self._broker is not None:
                     await self._broker.stop()
                 broker: Broker = module.Broker(_ray_starter)
@@ -76,11 +92,29 @@ class BrokerActor:
                 await broker.start(wanted)
         return await self.status()
 
-    async def status(self) -> dict[str, Any]:
-        """Plain data; ``state`` is "stopped" before the first ``configure`` and after ``stop``."""
-        if self._broker is None:
-            return {"state": _STOPPED, "pid": os.getpid()}
-        return self._broker.status()
+    async def status(self, partitions: bool = False) -> dict[str, Any]:
+        """Plain data; ``state`` is "stopped" before the first ``configure`` and after ``stop``, "halted" after
+        ``halt``. With ``partitions`` figures of each local one are in it."""
+        halted = self._settings is not None and _halt_mark(self._settings).exists()
+        if self._broker is None or (halted and self._broker.state == _STOPPED):
+            return {"state": _HALTED if halted else _STOPPED, "pid": os.getpid()}
+        return self._broker.status(partitions)
+
+    async def halt(self) -> None:
+        """Stop cleanly, and stay down over restarts of this actor and of all else until ``resume``. Raises DeployError
+        before the first ``configure``."""
+        if self._settings is None:
+            raise DeployError(f"Broker {self._broker_id} is only just being started: try again in a moment.")
+        mark = _halt_mark(self._settings)
+        await asyncio.to_thread(_leave, mark)
+        await self.stop()
+
+    async def resume(self) -> dict[str, Any]:
+        """End a ``halt``: run with the settings last given. Raises what ``configure`` raises."""
+        if self._settings is None:
+            raise DeployError(f"Broker {self._broker_id} is only just being started: try again in a moment.")
+        await asyncio.to_thread(_halt_mark(self._settings).unlink, missing_ok=True)
+        return await self.configure(self._settings.to_json())
 
     async def stop(self) -> None:
         """Stop cleanly. The actor stays."""

@@ -34,7 +34,8 @@ from raykafka.broker.partitions import Partitions
 from raykafka.broker.registration import Session
 from raykafka.broker.server import Listener
 from raykafka.broker.settings import BrokerSettings, ListenerAddress
-from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint
+from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, Topic
+from raykafka.cluster.summary import partition_summary
 from raykafka.errors import DeployError, KafkaError, LinkError
 from raykafka.link import Link
 from raykafka.log.lock import boot_id
@@ -55,6 +56,7 @@ _SHUTDOWN_ASKED_WITHIN_S = 5.0
 _OTHER_CONTROLLER_WITHIN_S = 5.0
 _LONGEST_SOCKET_PATH = 100
 LOST_EXIT_CODE = 70
+_MIN_INSYNC = "min.insync.replicas"
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +111,7 @@ class Broker:
         self.broker_id = settings.broker_id
         self.configs = Configs(settings.broker_id, settings.config)
         self.state = BrokerState.STARTING
+        self._started_at = boot_clock()
         self._undo: list[Callable[[], Any]] = []
         try:
             await self._start()
@@ -359,8 +362,8 @@ class Broker:
 
     # for people
 
-    def status(self) -> dict[str, Any]:
-        """What this broker is and does, as plain data."""
+    def status(self, partitions: bool = False) -> dict[str, Any]:
+        """What this broker is and does, as plain data; with ``partitions`` also figures of each local one."""
         if self.state in (BrokerState.STOPPED, BrokerState.STARTING):
             return {"state": self.state.value, "pid": os.getpid()}
         image, now = self.image, boot_clock()
@@ -383,9 +386,15 @@ class Broker:
             "holds_lease": self.holds_lease(),
             "children": [_child_status(child, now) for child in self.children.living()],
             "restarts": dict(self.children.restarts),
+            "age_s": round(now - self._started_at, 1),
             "spare_replicas": self.children.spares,
-            "partitions": self.partitions.status(),
+            "summary": partition_summary(image, self._min_insync),
+            "troubled": [host.describe() for host in self.partitions if host.restarts],
+            "partitions": self.partitions.status() if partitions else None,
         }
+
+    def _min_insync(self, topic: Topic) -> int:
+        return int(topic.config.get(_MIN_INSYNC) or self.configs.texts[_MIN_INSYNC])
 
     def _run(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from raykafka.broker.children import Backoff
+from raykafka.broker.lease import boot_clock
 from raykafka.broker.log_view import LogView, empty_view
 from raykafka.cluster.image import BrokerInfo, PartitionState, partition_to_json
 from raykafka.errors import KafkaError, LinkError
@@ -135,6 +136,7 @@ class PartitionHost(LogView):
         self.child: ReplicaChild | None = None
         self._leaving: ReplicaChild | None = None
         self.restarts = 0
+        self._last_end = 0.0
         self.figures: dict[str, Any] = {}
         self.failure = ""
         self._diverged = False
@@ -461,6 +463,7 @@ class PartitionHost(LogView):
         self._leaving = child
         self.life = Life.FAILED
         self.restarts += 1
+        self._last_end = boot_clock()
         self.failure = reason
         self._around.replica_failures += 1
         self._failed_epoch = self.state.leader_epoch
@@ -540,6 +543,7 @@ class PartitionHost(LogView):
             "pid": child.pid if child else None,
             "actor_id": child.actor_id if child else None,
             "restarts": self.restarts,
+            "since_restart_s": round(boot_clock() - self._last_end, 1) if self.restarts else None,
             "failure": self.failure,
             "log_start_offset": view.log_start_offset if view else None,
             "high_watermark": view.high_watermark if view else None,

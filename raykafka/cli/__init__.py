@@ -6,7 +6,9 @@ import sys
 
 import click
 
+from raykafka.cli.brokers import brokers
 from raykafka.cli.deploy import deploy, undeploy
+from raykafka.cli.partitions import partitions
 from raykafka.cli.status import status
 from raykafka.cli.stream import consume, produce
 from raykafka.cli.topics import topics
@@ -19,7 +21,7 @@ def raykafka() -> None:
     """A Kafka that lives inside a Ray cluster."""
 
 
-for command in (deploy, undeploy, status, topics, produce, consume):
+for command in (deploy, undeploy, status, topics, partitions, brokers, produce, consume):
     raykafka.add_command(command)
 
 

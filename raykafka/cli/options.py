@@ -24,6 +24,9 @@ file_option = click.option(
 )
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterAddress:
     """Where a command finds its cluster: at ``bootstrap``, else where the cluster file says."""

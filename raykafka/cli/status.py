@@ -16,21 +16,29 @@ from raykafka.cli.console import quiet_terminal
 from raykafka.cli.options import file_option
 from raykafka.config.cluster import load_cluster_config
 
+_MOVES_SHOWN = 10
+
 
 @click.command()
 @file_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
-def status(file: Path | None, as_json: bool) -> None:
-    """Show a cluster's actors and listeners, its controller, and what is wrong. Exits with 2 when something is."""
+@click.option("--partitions", is_flag=True, help="Also every partition of every broker, well or not.")
+def status(file: Path | None, as_json: bool, partitions: bool) -> None:
+    """Show a cluster's actors, listeners and partitions, and what is wrong. Exits with 2 when something is.
+
+    Of the partitions only sums are shown, and those that are not as they should be.
+    """
     from raykafka.deploy.status import cluster_status
 
     config = load_cluster_config(file)
     with quiet_terminal(Path(os.devnull)) as console:
-        found = cluster_status(config)
+        found = cluster_status(config, partitions=partitions)
         if as_json:
             console.file.write(json.dumps(found, indent=2) + "\n")
         else:
             _show(found, console)
+            if partitions:
+                _show_partitions(found["partitions"], console)
     if found["problems"]:
         sys.exit(2)
 
@@ -57,7 +65,32 @@ def _show(found: dict[str, Any], console: Console) -> None:
             row["actor_id"][:16],
         )
     console.print(table)
+    if found["summary"] is not None:
+        _show_summary(found["summary"], console)
     for problem in found["problems"]:
         console.print(f"[bold red]![/] {problem}")
     if not found["problems"]:
         console.print("Everything is as it should be")
+
+
+def _show_summary(summary: dict[str, Any], console: Console) -> None:
+    sums = [f"{summary['topics']} topics", f"{summary['partitions']} partitions", f"{summary['replicas']} replicas"]
+    for kind in ("offline", "under_min_isr", "under_replicated", "moving"):
+        if summary[kind]:
+            sums.append(f"{len(summary[kind])} {kind.replace('_', ' ')}")
+    console.print(", ".join(sums))
+    for row in summary["moving"][:_MOVES_SHOWN]:
+        to = [broker for broker in row["replicas"] if broker not in row["removing"]]
+        console.print(f"  {row['topic']}-{row['partition']} moves to {to}, in sync {row['isr']}", markup=False)
+
+
+def _show_partitions(by_broker: dict[str, Any], console: Console) -> None:
+    columns = ("broker", "partition", "life", "leader", "epoch", "start", "high watermark", "end", "pid", "restarts")
+    table = Table(*columns, box=None, pad_edge=False)
+    for broker, rows in by_broker.items():
+        for row in sorted(rows or (), key=lambda row: (row["topic"], row["partition"])):
+            figures = (row["log_start_offset"], row["high_watermark"], row["log_end_offset"], row["pid"])
+            cells = (row["life"], row["leader"], row["leader_epoch"], *figures, row["restarts"])
+            name = f"{row['topic']}-{row['partition']}"
+            table.add_row(broker, name, *("" if cell is None else str(cell) for cell in cells))
+    console.print(table)

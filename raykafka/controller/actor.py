@@ -5,24 +5,18 @@ It lives as long as its link to the broker: a controller without its broker is n
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import logging
-import os
 from collections.abc import Mapping
 from typing import Any
 
+from raykafka.child_process import arguments, identity, live, live_as_actor
 from raykafka.controller.controller import Controller
 from raykafka.link import connect_unix
 from raykafka.logs import log_to_stderr
-from raykafka.priority import take_normal_priority
 from raykafka.protocol import registry
 
 ROLE = "controller"
-SECRET_VARIABLE = "RAYKAFKA_SECRET_HEX"
-
-logger = logging.getLogger(__name__)
 
 
 async def serve(
@@ -36,16 +30,9 @@ async def serve(
 ) -> None:
     """Connect to the broker and be its controller until the link ends. Raises OSError or LinkError if it can't be
     reached. A blocking ZooKeeper call may outlive this: end the process after it."""
-    identity = {
-        "role": ROLE,
-        "pid": os.getpid(),
-        "token": token,
-        "actor_id": actor_id,
-        "broker_id": broker_id,
-    }
     # before there is a link whose pings have to be answered: it takes seconds on a busy machine
     registry.load(registry.CONTROLLER)
-    link = await connect_unix(socket_path, secret, identity)
+    link = await connect_unix(socket_path, secret, identity(ROLE, token, broker_id, actor_id))
     controller = Controller(broker_id=broker_id, secret=secret, zookeeper=zookeeper, config=config)
     link.start(on_call=controller.on_call)
     running = asyncio.ensure_future(controller.run())
@@ -66,38 +53,18 @@ class ControllerActor:
         zookeeper: dict[str, Any],
         config: dict[str, str],
     ) -> None:
-        take_normal_priority()
-        log_to_stderr()
-        import ray
-        import ray._raylet
-
-        ray._raylet.setproctitle(f"raykafka::controller of broker {broker_id}")
-        actor_id = ray.get_runtime_context().get_actor_id() or ""
-        try:
-            await serve(socket_path, secret, token, broker_id, zookeeper, config, actor_id)
-        except Exception:
-            logger.exception("the controller of broker %d ends", broker_id)
-            os._exit(1)
-        os._exit(0)
+        await live_as_actor(
+            f"controller of broker {broker_id}",
+            lambda actor_id: serve(socket_path, secret, token, broker_id, zookeeper, config, actor_id),
+        )
 
 
 async def main(argv: list[str] | None = None) -> None:
-    """Run as a plain process; the cluster secret is in the environment, in hex."""
-    parser = argparse.ArgumentParser(prog="python -m raykafka.controller.actor")
-    parser.add_argument("--socket", required=True)
-    parser.add_argument("--token", required=True)
-    parser.add_argument("--broker-id", type=int, required=True)
-    parser.add_argument("--zookeeper", type=json.loads, required=True, help="hosts, auth, session_timeout_ms as JSON")
-    parser.add_argument("--config", action="append", default=[], metavar="KEY=VALUE")
-    args = parser.parse_args(argv)
-    config = dict(pair.split("=", 1) for pair in args.config)
-    secret = bytes.fromhex(os.environ[SECRET_VARIABLE])
-    try:
-        await serve(args.socket, secret, args.token, args.broker_id, args.zookeeper, config)
-    except Exception:
-        logger.exception("the controller of broker %d ends", args.broker_id)
-        os._exit(1)
-    os._exit(0)
+    """Run as a plain process."""
+    zookeeper = {"type": json.loads, "required": True, "help": "hosts, auth, session_timeout_ms as JSON"}
+    args = arguments("raykafka.controller.actor", argv, ("--zookeeper", zookeeper))
+    serving = serve(args.socket, args.secret, args.token, args.broker_id, args.zookeeper, args.config)
+    await live(f"controller of broker {args.broker_id}", serving)
 
 
 if __name__ == "__main__":

@@ -220,8 +220,11 @@ def _wait_ready(config: ClusterConfig, say: Say) -> None:
                 say(f"{label} is away: {row['error']}")
         waiting = [row for row in rows if row["phase"] not in ("running", "away")]
         if rows and not waiting:
-            missing = _not_serving(ask_supervisor(config.cluster, "status"))
+            status = ask_supervisor(config.cluster, "status")
+            missing = _not_serving(status)
             if not missing:
+                for row in filter(_is_halted, status["brokers"]):
+                    say(f"Broker {row['id']} stays down: it was stopped with `raykafka brokers stop`")
                 return
         elif waiting:
             missing = f"{_label(waiting[0])} ({waiting[0]['error'] or waiting[0]['phase']})"
@@ -243,7 +246,7 @@ def _label(row: dict[str, Any]) -> str:
 def _not_serving(status: dict[str, Any]) -> str:
     """What of a cluster whose actors all run is not there for clients yet; empty when all is."""
     for row in status["brokers"]:
-        if row["phase"] == "away":
+        if row["phase"] == "away" or _is_halted(row):
             continue
         detail = row["detail"] or {}
         if detail.get("state") != "running":
@@ -251,6 +254,10 @@ def _not_serving(status: dict[str, Any]) -> str:
         if detail["controller_id"] < 0:
             return f"an active controller for broker {row['id']}"
     return ""
+
+
+def _is_halted(row: dict[str, Any]) -> bool:
+    return (row["detail"] or {}).get("state") == "halted"
 
 
 def _others_use_ray() -> bool:

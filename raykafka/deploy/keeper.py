@@ -17,6 +17,7 @@ from typing import Any
 from raykafka.deploy import ray_access
 from raykafka.deploy.names import BROKER, NAMESPACE, ZOOKEEPER, actor_name
 from raykafka.deploy.placement import Placement
+from raykafka.errors import DeployError, RaykafkaError
 
 _ACTOR_CLASSES = {
     BROKER: ("raykafka.broker.actor", "BrokerActor"),
@@ -94,8 +95,22 @@ class Keeper:
         if handle is not None:
             await stop_actor(handle, self.name)
 
-    async def status(self) -> dict[str, Any]:
-        """What the keeper, Ray and the actor itself say of the actor."""
+    async def ask(self, method: str, *args: Any) -> Any:
+        """What the actor's ``method`` returns. Raises DeployError when there is no actor, and what the method
+        raises."""
+        if self._handle is None:
+            raise DeployError(f"{self.name} does not run: it is {self.phase}. {self.error}".rstrip())
+        import ray
+
+        try:
+            return await _call(self._handle, method, *args)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, RaykafkaError):
+                raise error.cause from None
+            raise
+
+    async def status(self, *details: Any) -> dict[str, Any]:
+        """What the keeper, Ray and the actor itself say of the actor; ``details`` are its ``status``'s arguments."""
         state = self.state
         row: dict[str, Any] = {
             "role": self.placement.role,
@@ -113,7 +128,9 @@ class Keeper:
         }
         if self._handle is not None and state is not None and state.state == "ALIVE":
             try:
-                row["detail"] = await asyncio.wait_for(asyncio.shield(_call(self._handle, "status")), _STATUS_WITHIN_S)
+                row["detail"] = await asyncio.wait_for(
+                    asyncio.shield(_call(self._handle, "status", *details)), _STATUS_WITHIN_S
+                )
             except TimeoutError:
                 row["error"] = row["error"] or f"gave no status for {_STATUS_WITHIN_S:.0f} s"
             except Exception as error:  # Ray raises many types here; all mean that this actor can't answer now

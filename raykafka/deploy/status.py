@@ -10,17 +10,23 @@ from raykafka.deploy.supervision import ask_supervisor
 
 _SUPERVISOR_WITHIN_S = 15.0
 _CHILD_STARTS_WITHIN_S = 30.0
+# what ended so often, and lately, is about to end again
+_MANY_RESTARTS = 3
+_LATELY_S = 60.0
+_NAMED = 3
 
 
-def cluster_status(config: ClusterConfig) -> dict[str, Any]:
+def cluster_status(config: ClusterConfig, *, partitions: bool = False) -> dict[str, Any]:
     """The state of the cluster as plain data. Raises DeployError when it is not deployed or Ray does not answer.
 
     ``actors`` holds a row for each actor: role, id (broker or server id), ``for`` (the partition that a replica
-    serves), actor_id, node, pid, state, restarts. ``problems`` holds a sentence for each thing that is amiss.
+    serves), actor_id, node, pid, state, restarts. ``brokers`` holds a row for each broker. ``summary`` is
+    ``raykafka.cluster.summary``'s. ``partitions`` are figures of each broker's local ones, if asked for. ``problems``
+    holds a sentence for each thing that is amiss.
     """
     address = ray_access.attach_running(config)
     try:
-        found = ask_supervisor(config.cluster, "status", within_s=_SUPERVISOR_WITHIN_S)
+        found = ask_supervisor(config.cluster, "status", partitions, within_s=_SUPERVISOR_WITHIN_S)
     finally:
         ray_access.detach()
     return {"ray": address, **summarize(found)}
@@ -40,6 +46,8 @@ def summarize(found: dict[str, Any]) -> dict[str, Any]:
         "metrics": _metrics(found["brokers"]),
         "prometheus_targets": found["prometheus_targets"],
         "actors": actors,
+        "brokers": [_broker_row(row, found["brokers"]) for row in found["brokers"]],
+        "summary": _summary(found["brokers"]),
         "partitions": _partitions(found["brokers"]),
         "problems": _problems(found),
     }
@@ -80,10 +88,42 @@ def _child_rows(broker: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def _newest(brokers: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What the broker says of itself that has heard of the newest controller."""
+    known = [detail for row in brokers if (detail := row["detail"]) and detail.get("controller_id", -1) >= 0]
+    return max(known, key=lambda detail: detail["controller_epoch"]) if known else None
+
+
 def _controller(brokers: list[dict[str, Any]]) -> int | None:
     """The active controller in the eyes of the broker that has heard of the newest one."""
-    known = [detail for row in brokers if (detail := row["detail"]) and detail.get("controller_id", -1) >= 0]
-    return max(known, key=lambda detail: detail["controller_epoch"])["controller_id"] if known else None
+    newest = _newest(brokers)
+    return newest["controller_id"] if newest else None
+
+
+def _summary(brokers: list[dict[str, Any]]) -> dict[str, Any] | None:
+    newest = _newest(brokers)
+    return newest.get("summary") if newest else None
+
+
+def _broker_row(row: dict[str, Any], brokers: list[dict[str, Any]]) -> dict[str, Any]:
+    detail = row["detail"] or {}
+    held = (_summary(brokers) or {}).get("brokers", {}).get(str(row["id"]), {})
+    return {
+        "id": row["id"],
+        "state": _server_row(row)["state"],
+        "node": row["node"],
+        "pid": row["pid"],
+        "is_controller": row["id"] == _controller(brokers),
+        "listeners": {at["name"]: f"{at['host']}:{at['port']}" for at in detail.get("listeners", [])},
+        "data_dir": detail.get("data_dir"),
+        "broker_epoch": detail.get("broker_epoch"),
+        "age_s": detail.get("age_s"),
+        "leaders": held.get("leaders"),
+        "replicas": held.get("replicas"),
+        "restarts": row["restarts"],
+        "child_restarts": detail.get("restarts", {}),
+        "troubled": detail.get("troubled", []),
+    }
 
 
 def _listeners(brokers: list[dict[str, Any]]) -> dict[str, str]:
@@ -120,8 +160,44 @@ def _problems(found: dict[str, Any]) -> list[str]:
             for role in ("coordinator", "controller"):
                 if not any(child["role"] == role and _is_well(child) for child in detail["children"]):
                     problems.append(f"Broker {row['id']} has no {role}.")
+            problems += _crash_loops(row, detail)
     if found["brokers"] and _controller(found["brokers"]) is None:
         problems.append("No broker knows an active controller.")
+    return problems + _partition_problems(_summary(found["brokers"]) or {})
+
+
+def _crash_loops(row: dict[str, Any], detail: dict[str, Any]) -> list[str]:
+    """What keeps ending in a broker that runs now."""
+    label, problems = f"Broker {row['id']}", []
+    if row["restarts"] >= _MANY_RESTARTS and detail["age_s"] < _LATELY_S:
+        problems.append(f"{label} has been restarted {row['restarts']} times, last {detail['age_s']:.0f} s ago.")
+    for role, times in sorted(detail["restarts"].items()):
+        ages = [child["age_s"] for child in detail["children"] if child["role"] == role]
+        if times >= _MANY_RESTARTS and min(ages, default=0.0) < _LATELY_S:
+            problems.append(f"{label}: its {role} has ended {times} times.")
+    for replica in detail["troubled"]:
+        if replica["restarts"] >= _MANY_RESTARTS and replica["since_restart_s"] < _LATELY_S:
+            name = f"{replica['topic']}-{replica['partition']}"
+            problems.append(f"{label}: the replica of {name} has ended {replica['restarts']} times.")
+    return problems
+
+
+_AMISS = {
+    "offline": "without a leader",
+    "under_min_isr": "with fewer in-sync replicas than min.insync.replicas: acks=all is refused",
+    "under_replicated": "under-replicated",
+}
+
+
+def _partition_problems(summary: dict[str, Any]) -> list[str]:
+    problems = []
+    for kind, words in _AMISS.items():
+        rows = summary.get(kind, [])
+        if rows:
+            names = ", ".join(f"{row['topic']}-{row['partition']}" for row in rows[:_NAMED])
+            more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+            count = "1 partition is" if len(rows) == 1 else f"{len(rows)} partitions are"
+            problems.append(f"{count} {words}: {names}{more}.")
     return problems
 
 
@@ -134,6 +210,8 @@ def _server_problems(label: str, row: dict[str, Any]) -> list[str]:
         return [f"{label} is {row['phase']}: {row['error']}" if row["error"] else f"{label} is {row['phase']}."]
     if row["detail"] is None:
         return [f"{label} does not answer: {row['error'] or row['ray_state'].lower()}"]
+    if row["detail"]["state"] == "halted":
+        return [f"{label} was stopped with `raykafka brokers stop`; `raykafka brokers start {row['id']}` starts it."]
     if row["detail"]["state"] != "running":
         return [f"{label} is {row['detail']['state']}." + (f" {row['detail'].get('error', '')}".rstrip())]
     return []

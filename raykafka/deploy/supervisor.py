@@ -17,7 +17,7 @@ from raykafka.deploy.keeper import Keeper, stop_actor
 from raykafka.deploy.names import BROKER, NAMESPACE, SUPERVISOR, ZOOKEEPER, actor_name, split_actor_name
 from raykafka.deploy.placement import Placement, bootstrap
 from raykafka.deploy.watch import NodeWatch
-from raykafka.errors import ConfigError, RaykafkaError
+from raykafka.errors import ConfigError, DeployError, RaykafkaError
 from raykafka.metrics.targets import targets_of, write_targets
 from raykafka.priority import take_normal_priority
 
@@ -80,10 +80,31 @@ class SupervisorActor:
             for (role, actor_id), keeper in self._keepers.items()
         ]
 
-    async def status(self) -> dict[str, Any]:
-        """The whole cluster: every actor as its keeper, Ray and itself see it."""
+    async def stop_broker(self, broker_id: int) -> None:
+        """Stop a broker in order: its leaderships move first. It stays down, over restarts of everything, until
+        ``start_broker``. Raises DeployError."""
+        await (await self._broker(broker_id)).ask("halt")
+
+    async def start_broker(self, broker_id: int) -> dict[str, Any]:
+        """Start a broker that ``stop_broker`` stopped; returns its status. Raises DeployError."""
+        return await (await self._broker(broker_id)).ask("resume")
+
+    async def _broker(self, broker_id: int) -> Keeper:
         await self._looked.wait()
-        rows = await asyncio.gather(*(keeper.status() for keeper in self._keepers.values()))
+        keeper = self._keepers.get((BROKER, broker_id))
+        if keeper is None:
+            ids = ", ".join(str(i) for role, i in sorted(self._keepers) if role == BROKER)
+            raise DeployError(f"Cluster {self._cluster} has no broker {broker_id}; it has {ids}.")
+        return keeper
+
+    async def status(self, partitions: bool = False) -> dict[str, Any]:
+        """The whole cluster: every actor as its keeper, Ray and itself see it; with ``partitions`` also every one of
+        each broker."""
+        await self._looked.wait()
+        details = {BROKER: (partitions,)}
+        rows = await asyncio.gather(
+            *(keeper.status(*details.get(role, ())) for (role, _), keeper in self._keepers.items())
+        )
         return {
             "cluster": self._cluster,
             "data_dir": str(self._folder.path),

@@ -5,25 +5,18 @@ It lives as long as its link to the broker.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import logging
-import os
-from typing import Any
 
+from raykafka.child_process import arguments, identity, live, live_as_actor
 from raykafka.group.config import GroupConfig
 from raykafka.group.coordinator import Coordinator
 from raykafka.group.offsets_log import LinkedOffsetsLog
 from raykafka.link.link import Link, connect_unix
 from raykafka.logs import log_to_stderr
-from raykafka.priority import take_normal_priority
 from raykafka.protocol import registry
 from raykafka.protocol.context import unpack_forward
 
-logger = logging.getLogger(__name__)
-
 ROLE = "coordinator"
-SECRET_VARIABLE = "RAYKAFKA_SECRET_HEX"
 
 
 class CoordinatorServer:
@@ -53,14 +46,7 @@ async def serve(
     socket_path: str, secret: bytes, token: str, broker_id: int, config: dict[str, str], actor_id: str = ""
 ) -> None:
     """Connect to the broker and serve it until the link ends. Raises OSError or LinkError if it can't be reached."""
-    identity: dict[str, Any] = {
-        "role": ROLE,
-        "pid": os.getpid(),
-        "token": token,
-        "actor_id": actor_id,
-        "broker_id": broker_id,
-    }
-    link = await connect_unix(socket_path, secret, identity)
+    link = await connect_unix(socket_path, secret, identity(ROLE, token, broker_id, actor_id))
     server = CoordinatorServer(link, config)
     server.start()
     # schemas in a thread, and not only when the first group asks: the broker kills a child whose event loop is silent
@@ -71,32 +57,17 @@ class GroupCoordinator:
     """The Ray actor. ``run`` ends the process when the link to the broker has ended (rule 4)."""
 
     async def run(self, socket_path: str, secret: bytes, token: str, broker_id: int, config: dict[str, str]) -> None:
-        import ray
-        import ray._raylet
-
-        take_normal_priority()
-        log_to_stderr()
-        ray._raylet.setproctitle(f"raykafka::coordinator of broker {broker_id}")
-        actor_id = ray.get_runtime_context().get_actor_id() or ""
-        try:
-            await serve(socket_path, secret, token, broker_id, config, actor_id)
-        except Exception:
-            logger.exception("the group coordinator of broker %d ends", broker_id)
-            os._exit(1)
-        os._exit(0)
+        await live_as_actor(
+            f"coordinator of broker {broker_id}",
+            lambda actor_id: serve(socket_path, secret, token, broker_id, config, actor_id),
+        )
 
 
 async def main(argv: list[str] | None = None) -> None:
-    """Run as a plain process; the cluster secret is in the environment, in hex."""
-    parser = argparse.ArgumentParser(prog="python -m raykafka.group.actor")
-    parser.add_argument("--socket", required=True)
-    parser.add_argument("--token", required=True)
-    parser.add_argument("--broker-id", type=int, required=True)
-    parser.add_argument("--config", action="append", default=[], metavar="KEY=VALUE")
-    args = parser.parse_args(argv)
-    config = dict(pair.split("=", 1) for pair in args.config)
-    secret = bytes.fromhex(os.environ[SECRET_VARIABLE])
-    await serve(args.socket, secret, args.token, args.broker_id, config)
+    """Run as a plain process."""
+    args = arguments("raykafka.group.actor", argv)
+    serving = serve(args.socket, args.secret, args.token, args.broker_id, args.config)
+    await live(f"coordinator of broker {args.broker_id}", serving)
 
 
 if __name__ == "__main__":

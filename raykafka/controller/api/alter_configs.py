@@ -10,51 +10,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from raykafka.controller.config_admin import Alteration, Resource, alter_configs
+from raykafka.controller.api.altered_configs import altered, error_response
+from raykafka.controller.config_admin import Alteration
 from raykafka.controller.configs import replaced
-from raykafka.errors import KafkaError
-from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.error_code import ErrorCode
+
+__all__ = ["API_KEY", "VERSIONS", "error_response", "handle"]
 
 API_KEY = 33
 VERSIONS = (0, 2)
 
 
 async def handle(context: RequestContext, request: Any, server: Any) -> Any:
-    m = response_module(API_KEY, context.api_version)
-    wanted = [(Resource(r.resource_type, r.resource_name), _alteration(r.configs)) for r in request.resources]
-    outcomes = await alter_configs(server, wanted, validate_only=request.validate_only)
-    responses = []
-    for resource, _ in wanted:
-        error = outcomes[resource]
-        responses.append(
-            build(
-                m.AlterConfigsResourceResponse,
-                error_code=error.code if error else ErrorCode.NONE,
-                error_message=(error.message or None) if error else None,
-                resource_type=resource.kind,
-                resource_name=resource.name,
-            )
-        )
-    return build(m.AlterConfigsResponse, throttle_time=NO_THROTTLE, responses=tuple(responses))
+    return await altered(context, request, server, _alteration)
 
 
 def _alteration(configs: Any) -> Alteration:
-    entries = [(c.name, c.value) for c in configs]
-    return lambda kind, current, defaults: replaced(entries)
-
-
-def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
-    m = response_module(API_KEY, context.api_version)
-    responses = tuple(
-        build(
-            m.AlterConfigsResourceResponse,
-            error_code=error.code,
-            error_message=error.message or None,
-            resource_type=resource.resource_type,
-            resource_name=resource.resource_name,
-        )
-        for resource in request.resources
-    )
-    return build(m.AlterConfigsResponse, throttle_time=NO_THROTTLE, responses=responses)
+    return lambda kind, current, defaults: replaced([(c.name, c.value) for c in configs])

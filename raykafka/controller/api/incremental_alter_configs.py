@@ -10,51 +10,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from raykafka.controller.config_admin import Alteration, Resource, alter_configs
-from raykafka.controller.configs import altered
-from raykafka.errors import KafkaError
-from raykafka.protocol.codec import NO_THROTTLE, build, response_module
+from raykafka.controller.api.altered_configs import altered, error_response
+from raykafka.controller.config_admin import Alteration
+from raykafka.controller.configs import altered as plan
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.error_code import ErrorCode
+
+__all__ = ["API_KEY", "VERSIONS", "error_response", "handle"]
 
 API_KEY = 44
 VERSIONS = (0, 1)
 
 
 async def handle(context: RequestContext, request: Any, server: Any) -> Any:
-    m = response_module(API_KEY, context.api_version)
-    wanted = [(Resource(r.resource_type, r.resource_name), _alteration(r.configs)) for r in request.resources]
-    outcomes = await alter_configs(server, wanted, validate_only=request.validate_only)
-    responses = []
-    for resource, _ in wanted:
-        error = outcomes[resource]
-        responses.append(
-            build(
-                m.AlterConfigsResourceResponse,
-                error_code=error.code if error else ErrorCode.NONE,
-                error_message=(error.message or None) if error else None,
-                resource_type=resource.kind,
-                resource_name=resource.name,
-            )
-        )
-    return build(m.IncrementalAlterConfigsResponse, throttle_time=NO_THROTTLE, responses=tuple(responses))
+    return await altered(context, request, server, _alteration)
 
 
 def _alteration(configs: Any) -> Alteration:
     changes = [(c.name, c.config_operation, c.value) for c in configs]
-    return lambda kind, current, defaults: altered(kind, current, defaults, changes)
-
-
-def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
-    m = response_module(API_KEY, context.api_version)
-    responses = tuple(
-        build(
-            m.AlterConfigsResourceResponse,
-            error_code=error.code,
-            error_message=error.message or None,
-            resource_type=resource.resource_type,
-            resource_name=resource.resource_name,
-        )
-        for resource in request.resources
-    )
-    return build(m.IncrementalAlterConfigsResponse, throttle_time=NO_THROTTLE, responses=responses)
+    return lambda kind, current, defaults: plan(kind, current, defaults, changes)

@@ -8,9 +8,11 @@ Partitions that do not exist are refused one by one; the others are committed in
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from raykafka.errors import KafkaError
+from raykafka.group.api.by_partition import answered, partitions_of
 from raykafka.group.coordinator import Coordinator, new_request
 from raykafka.group.events import Commit, CommittedOffset
 from raykafka.protocol.codec import NO_THROTTLE, build, milliseconds, response_module
@@ -50,46 +52,14 @@ async def handle(context: RequestContext, request: Any, server: Coordinator) -> 
             wanted,
         )
         codes.update(await server.commit(request.group_id, commit))
-    m = response_module(API_KEY, version)
-    return build(
-        m.OffsetCommitResponse,
-        throttle_time=NO_THROTTLE,
-        topics=tuple(
-            build(
-                m.OffsetCommitResponseTopic,
-                name=topic.name,
-                partitions=tuple(
-                    build(
-                        m.OffsetCommitResponsePartition,
-                        partition_index=partition.partition_index,
-                        error_code=codes[TopicPartition(topic.name, partition.partition_index)],
-                    )
-                    for partition in topic.partitions
-                ),
-            )
-            for topic in request.topics
-        ),
-    )
+    return _response(context, request, codes)
+
+
+def _response(context: RequestContext, request: Any, codes: Mapping[TopicPartition, ErrorCode]) -> Any:
+    m = response_module(API_KEY, context.api_version)
+    topics = answered(m.OffsetCommitResponseTopic, m.OffsetCommitResponsePartition, request, codes)
+    return build(m.OffsetCommitResponse, throttle_time=NO_THROTTLE, topics=topics)
 
 
 def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
-    m = response_module(API_KEY, context.api_version)
-    return build(
-        m.OffsetCommitResponse,
-        throttle_time=NO_THROTTLE,
-        topics=tuple(
-            build(
-                m.OffsetCommitResponseTopic,
-                name=topic.name,
-                partitions=tuple(
-                    build(
-                        m.OffsetCommitResponsePartition,
-                        partition_index=partition.partition_index,
-                        error_code=error.code,
-                    )
-                    for partition in topic.partitions
-                ),
-            )
-            for topic in request.topics
-        ),
-    )
+    return _response(context, request, dict.fromkeys(partitions_of(request), error.code))

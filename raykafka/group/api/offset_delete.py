@@ -8,37 +8,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from raykafka.group.api.by_partition import answered, partitions_of
 from raykafka.group.coordinator import Coordinator
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.error_code import ErrorCode
-from raykafka.types import TopicPartition
 
 API_KEY = 47
 VERSIONS = (0, 0)
 
 
 async def handle(context: RequestContext, request: Any, server: Coordinator) -> Any:
-    asked = [TopicPartition(t.name, p.partition_index) for t in request.topics for p in t.partitions]
+    asked = partitions_of(request)
     codes = {p: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION for p in asked if not server.exists(p)}
     answer = await server.delete_offsets(request.group_id, tuple(p for p in asked if p not in codes))
     codes.update(answer.partitions)
     m = response_module(API_KEY, context.api_version)
     topics = ()
     if not answer.error:
-        topics = tuple(
-            build(
-                m.OffsetDeleteResponseTopic,
-                name=topic.name,
-                partitions=tuple(
-                    build(
-                        m.OffsetDeleteResponsePartition,
-                        partition_index=partition.partition_index,
-                        error_code=codes[TopicPartition(topic.name, partition.partition_index)],
-                    )
-                    for partition in topic.partitions
-                ),
-            )
-            for topic in request.topics
-        )
+        topics = answered(m.OffsetDeleteResponseTopic, m.OffsetDeleteResponsePartition, request, codes)
     return build(m.OffsetDeleteResponse, error_code=answer.error, throttle_time=NO_THROTTLE, topics=topics)

@@ -1,0 +1,40 @@
+"""What AlterConfigs and IncrementalAlterConfigs share: they differ only in how a resource's new configs come about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from raykafka.controller.config_admin import Alteration, Resource, alter_configs
+from raykafka.errors import KafkaError
+from raykafka.protocol.codec import NO_THROTTLE, build, response_class, response_module
+from raykafka.protocol.context import RequestContext
+from raykafka.protocol.error_code import ErrorCode
+
+
+async def altered(context: RequestContext, request: Any, server: Any, alteration: Callable[[Any], Alteration]) -> Any:
+    """The response once each resource's configs are what ``alteration``, given the entries of the request, makes of
+    them."""
+    wanted = [(Resource(r.resource_type, r.resource_name), alteration(r.configs)) for r in request.resources]
+    outcomes = await alter_configs(server, wanted, validate_only=request.validate_only)
+    return _response(context, [(resource, outcomes[resource]) for resource, _ in wanted])
+
+
+def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+    return _response(context, [(Resource(r.resource_type, r.resource_name), error) for r in request.resources])
+
+
+def _response(context: RequestContext, outcomes: Iterable[tuple[Resource, KafkaError | None]]) -> Any:
+    m = response_module(context.api_key, context.api_version)
+    responses = tuple(
+        build(
+            m.AlterConfigsResourceResponse,
+            error_code=error.code if error else ErrorCode.NONE,
+            error_message=(error.message or None) if error else None,
+            resource_type=resource.kind,
+            resource_name=resource.name,
+        )
+        for resource, error in outcomes
+    )
+    whole = response_class(context.api_key, context.api_version)
+    return build(whole, throttle_time=NO_THROTTLE, responses=responses)

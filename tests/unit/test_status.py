@@ -1,0 +1,106 @@
+"""What `raykafka status` makes of what Supervisor and brokers say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raykafka.deploy.status import summarize
+
+SUMMARY: dict[str, Any] = {
+    "topics": 1,
+    "partitions": 4,
+    "replicas": 8,
+    "offline": [],
+    "under_min_isr": [],
+    "under_replicated": [],
+    "moving": [],
+    "brokers": {"0": {"leaders": 4, "replicas": 4}},
+}
+
+
+def broker(broker_id: int = 0, restarts: int = 0, **detail: Any) -> dict[str, Any]:
+    children = [
+        {"role": role, "pid": 9, "actor_id": "c", "for": "", "state": "connected", "age_s": 500.0}
+        for role in ("coordinator", "controller")
+    ]
+    said = {
+        "state": "running",
+        "age_s": 500.0,
+        "controller_id": 0,
+        "controller_epoch": 1,
+        "broker_epoch": 1,
+        "data_dir": "/data",
+        "holds_lease": True,
+        "lease_age_s": 0.1,
+        "listeners": [{"name": "INSIDE", "host": "h", "port": 9092, "connections": 0}],
+        "children": children,
+        "restarts": {"replica": 0, "coordinator": 0, "controller": 0},
+        "summary": SUMMARY,
+        "troubled": [],
+        "partitions": None,
+    }
+    return {
+        "role": "broker",
+        "id": broker_id,
+        "phase": "running",
+        "error": "",
+        "actor_id": "a",
+        "node": "n",
+        "pid": 1,
+        "ray_state": "ALIVE",
+        "restarts": restarts,
+        "detail": {**said, **detail},
+    }
+
+
+def problems(*brokers: dict[str, Any]) -> list[str]:
+    supervisor = {**broker(), "role": "supervisor"}
+    found = {"cluster": "c", "data_dir": "/d", "error": "", "supervisor": supervisor, "zookeeper": []}
+    found["prometheus_targets"] = ""
+    return summarize({**found, "brokers": list(brokers)})["problems"]
+
+
+def test_a_cluster_that_is_well_has_no_problems() -> None:
+    assert problems(broker()) == []
+
+
+def test_partitions_that_are_not_well_are_counted_and_some_named() -> None:
+    rows = [{"topic": "t", "partition": p} for p in range(5)]
+    summary = {**SUMMARY, "offline": rows[:1], "under_replicated": rows}
+    assert problems(broker(summary=summary)) == [
+        "1 partition is without a leader: t-0.",
+        "5 partitions are under-replicated: t-0, t-1, t-2 and 2 more.",
+    ]
+
+
+def test_what_keeps_ending_is_told_and_what_ended_long_ago_is_not() -> None:
+    replica = {"topic": "t", "partition": 7, "restarts": 4, "since_restart_s": 3.0}
+    long_ago = {"topic": "u", "partition": 0, "restarts": 9, "since_restart_s": 4000.0}
+    young = [{"role": "controller", "pid": 9, "actor_id": "", "for": "", "state": "connected", "age_s": 5.0}]
+    steady = broker()["detail"]["children"][:1]
+    loops = problems(
+        broker(
+            restarts=5,
+            age_s=12.0,
+            children=[*young, *steady],
+            troubled=[replica, long_ago],
+        )
+    )
+    assert loops == [
+        "Broker 0 has been restarted 5 times, last 12 s ago.",
+        "Broker 0: the replica of t-7 has ended 4 times.",
+    ]
+    children = {"replica": 0, "coordinator": 3, "controller": 6}
+    loops = problems(_with(broker(children=[*young, *steady]), restarts=children))
+    assert loops == ["Broker 0: its controller has ended 6 times."]
+
+
+def _with(row: dict[str, Any], **detail: Any) -> dict[str, Any]:
+    return {**row, "detail": {**row["detail"], **detail}}
+
+
+def test_a_broker_that_was_stopped_on_purpose_is_told_as_such() -> None:
+    stopped = {**broker(1), "detail": {"state": "halted", "pid": 1}}
+    assert problems(broker(), stopped) == [
+        "Broker 1 was stopped with `raykafka brokers stop`; `raykafka brokers start 1` starts it."
+    ]
