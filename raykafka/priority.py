@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+_LOWEST = 19
+
 
 def take_normal_priority() -> None:
     """Give every thread of this process the normal priority. Ray starts its workers at nice 15, behind every batch job
@@ -13,3 +15,9 @@ def take_normal_priority() -> None:
     for thread in os.listdir("/proc/self/task"):
         with suppress(PermissionError, ProcessLookupError):
             os.setpriority(os.PRIO_PROCESS, int(thread), 0)
+
+
+def give_way() -> None:
+    """Give this thread, and those it starts, the lowest priority: what they still do, nobody waits for. When a broker
+    is killed all of its children end at once, just when others have to take over."""
+    os.setpriority(os.PRIO_PROCESS, 0, _LOWEST)

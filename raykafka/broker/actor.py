@@ -116,6 +116,9 @@ class BrokerActor:
         await asyncio.to_thread(_halt_mark(self._settings).unlink, missing_ok=True)
         return await self.configure(self._settings.to_json())
 
+    async def pulse(self) -> None:
+        """Returns when the event loop gets to it."""
+
     async def stop(self) -> None:
         """Stop cleanly. The actor stays."""
         async with self._changing:

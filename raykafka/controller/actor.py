@@ -12,6 +12,7 @@ from typing import Any
 
 from raykafka.child_process import arguments, identity, live, live_as_actor
 from raykafka.controller.controller import Controller
+from raykafka.controller.deposed_broker import end_deposed_broker
 from raykafka.link import connect_unix
 from raykafka.logs import log_to_stderr
 from raykafka.protocol import registry
@@ -36,7 +37,9 @@ async def serve(
     controller = Controller(broker_id=broker_id, secret=secret, zookeeper=zookeeper, config=config)
     link.start(on_call=controller.on_call)
     running = asyncio.ensure_future(controller.run())
+    guarding = asyncio.ensure_future(end_deposed_broker(link, controller.broker_is_deposed))
     await asyncio.wait({running, link.ended}, return_when=asyncio.FIRST_COMPLETED)
+    guarding.cancel()
     if running.done():
         running.result()
 

@@ -59,6 +59,18 @@ class Controller:
         self._touched = asyncio.Event()
         self._lost = asyncio.Event()
         self._cluster_id = ""
+        self._client: ZooKeeperClient | None = None
+        self._registered = False
+
+    async def broker_is_deposed(self) -> bool:
+        """Whether this controller's broker was registered and is so no more; False while ZooKeeper can't be asked."""
+        client = self._client
+        if client is None or not client.connected or not self._registered:
+            return False
+        try:
+            return await asyncio.to_thread(store.read_registration, client, self.broker_id) is None
+        except (SessionExpiredError, ConnectionClosedError):
+            return False
 
     async def on_call(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
         """What the broker asks: ``figures`` {}, those of the cluster while this is the active controller, else {}."""
@@ -75,11 +87,13 @@ class Controller:
             except ZooKeeperUnreachable as error:
                 logger.warning("%s", error)
                 continue
+            self._client = client
             try:
                 await self._use(client)
             except (SessionExpiredError, ConnectionClosedError):
                 logger.warning("the controller's ZooKeeper session has expired; it opens another")
             finally:
+                self._client = None
                 await asyncio.to_thread(store.close, client)
 
     async def _connect(self) -> ZooKeeperClient:
@@ -122,6 +136,7 @@ class Controller:
         while True:
             registration = await asyncio.to_thread(store.read_registration, client, self.broker_id)
             if registration is not None:
+                self._registered = True
                 return registration.info.link_host
             await asyncio.sleep(_UNREGISTERED_RETRY_S)
 

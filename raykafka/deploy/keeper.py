@@ -17,6 +17,7 @@ from typing import Any
 from raykafka.deploy import ray_access
 from raykafka.deploy.names import BROKER, NAMESPACE, ZOOKEEPER, actor_name
 from raykafka.deploy.placement import Placement
+from raykafka.deploy.pulse import Pulse, end_process
 from raykafka.errors import DeployError, RaykafkaError
 
 _ACTOR_CLASSES = {
@@ -24,6 +25,7 @@ _ACTOR_CLASSES = {
     ZOOKEEPER: ("raykafka.deploy.zookeeper_server", "ZooKeeperServerActor"),
 }
 _POLL_S = 0.5
+_SILENT_ROUNDS = 24
 _STATUS_WITHIN_S = 3.0
 _STOP_WITHIN_S = 30.0
 _FIRST_DELAY_S = 0.5
@@ -64,6 +66,7 @@ class Keeper:
         self._configured: tuple[int, Placement] | None = None
         self._configuring: asyncio.Task[None] | None = None
         self._retry_at = 0.0
+        self._pulse = Pulse()
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
@@ -177,7 +180,9 @@ class Keeper:
             return
         pid = self.state.pid if self.state is not None and self.state.state == "ALIVE" else 0
         if self._configuring is not None or self._configured == (pid, self.placement):
+            await self._end_when_silent(pid)
             return
+        self._pulse.forget()
         if not self._opened.is_set():
             self.phase = "waiting"
             return
@@ -185,6 +190,15 @@ class Keeper:
         if self.phase != "failed":
             self.phase = "starting"
         self._configuring = asyncio.create_task(self._configure(self._handle, self.placement))
+
+    async def _end_when_silent(self, pid: int) -> None:
+        """A broker whose process stands still has been replaced by others long before this ends it."""
+        if self.placement.role != BROKER or not pid or self._configuring is not None or self.state is None:
+            return
+        if self._pulse.ask(self._handle) >= _SILENT_ROUNDS:
+            logger.warning("%s has been silent for %.0f s and is killed", self.name, _SILENT_ROUNDS * _POLL_S)
+            self._pulse.forget()
+            await asyncio.to_thread(end_process, self.state.node_id, pid)
 
     def _wait_for_node(self) -> None:
         """Leave what runs there, if it does: its node may only be out of sight."""

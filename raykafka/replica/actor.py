@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from raykafka.link import connect_unix, handover
 from raykafka.logs import log_to_stderr
-from raykafka.priority import take_normal_priority
+from raykafka.priority import give_way, take_normal_priority
 from raykafka.replica.server import ReplicaServer
 
 
@@ -39,7 +39,9 @@ async def serve(socket_path: str, secret: bytes, token: str, actor_id: str) -> N
     streams = handover.listen(path)
     try:
         identity = {"role": "replica", "pid": os.getpid(), "token": token, "actor_id": actor_id, "streams": path}
-        server = ReplicaServer(await connect_unix(socket_path, secret, identity), secret, streams, _show_title)
+        link = await connect_unix(socket_path, secret, identity)
+        link.ended.add_done_callback(lambda _: give_way())
+        server = ReplicaServer(link, secret, streams, _show_title)
         server.start()
         await server.ended
     finally:
