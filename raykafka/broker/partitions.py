@@ -138,8 +138,11 @@ class Partitions:
                 self._run(self._remove_later(path, 0))
             await self._set_strays_aside(image)
         others_changed = before is not None and before.broker_configs != image.broker_configs
-        if self._around.brokers != image.brokers:
-            self._around.brokers = image.brokers
+        # leaders want nothing of a broker that is about to stop: what it still acknowledges nobody may wait for
+        own = self._around.broker_id
+        brokers = {b: info for b, info in image.brokers.items() if b == own or not info.stopping}
+        if self._around.brokers != brokers:
+            self._around.brokers = brokers
             others_changed = True
         waits: list[asyncio.Task[None]] = []
         known = before.topics if before is not None else {}

@@ -28,7 +28,8 @@ class Endpoint:
 @dataclass(frozen=True, slots=True)
 class BrokerInfo:
     """A live broker's registration. ``epoch`` is the version of ``/brokers/epochs/N``; ``link_host:link_port`` its
-    inter-broker port; ``directory_id``, ``boot_id`` and ``clean_shutdown`` as rule 18 says."""
+    inter-broker port; ``directory_id``, ``boot_id`` and ``clean_shutdown`` as rule 18 says. ``stopping``: it is about
+    to end its life in order, and gets into no ISR any more."""
 
     id: int
     epoch: int
@@ -39,6 +40,7 @@ class BrokerInfo:
     boot_id: str
     clean_shutdown: bool
     rack: str | None = None
+    stopping: bool = False
 
     def endpoint(self, listener: str) -> Endpoint | None:
         return next((e for e in self.endpoints if e.listener == listener), None)
@@ -189,6 +191,7 @@ def broker_to_json(broker: BrokerInfo) -> dict[str, Any]:
         "boot_id": broker.boot_id,
         "clean_shutdown": broker.clean_shutdown,
         "rack": broker.rack,
+        "stopping": broker.stopping,
     }
 
 
@@ -203,6 +206,7 @@ def broker_from_json(data: dict[str, Any]) -> BrokerInfo:
         boot_id=data["boot_id"],
         clean_shutdown=data["clean_shutdown"],
         rack=data["rack"],
+        stopping=data["stopping"],
     )
 
 

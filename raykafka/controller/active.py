@@ -481,7 +481,8 @@ class ActiveController:
                 isr = self.records[tp.topic].states[tp.partition].isr
                 return broker in isr and any(b in others for b in isr)
 
-            await self._elect([tp for tp in self._all_partitions() if replaceable(tp)], failed=broker)
+            news = ImageDelta(brokers={broker: replace(registration.info, stopping=True)})
+            await self._elect([tp for tp in self._all_partitions() if replaceable(tp)], failed=broker, news=news)
             sequence = self._sequence
             logger.info("broker %d is stopping", broker)
         await self.acknowledged(sequence, LET_GO_WITHIN_S)
