@@ -13,6 +13,8 @@ from confluent_kafka import Consumer, KafkaException
 
 from raykafka.broker.broker import LOST_EXIT_CODE
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
+from raykafka.group.partitioning import partition_for
+from raykafka.types import OFFSETS_TOPIC
 from tests.conftest import free_port
 from tests.integration.plain_broker import PlainBroker
 from tests.integration.replicated import (
@@ -83,7 +85,7 @@ class Member:
         )
         self._consumer.subscribe([topic])
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -120,8 +122,8 @@ class Member:
 
 
 def coordinator(brokers: list[PlainBroker], group: str) -> PlainBroker:
-    description = admin(brokers).describe_consumer_groups([group])[group].result(WITHIN_S)
-    return brokers[description.coordinator.id]
+    states = admin(brokers).list_topics(OFFSETS_TOPIC, timeout=10).topics[OFFSETS_TOPIC].partitions
+    return brokers[states[partition_for(group, len(states))].leader]
 
 
 def test_a_killed_leader_that_is_controller_and_coordinator_too_is_replaced(brokers: list[PlainBroker]) -> None:
