@@ -9,6 +9,7 @@ from raykafka.log.lock import DirectoryLocked, LockHolder, lock_holder
 from raykafka.log.log import AppendInfo, Log
 from raykafka.log.producers import DuplicateSequence, ProducerStates
 from raykafka.log.reader import FileRange, FoundOffset, LogReader, StaleRange, WouldBlock
+from raykafka.log.seal import LogSeal, read_seal
 
 __all__ = [
     "AppendInfo",
@@ -22,8 +23,10 @@ __all__ = [
     "Log",
     "LogConfig",
     "LogReader",
+    "LogSeal",
     "ProducerStates",
     "StaleRange",
     "WouldBlock",
     "lock_holder",
+    "read_seal",
 ]

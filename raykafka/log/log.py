@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from raykafka.errors import KafkaError
 from raykafka.log.batch import (
@@ -28,6 +29,7 @@ from raykafka.log.lock import DirectoryLock
 from raykafka.log.producers import ProducerStates
 from raykafka.log.recovery import marker_of, rebuild_producers, recover_segments, tidy
 from raykafka.log.retention import expired_count
+from raykafka.log.seal import LogSeal, take_seal, write_seal
 from raykafka.log.segment import Segment
 from raykafka.log.segments import Segments
 from raykafka.log.validation import check_batches, check_stored_batches
@@ -35,6 +37,7 @@ from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import LogPosition
 
 _REMEMBERED_BOUNDARIES = 4096
+_NO_NOTE: Mapping[str, Any] = MappingProxyType({})
 
 
 class AppendInfo(NamedTuple):
@@ -57,9 +60,11 @@ class Log:
     takes no more writes.
     """
 
-    def __init__(self, directory: Path, config: LogConfig, lock: DirectoryLock) -> None:
+    def __init__(self, directory: Path, config: LogConfig, lock: DirectoryLock, topic_id: uuid.UUID) -> None:
         self.directory = directory
         self.config = config
+        self.note: Mapping[str, Any] | None = None
+        self._topic_id = topic_id
         self.epochs = LeaderEpochs(directory)
         self.producers = ProducerStates(directory)
         self.log_start_offset = 0
@@ -81,16 +86,15 @@ class Log:
         *,
         topic_id: uuid.UUID,
         recovery_point: int,
-        clean: bool,
         now_ms: int,
         log_start_offset: int = 0,
     ) -> Log:
         """Take the log in ``directory``, or make a new one there.
 
-        ``recovery_point`` is the offset below which everything is known to be flushed, ``clean`` whether the last
-        writer closed the log. After an unclean stop, batches are checked from the recovery point on and a torn tail
-        is cut (``recovered_bytes_cut``). Raises DirectoryLocked, or KafkaError: INCONSISTENT_TOPIC_ID if the
-        directory belongs to another topic, KAFKA_STORAGE_ERROR.
+        A log that its last writer closed has an intact seal: it is taken away, and what ``close`` was given is
+        ``note``. Without one, batches are checked from ``recovery_point`` on, the offset below which everything is
+        known to be flushed, a torn tail is cut (``recovered_bytes_cut``), and ``note`` is None. Raises DirectoryLocked,
+        or KafkaError: INCONSISTENT_TOPIC_ID if the directory belongs to another topic, KAFKA_STORAGE_ERROR.
         """
         directory = Path(directory)
         try:
@@ -102,15 +106,17 @@ class Log:
             on_failure.callback(lock.release)
             try:
                 claim(directory, topic_id)
-                log = Log(directory, config, lock)
+                log = Log(directory, config, lock, topic_id)
                 on_failure.callback(log._segments.close)
-                log._recover(log_start_offset, recovery_point, clean, now_ms)
+                log._recover(log_start_offset, recovery_point, now_ms)
             except OSError as error:
                 raise storage_error(f"opening {directory}", error) from error
             on_failure.pop_all()
         return log
 
-    def _recover(self, log_start_offset: int, recovery_point: int, clean: bool, now_ms: int) -> None:
+    def _recover(self, log_start_offset: int, recovery_point: int, now_ms: int) -> None:
+        seal = take_seal(self.directory)
+        clean = seal is not None
         tidy(self.directory)
         segments = self._segments
         # A cleanly closed log is whole; the batches behind the last index entry are read all the same.
@@ -130,6 +136,8 @@ class Log:
         rebuild_producers(self.producers, segments, self.log_start_offset, end)
         self.producers.keep_snapshots(segments.bases)
         segments.rest(self.recovery_point)
+        if seal is not None and seal.log_end_offset == end:
+            self.note = seal.note
 
     # looking
 
@@ -334,10 +342,9 @@ class Log:
             if truncations == self.truncations:
                 self.recovery_point = max(self.recovery_point, end)
 
-    def close(self) -> None:
-        """Flush, write the producers' snapshot, and let go of the directory: a clean stop. Raises
-        KAFKA_STORAGE_ERROR; the lock is released even then, and the next open must treat the log as not closed
-        cleanly.
+    def close(self, note: Mapping[str, Any] | None = _NO_NOTE) -> None:
+        """Flush, write the producers' snapshot and the seal with ``note`` (None: no seal), and let go of the directory.
+        Raises KAFKA_STORAGE_ERROR; the lock is released even then, and the log is not sealed.
         """
         try:
             if not self._failure:
@@ -345,6 +352,10 @@ class Log:
                 self.producers.write_snapshot()
             self.flush()
             self.purge(None)
+            if note is not None:
+                active = self._segments.active
+                start, end, bases = self.log_start_offset, self.log_end_offset, self._segments.bases
+                write_seal(self.directory, LogSeal(self._topic_id, start, end, bases, active.size, note))
         except OSError as error:
             raise storage_error(f"closing {self.directory}", error) from error
         finally:

@@ -25,6 +25,7 @@ from raykafka.replica.events import (
     Wrote,
 )
 from raykafka.replica.history import EpochHistory
+from raykafka.replica.sealed import behind
 from raykafka.types import NO_EPOCH
 
 UNKNOWN_END = -1
@@ -124,6 +125,11 @@ class Leading:
             self.followers[broker] = Follower(broker, caught_up_ms=now_ms, mark_end=self.log.end, mark_ms=now_ms)
         self._count()
         return effects
+
+    def ask_on(self, undecided: Iterable[frozenset[int]]) -> None:
+        """Go on asking for ISRs that were asked for while this replica slept: their members count (rule 5)."""
+        self.undecided = [*undecided]
+        self._count()
 
     def take_over(self, before: Leading) -> None:
         """Go on with the produces that wait, when this process leads on in a newer epoch: their records are in its
@@ -373,6 +379,7 @@ class Leading:
             and not self.undecided
             and log.high_watermark == log.end
             and all(f.shaken and f.end == log.end for f in in_sync)
+            and not behind(self.broker, self.state, self.broker_epochs)
         )
         if not clean:
             return []

@@ -6,7 +6,7 @@ Times are boot-clock milliseconds, passed in (rule 23); record timestamps never 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from raykafka.cluster.image import PartitionState
 from raykafka.protocol.error_code import ErrorCode
@@ -45,7 +45,8 @@ class Partition:
     ``checkpoint`` is the high watermark that was on disk when the log was opened, None if there was none. It says
     where to begin and whether the log lost something; it never decides a truncation (rule 9). ``seal`` is what an
     earlier process left when it fell asleep; the caller has removed it from disk, so that it wakes one process only
-    (rule 17). A log that is shorter than its checkpoint may not lead until this replica has been out of the ISR, or
+    (rule 17). ``undecided`` are ISRs that were asked for in its name while it slept and are not decided yet (rule 5). A
+    log that is shorter than its checkpoint may not lead until this replica has been out of the ISR, or
     an unclean election asks for it (rules 10, 18).
     """
 
@@ -62,6 +63,7 @@ class Partition:
         history: EpochHistory,
         checkpoint: int | None,
         seal: Seal | None = None,
+        undecided: Iterable[frozenset[int]] = (),
     ) -> None:
         high_watermark = log_start if checkpoint is None else max(log_start, min(checkpoint, log_end))
         self.broker = broker
@@ -72,6 +74,7 @@ class Partition:
         self.following: Following | None = None
         self.stopped: str | None = None
         self._short = checkpoint is not None and checkpoint > log_end
+        self._undecided = list(undecided)
         self._seal = seal if seal is not None and seal.log_end == log_end and seal.epoch >= history.latest else None
 
     def step(self, event: Event, now_ms: int) -> list[Effect]:
@@ -175,6 +178,8 @@ class Partition:
         leading = self.leading_rules(
             self.broker, log, self.settings, state, broker_epochs, now_ms, seal if sealed else None
         )
+        if sealed:
+            leading.ask_on(self._undecided)
         if before is not None:
             effects += before.close_streams()
             leading.take_over(before)
@@ -218,6 +223,14 @@ class Partition:
         effects = [*self._leave_stream(), *self._abandon(self.leading), Refused(epoch, event.reason)]
         self._stop(event.reason)
         return effects
+
+    def closing_seal(self) -> Seal | None:
+        """What to leave behind when the log is closed at an arbitrary moment: a log that is whole, but leads nothing in
+        the epochs it knows (rule 1). None where the log can't be relied on."""
+        if self.stopped is not None or self._short:
+            return None
+        log = self.log
+        return Seal(max(self.known_epoch(), self.epoch), False, log.end, log.end, log.high_watermark, 0)
 
     def _sleep(self, event: Sleep) -> list[Effect]:
         if self.leading is not None:

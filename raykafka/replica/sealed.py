@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from typing import NamedTuple
 
 from raykafka.cluster.image import PartitionState
 from raykafka.replica.events import Seal
+from raykafka.types import NO_EPOCH
+
+# what a partition that was never written is sealed with
+NEVER_WRITTEN = Seal(NO_EPOCH, False, 0, 0, 0, 0)
+
+
+class SealedEnd(NamedTuple):
+    """What a sealed replica answers to a leader that sleeps too: the epoch it follows, the end of its log, the epoch of
+    its last record."""
+
+    epoch: int
+    log_end: int
+    last_epoch: int
 
 
 def told_asleep(seal: Seal, broker: int, state: PartitionState) -> Seal:
@@ -16,6 +30,20 @@ def told_asleep(seal: Seal, broker: int, state: PartitionState) -> Seal:
     return Seal(state.leader_epoch, state.leader == broker, seal.log_end, seal.log_end, seal.high_watermark, 0)
 
 
-def must_wake(broker: int, state: PartitionState, alive: Container[int]) -> bool:
-    """Whether a sleeping leader is needed before anybody writes: a live replica has to catch up."""
-    return state.leader == broker and any(r in alive and r not in state.isr for r in state.replicas)
+def behind(broker: int, state: PartitionState, alive: Container[int]) -> tuple[int, ...]:
+    """The live replicas that a sleeping leader has to get back into the ISR; none at a follower."""
+    if state.leader != broker:
+        return ()
+    return tuple(r for r in state.replicas if r in alive and r not in state.isr)
+
+
+def must_wake(broker: int, state: PartitionState, seal: Seal) -> bool:
+    """Whether a sleeping leader is needed before anybody writes: it does not know yet that all of its log is
+    committed."""
+    return state.leader == broker and seal.high_watermark < seal.log_end
+
+
+def may_join_asleep(leader: SealedEnd, follower: SealedEnd) -> bool:
+    """Whether a sleeping follower may be proposed for the ISR of a sleeping leader (rules 6, 11): it follows this very
+    epoch, and its log is the leader's, of which a common last record is the proof (rule 1)."""
+    return follower == leader

@@ -38,7 +38,6 @@ class OffsetsLogOnDisk:
                 LogConfig.from_topic_config({"cleanup.policy": "compact"}),
                 topic_id=_TOPIC_ID,
                 recovery_point=0,
-                clean=False,
                 now_ms=time.time_ns() // 1_000_000,
             )
         return self._logs[partition]

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from raykafka.log import Log, LogConfig, LogReader
 from raykafka.log.batch import BatchHeader, Record, build_batch, iter_batches, iter_records
+from raykafka.log.seal import SEAL_FILE
 
 TOPIC_ID = uuid.UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
 NOW_MS = 1_700_000_000_000
@@ -37,12 +38,14 @@ def open_log(
     clean: bool = False,
     log_start_offset: int = 0,
 ) -> Log:
+    """Without ``clean``, the log opens as if its last writer had been killed."""
+    if not clean:
+        (directory / SEAL_FILE).unlink(missing_ok=True)
     return Log.open(
         directory,
         LogConfig.from_topic_config(config or {}),
         topic_id=TOPIC_ID,
         recovery_point=recovery_point,
-        clean=clean,
         now_ms=NOW_MS,
         log_start_offset=log_start_offset,
     )

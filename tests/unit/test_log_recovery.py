@@ -262,7 +262,7 @@ def test_another_topics_directory_is_refused(tmp_path):
     directory = tmp_path / "t-0"
     open_log(directory).close()
     with pytest.raises(KafkaError) as refused:
-        Log.open(directory, LogConfig(), topic_id=uuid.uuid4(), recovery_point=0, clean=True, now_ms=NOW_MS)
+        Log.open(directory, LogConfig(), topic_id=uuid.uuid4(), recovery_point=0, now_ms=NOW_MS)
     assert refused.value.code == ErrorCode.INCONSISTENT_TOPIC_ID
     assert lock_holder(directory) is None
 

@@ -41,7 +41,6 @@ def test_kafka_dump_log_decodes_what_we_write(version: str, tmp_path: Path) -> N
         LogConfig.from_topic_config({"cleanup.policy": "compact"}),
         topic_id=TOPIC_ID,
         recovery_point=0,
-        clean=False,
         now_ms=now_ms,
     )
     for entry in ENTRIES:

@@ -75,6 +75,11 @@ def count_any_acknowledgement(self: Leading, follower: Follower, event: ev.Acked
     return True
 
 
+def closed_as_a_leader(self: Partition) -> ev.Seal | None:
+    seal = Partition.closing_seal(self)
+    return seal._replace(leading=self.leading is not None) if seal else None
+
+
 class ForgetsEpochsWithoutRecords(Partition):
     def __init__(self, *args: Any, history: EpochHistory, log_end: int, **more: Any) -> None:
         held = EpochHistory.of(entry for entry in history if entry.start_offset < log_end)
@@ -103,6 +108,12 @@ RULES = {
     ),
     "a registration is removed at its broker epoch only": Without(
         Partition, (LIVE_STAYS,), lambda: ControllerRules(check_removed_epoch=False)
+    ),
+    "an ISR that was asked for asleep counts after waking": Without(
+        leading(ask_on=lambda self, undecided: None), (ACKED_LOST, LOGS_AGREE, READS_STAY)
+    ),
+    "a replica that was just closed leads its epoch no more": Without(
+        partition(closing_seal=closed_as_a_leader), (ACKED_LOST, LOGS_AGREE, READS_STAY, ONE_RECORD)
     ),
     "acks=all waits for the high watermark": Without(leading(is_committed=committed_at_once), (ACKED_LOST,)),
     "reads end at the high watermark": Without(

@@ -63,6 +63,8 @@ class Schedule:
                     self.tick: 6,
                     self.consume: 7,
                     self.start: 5,
+                    self.doze: 0.7,
+                    self.join_asleep: 3,
                     self.housekeep: 3,
                     self.fault: self.fault_rate,
                 }
@@ -192,6 +194,37 @@ class Schedule:
                 self.random.choice((controller.read, controller.read_brokers))()
                 world.tell(controller, b.id)
 
+    def doze(self) -> None:
+        """Nothing is written for a while, and leaders fall asleep."""
+        world = self.world
+        for _ in range(3):
+            self.stream_all()
+        for b in world.brokers.values():
+            if b.partition is not None and b.partition.leading:
+                world.step(b, ev.Sleep())
+        if self.random.random() < 0.7:
+            self.stream_all()
+        if self.random.random() < 0.4:
+            self.restart_one()
+
+    def restart_one(self) -> None:
+        """A broker's process ends and comes back, a controller settles both, and is asked what the rest asks for."""
+        world, b = self.world, self.any_broker()
+        world.kill(b.id)
+        for _ in range(2):
+            controller = self.controller()
+            controller.read()
+            world.decide(controller, outcome_known=True)
+            self.hear()
+            if not b.alive:
+                world.start(b.id)
+        for broker in world.brokers.values():
+            self.hear()
+            world.join_asleep(broker)
+
+    def join_asleep(self) -> None:
+        self.world.join_asleep(self.leader())
+
     def housekeep(self) -> None:
         world, b = self.world, self.any_broker()
         partition = b.partition
@@ -202,6 +235,8 @@ class Schedule:
             b.disk.flushed = b.disk.end
         elif chance < 0.85 and partition is not None and partition.leading:
             world.step(b, ev.Sleep())
+        elif chance < 0.87 and partition is not None:
+            world.close(b)
         else:
             world.delete_records(b)
 
@@ -296,6 +331,11 @@ class Schedule:
                 world.step(b, ev.Tick())
         while world.proposals:
             world.propose(controller, world.proposals.pop(0), outcome_known=True)
+        self.stream_all()
+
+    def stream_all(self) -> None:
+        """Every frame on its way arrives, and what the leaders have."""
+        world = self.world
         for channel in list(world.channels):
             for _ in range(3):
                 while channel.to_follower:

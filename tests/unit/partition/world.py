@@ -18,7 +18,7 @@ from raykafka.replica import events as ev
 from raykafka.replica.history import EpochHistory
 from raykafka.replica.leading import Settings
 from raykafka.replica.partition import Partition
-from raykafka.replica.sealed import must_wake, told_asleep
+from raykafka.replica.sealed import NEVER_WRITTEN, SealedEnd, behind, may_join_asleep, must_wake, told_asleep
 from tests.unit.partition.register import Controller, ControllerRules, Register
 
 ACKED_LOST = "no record acknowledged with acks=all is lost while one in-sync replica survives"
@@ -65,7 +65,7 @@ class Disk:
     history: EpochHistory = field(default_factory=EpochHistory)
     checkpoint: int | None = None
     flushed: int = 0
-    seal: ev.Seal | None = None
+    seal: ev.Seal | None = NEVER_WRITTEN
 
     @property
     def end(self) -> int:
@@ -90,10 +90,18 @@ class Broker:
         self.controller_epoch = -1
         self.tainted = False
         self.checked = 0
+        self.asked_asleep: list[frozenset[int]] = []
 
     @property
     def asleep(self) -> bool:
         return self.alive and self.partition is None and self.disk.seal is not None
+
+    def sealed_end(self) -> SealedEnd | None:
+        """What it says of its log while it sleeps."""
+        disk = self.disk
+        if not self.asleep or disk.seal is None or self.told is None:
+            return None
+        return SealedEnd(disk.seal.epoch, disk.end, disk.history.last_record_epoch(disk.start, disk.end))
 
 
 class Channel:
@@ -174,6 +182,7 @@ class World:
     def kill(self, broker: int) -> None:
         b = self.brokers[broker]
         b.alive = False
+        b.asked_asleep.clear()
         self.kill_process(b)
 
     def power_off(self, broker: int) -> None:
@@ -226,9 +235,30 @@ class World:
             history=disk.history,
             checkpoint=disk.checkpoint,
             seal=seal,
+            undecided=self.undecided_asleep(b),
         )
+        b.asked_asleep.clear()
         b.checked = disk.start
         self.step(b, told)
+
+    def undecided_asleep(self, b: Broker) -> list[frozenset[int]]:
+        return list(b.asked_asleep)
+
+    def join_asleep(self, b: Broker) -> None:
+        """A sleeping leader's broker asks the broker of a replica outside the ISR how its sealed log ends, and the
+        controller for an ISR with it where it ends alike."""
+        own = b.sealed_end()
+        if own is None or b.told is None or b.disk.seal is None or not b.disk.seal.leading:
+            return
+        state, epochs = b.told
+        for other in behind(b.id, state, epochs):
+            found = self.brokers[other].sealed_end()
+            if found is None or self.brokers[other].epoch != epochs[other] or not may_join_asleep(own, found):
+                continue
+            isr = (*state.isr, other)
+            b.asked_asleep.append(frozenset(isr))
+            self.proposals.append(ev.Propose(isr, tuple(epochs.get(m, -1) for m in isr), own.epoch, state.version))
+            self.count("asked asleep")
 
     # the rules, and what they ask for
 
@@ -289,10 +319,24 @@ class World:
                     channel.to_follower.append(ev.Sleep(stream, log_end))
             case ev.WriteSeal(seal):
                 self.count("slept")
-                disk.flushed = disk.end
-                disk.checkpoint = seal.high_watermark
-                disk.seal = seal
-                self.kill_process(b)
+                self.seal(b, seal)
+
+    def close(self, b: Broker) -> None:
+        """The broker has its replica close its log, at any moment."""
+        partition = b.partition
+        seal = partition.closing_seal() if partition else None
+        if partition is not None and seal is not None:
+            self.count("closed")
+            self.step(b, ev.Cut("closed"))
+            if b.partition is partition:
+                self.seal(b, seal)
+
+    def seal(self, b: Broker, seal: ev.Seal) -> None:
+        disk = b.disk
+        disk.flushed = disk.end
+        disk.checkpoint = seal.high_watermark
+        disk.seal = seal
+        self.kill_process(b)
 
     def channels_of(self, stream: ev.StreamId, follower: int) -> list[Channel]:
         return [c for c in self.channels if c.stream == stream and c.follower == follower]
@@ -321,15 +365,22 @@ class World:
         self.step(b, ev.Wrote(Produced(acks, offset, record), acks, offset, self.now_ms + 100))
 
     def consume(self, b: Broker) -> None:
-        partition = b.partition
-        if partition is None or partition.leading is None or self.unclean:
+        partition, seal = b.partition, b.disk.seal
+        if self.unclean:
             return
-        if partition.latest is not None and partition.epoch >= self.latest[0]:
-            if partition.latest < self.latest[1]:
-                raise Violation(LATEST_GROWS, f"{partition.latest} at broker {b.id} after {self.latest}")
-            self.latest = (partition.epoch, partition.latest)
-        if partition.readable_end > b.disk.start:
-            offset = self.random.randint(b.disk.start, partition.readable_end - 1)
+        if partition is not None and partition.leading is not None:
+            epoch, latest, readable_end = partition.epoch, partition.latest, partition.readable_end
+        elif b.asleep and seal is not None and b.told and b.told.state.leader == b.id:
+            known = seal.high_watermark >= seal.epoch_start
+            epoch, latest, readable_end = seal.epoch, seal.high_watermark if known else None, seal.high_watermark
+        else:
+            return
+        if latest is not None and epoch >= self.latest[0]:
+            if latest < self.latest[1]:
+                raise Violation(LATEST_GROWS, f"{latest} at broker {b.id} after {self.latest}")
+            self.latest = (epoch, latest)
+        if readable_end > b.disk.start:
+            offset = self.random.randint(b.disk.start, readable_end - 1)
             record = b.disk.at(offset)
             if record is None or self.was_read.setdefault(offset, record) != record:
                 raise Violation(READS_STAY, f"offset {offset} reads {record} at broker {b.id}")
@@ -427,15 +478,18 @@ class World:
         if not b.alive or b.epoch != broker_epoch or controller_epoch < b.controller_epoch:
             return
         b.controller_epoch = controller_epoch
-        if b.told is not None:
-            known = b.told.state
-            if (told.state.leader_epoch, told.state.version) < (known.leader_epoch, known.version):
-                return
+        known = b.told.state if b.told is not None else None
+        state = told.state
+        if known is not None and (state.leader_epoch, state.version) < (known.leader_epoch, known.version):
+            return
         b.told = told
+        if known is not None and told.state.version > known.version:
+            b.asked_asleep.clear()
         if b.asleep:
             assert b.disk.seal is not None
             b.disk.seal = told_asleep(b.disk.seal, b.id, told.state)
-            if must_wake(b.id, told.state, told.broker_epochs):
+            due = behind(b.id, told.state, told.broker_epochs) and self.random.random() < 0.1
+            if due or must_wake(b.id, told.state, b.disk.seal):
                 self.open(b)
         elif b.partition is None:
             self.open(b)

@@ -116,7 +116,6 @@ class ReplicaProcess:
             "recovery_point": 0,
             "high_watermark": None,
             "log_start_offset": 0,
-            "clean": False,
         }
         return await self.link.call("open", {**args, **changes}, DEADLINE_S)
 

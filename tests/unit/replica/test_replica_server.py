@@ -225,7 +225,7 @@ async def test_a_closed_log_is_whole_and_opens_as_clean(replica: ReplicaProcess)
     assert await replica.exited() == 0
     again = ReplicaProcess(replica.directory.parent)
     await again.start()
-    answer = await again.open(state(1), clean=True, recovery_point=10, high_watermark=10)
+    answer = await again.open(state(1), recovery_point=10, high_watermark=10)
     assert (answer["leads"], answer["log_end_offset"], answer["recovered_bytes_cut"]) == (True, 10, 0)
     await again.stop()
 
