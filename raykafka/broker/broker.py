@@ -152,7 +152,7 @@ class Broker:
         self._has_controller = False
         if settings.controller_first:
             self._keep_controller()
-        self.partitions = Partitions(self, directory.path, found, clean)
+        self.partitions = Partitions(self, directory.path, found)
         self.coordination = Coordination(settings.broker_id, self.partitions)
         self.links = ControllerLinks(settings.secret, self._apply, self.partitions.take_stream)
         self._auto_creation = AutoCreation(self.links)

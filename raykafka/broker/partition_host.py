@@ -1,8 +1,9 @@
 """One local partition in its broker: the life of its replica process, what may be read, and the appends on their way.
 
-A partition that was never written sleeps: it has no process and no files, and is read as the empty log it is (rule 17).
-The first write, or data found on disk, wakes it: a spare replica process opens the log. From then on the broker appends
-through the replica's link, and reads the segment files itself, as far as the replica's views allow (rules 20, 21).
+A partition sleeps until it is written, and again when it has long been idle: it has no process, and is read by the seal
+that its last process left, or as the empty log it is (rule 17). A write, a leader's stream, or a log without a seal
+wakes it: a spare replica process opens the log. From then on the broker appends through the replica's link, and reads
+the segment files itself, as far as the replica's views allow (rules 20, 21).
 """
 
 from __future__ import annotations
@@ -21,21 +22,26 @@ from typing import Any, NamedTuple, Protocol
 
 from raykafka.broker.children import Backoff
 from raykafka.broker.lease import boot_clock
-from raykafka.broker.log_view import LogView, empty_view
+from raykafka.broker.sleeping import SleepingLog, never_written
 from raykafka.cluster.image import BrokerInfo, PartitionState, partition_to_json
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link
 from raykafka.link.messages import ANY_EPOCH, APPEND, APPENDED, VIEW, Appended, View, pack_append
 from raykafka.log import lock_holder
 from raykafka.protocol.error_code import ErrorCode
-from raykafka.replica.sealed import must_wake
-from raykafka.types import TopicPartition
+from raykafka.replica.leaving import Left
+from raykafka.replica.sealed import behind
+from raykafka.types import NO_EPOCH, TopicPartition
 
 ACQUIRE_WITHIN_S = 30.0
 CLOSE_WITHIN_S = 30.0
 LEAVE_WITHIN_S = 3.0
 LOCK_POLL_S = 0.01
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
+# how long one stays awake that was only woken for others to catch up
+BRIEFLY_S = 1.0
+# how soon one is asked again that could not fall asleep
+DOZE_AGAIN_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +53,7 @@ class Life(enum.StrEnum):
     ASLEEP = "asleep"
     WAKING = "waking"
     AWAKE = "awake"
+    DOZING = "dozing"
     FAILED = "failed"
     CLOSED = "closed"
 
@@ -82,15 +89,14 @@ class Checkpoint(NamedTuple):
 class Surroundings:
     """What all partitions of a broker share. ``report_failed(tp, state, reason)`` returns once the controller knows
     that the leadership ``state`` has ended; ``propose(tp, topic id, proposal)`` asks the controller for an ISR (rule
-    7). ``clean`` tells whether the broker's last stop was a clean one; ``brokers`` are those that are alive;
-    ``replica_failures`` counts replica processes that ended before they were let go."""
+    7). ``brokers`` are those that are alive; ``replica_failures`` counts replica processes that ended before they were
+    let go."""
 
     broker_id: int
     log_dir: Path
     children: ReplicaSource
     report_failed: Callable[[TopicPartition, PartitionState, str], Awaitable[None]]
     propose: Callable[[TopicPartition, uuid.UUID, dict[str, Any]], Awaitable[None]]
-    clean: bool
     brokers: Mapping[int, BrokerInfo] = field(default_factory=dict)
     replica_failures: int = 0
     cold_reads: ThreadPoolExecutor = field(
@@ -110,7 +116,7 @@ def directory_name(tp: TopicPartition) -> str:
     return f"{tp.topic}-{tp.partition}"
 
 
-class PartitionHost(LogView):
+class PartitionHost(SleepingLog):
     """A partition of this broker, and what may be read of it. All methods run on the broker's event loop."""
 
     def __init__(
@@ -123,15 +129,20 @@ class PartitionHost(LogView):
         *,
         checkpoint: Checkpoint,
         on_disk: bool,
+        left: Left | None = None,
+        known_epoch: int = NO_EPOCH,
         after: Awaitable[None] | None = None,
     ) -> None:
-        """``on_disk``: the directory holds a log. ``after``: what must end before the directory is touched."""
+        """``on_disk``: the directory holds a log, and ``left`` is what its seal says, None without one. ``known_epoch``
+        is what an earlier life of the broker obeyed asleep. ``after``: what must end before the directory is
+        touched."""
         super().__init__(surroundings.log_dir / directory_name(tp), surroundings.cold_reads)
         self.tp = tp
         self.topic_id = topic_id
         self.state = state
         self.config = config
-        self.view = None if on_disk else empty_view(state.leader_epoch)
+        self.left = left if on_disk else never_written()
+        self.known_epoch = known_epoch
         self.life = Life.ASLEEP
         self.child: ReplicaChild | None = None
         self._leaving: ReplicaChild | None = None
@@ -143,7 +154,6 @@ class PartitionHost(LogView):
         self._around = surroundings
         self._after = after
         self._checkpoint = checkpoint
-        self._clean = surroundings.clean
         self._on_disk = on_disk
         self._told: tuple[PartitionState, Mapping[str, str], Peers] | None = None
         self._streams: dict[Link, int] = {}
@@ -157,7 +167,9 @@ class PartitionHost(LogView):
         self._loop = asyncio.get_running_loop()
         self._backoff = Backoff()
         self._tasks: set[asyncio.Task[None]] = set()
-        if on_disk or self._has_to_catch_up():
+        self._used_at = self._loop.time()
+        self._briefly = False
+        if self.left is None or self.obey_asleep(surroundings.broker_id, state):
             self._wake()
 
     # who leads
@@ -179,17 +191,18 @@ class PartitionHost(LogView):
         if (state.leader_epoch, state.version) < (self.state.leader_epoch, self.state.version):
             logger.error("%s: refused %s after %s", self.tp, state, self.state)
             return None
+        if state.version > self.state.version:
+            self.asked.clear()
         self.state, self.config = state, config
         if self.life is Life.CLOSED:
             return None
-        if self.view is not None and self.reader is None:
-            self.view = empty_view(state.leader_epoch)
+        needed = self.life is Life.ASLEEP and self.obey_asleep(self._around.broker_id, state)
         if not self.is_leader:
             self._fail_queue(ErrorCode.NOT_LEADER_OR_FOLLOWER, "this broker leads the partition no longer")
         self.changed()
         if self.life is Life.FAILED and self._may_try_again():
             self._wake()
-        if self.life is Life.ASLEEP and self._has_to_catch_up():
+        if needed:
             self._wake()
         if self.life is Life.AWAKE and self._told != self._wanted():
             heard = self._told is not None and self._told[:2] == (state, config)
@@ -204,8 +217,9 @@ class PartitionHost(LogView):
         nothing to follow (rule 10)."""
         return self.state.leader_epoch != self._failed_epoch or not (self.is_leader or self._diverged)
 
-    def _has_to_catch_up(self) -> bool:
-        return must_wake(self._around.broker_id, self.state, self._around.brokers)
+    def behind(self) -> tuple[int, ...]:
+        """The live replicas that this broker has to get back into the ISR; none unless it leads and sleeps."""
+        return behind(self._around.broker_id, self.state, self._around.brokers) if self.life is Life.ASLEEP else ()
 
     def _wanted(self) -> tuple[PartitionState, Mapping[str, str], Peers]:
         """What the replica has to go by: where the brokers live that hold this partition is part of it."""
@@ -249,6 +263,7 @@ class PartitionHost(LogView):
 
     def _send(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
         """Appends of one turn of the event loop go to the replica in one write."""
+        self._briefly = False
         self._correlation = correlation = self._correlation + 1
         self._pending[correlation] = done
         if not self._outgoing:
@@ -266,6 +281,17 @@ class PartitionHost(LogView):
             queued.done(Appended(-1, error, message=message))
 
     # the replica process
+
+    def wake_for_others(self) -> None:
+        """Have a sleeping leader get others back into the ISR, and fall asleep soon after."""
+        if self.life is Life.ASLEEP:
+            self._briefly = True
+            self._wake()
+
+    @property
+    def is_up_briefly(self) -> bool:
+        """Whether it is awake only for others to catch up."""
+        return self._briefly and self.life in (Life.WAKING, Life.AWAKE, Life.DOZING)
 
     def _wake(self) -> None:
         self.life = Life.WAKING
@@ -323,7 +349,8 @@ class PartitionHost(LogView):
     async def _open(self, link: Link) -> None:
         state, config, peers = wanted = self._wanted()
         checkpoint = self._checkpoint
-        clean, self._clean = self._clean, False  # from here on only a close makes it clean again
+        left, asked = self.left, self.asked
+        self.left, self.asked = None, []  # from here on only a close leaves something behind
         self._on_disk = True
         own = self._around.broker_id
         answer = await link.call(
@@ -341,7 +368,9 @@ class PartitionHost(LogView):
                 "recovery_point": checkpoint.recovery_point or 0,
                 "high_watermark": checkpoint.high_watermark,
                 "log_start_offset": checkpoint.log_start_offset or 0,
-                "clean": clean,
+                "seal": list(left.seal) if left is not None else None,
+                "known_epoch": self.known_epoch,
+                "undecided": [sorted(isr) for isr in asked],
             },
         )
         if self.child is None or self.child.link is not link or self.life is not Life.WAKING:
@@ -350,15 +379,20 @@ class PartitionHost(LogView):
             logger.warning("%s: recovery cut a torn tail of %d bytes", self.tp, answer["recovered_bytes_cut"])
         self._check_refused(answer)
         self._told = wanted
-        self.life = Life.AWAKE
         self.failure = ""
         self._backoff.succeeded()
+        self._go_on_awake()
+        self.changed()
+
+    def _go_on_awake(self) -> None:
+        """Do what has waited while the replica could not take it."""
+        self.life = Life.AWAKE
+        self._used_at = self._loop.time()
         if self._told != self._wanted():
             self._telling = self._run(self._tell())
         queue, self._queue, self._queued_bytes = self._queue, deque(), 0
         for queued in queue:
             self._send(*queued)
-        self.changed()
         self._hand_over_streams()
 
     async def _tell(self) -> None:
@@ -392,6 +426,11 @@ class PartitionHost(LogView):
                     self._ended(self.child.link, args["reason"])
             case "propose":
                 await self._propose(args)
+            case "dozing":
+                if self.life is Life.AWAKE:
+                    self.life = Life.DOZING
+            case "asleep":
+                self._fell_asleep(args)
             case "figures":
                 followers = args.get("followers", {})
                 self.figures = {**args, "followers": {int(b): figures for b, figures in followers.items()}}
@@ -432,6 +471,58 @@ class PartitionHost(LogView):
                 child.hand_over(connection, link.peer)
         except (LinkError, OSError) as error:
             logger.warning("%s: a leader's connection could not be handed over: %s", self.tp, error)
+
+    # falling asleep
+
+    def doze_if_idle(self) -> None:
+        """Have the replica fall asleep, if nothing was written for ``replica.idle.ms`` (0: never)."""
+        idle_s = int(self.config.get("replica.idle.ms", 0)) / 1000
+        if self.life is not Life.AWAKE or not idle_s or self.child is None:
+            return
+        if self._pending or self._outgoing or self._streams or (self._telling and not self._telling.done()):
+            return
+        idle_s = min(idle_s, BRIEFLY_S) if self._briefly else idle_s
+        if self._loop.time() - self._used_at >= idle_s:
+            self._used_at = self._loop.time() - idle_s + min(idle_s, DOZE_AGAIN_S)
+            self.life = Life.DOZING
+            self._run(self._doze(self.child.link))
+
+    async def _doze(self, link: Link) -> None:
+        """What is appended meanwhile waits, as in a sleeping partition."""
+        used_at = self._used_at
+        try:
+            answer = await link.call("sleep", {}, CLOSE_WITHIN_S)
+        except LinkError:
+            return  # it has fallen asleep and told so, or its end is handled where it is noticed
+        except (KafkaError, TimeoutError) as error:
+            self._ended(link, f"it could not fall asleep: {error or type(error).__name__}")
+            return
+        if not answer["sleeps"] and self.life is Life.DOZING:
+            self._go_on_awake()
+            self._used_at = used_at
+
+    def _fell_asleep(self, args: Mapping[str, Any]) -> None:
+        child = self.child
+        if child is None or self.life is Life.CLOSED:
+            return
+        if args["note"] is None:
+            self._ended(child.link, "its log could not be sealed")
+            return
+        self.child = self._told = None
+        self._leaving = child
+        self.figures = {}
+        self._outgoing.clear()
+        self._take_note(args)
+        self.life = Life.ASLEEP
+        needed = self.obey_asleep(self._around.broker_id, self.state)
+        if needed or self._queue or self._streams:
+            self._wake()
+
+    def _take_note(self, closed: Mapping[str, Any]) -> None:
+        """Remember what a replica left when it closed its log."""
+        log_start = self.view.log_start_offset if self.view else self._checkpoint.log_start_offset
+        self.left = Left.of_note(closed["note"]) if closed["note"] is not None else None
+        self._checkpoint = Checkpoint(closed["recovery_point"], closed["high_watermark"], log_start)
 
     def _check_refused(self, answer: dict[str, Any]) -> None:
         """A replica that can't lead the epoch it was told to says so; the controller has to decide again (rule 1)."""
@@ -484,13 +575,19 @@ class PartitionHost(LogView):
             if done is not None:
                 done(appended)
         elif kind == VIEW:
-            self.show(View.unpack(payload))
+            view, before = View.unpack(payload), self.view
+            if before is None or view.log_end_offset != before.log_end_offset:
+                self._used_at = self._loop.time()
+            self.show(view)
 
     # the end, and figures
 
     async def close(self, reason: ErrorCode = ErrorCode.NOT_LEADER_OR_FOLLOWER) -> bool:
         """Flush and close the log and let the process go. Appends that wait are answered ``reason``. True when the log
         was closed cleanly: it is whole up to its recovery point."""
+        deadline = self._loop.time() + CLOSE_WITHIN_S
+        while self.life is Life.DOZING and self._loop.time() < deadline:
+            await asyncio.sleep(LOCK_POLL_S)
         was_asleep = self.life is Life.ASLEEP
         was_awake = self.life is Life.AWAKE
         self.life = Life.CLOSED
@@ -503,11 +600,9 @@ class PartitionHost(LogView):
         if was_awake and child is not None:
             try:
                 answer = await child.link.call("close", {}, CLOSE_WITHIN_S)
-                self._checkpoint = Checkpoint(
-                    answer["recovery_point"], answer["high_watermark"], self.checkpoint.log_start_offset
-                )
+                self._take_note(answer)
                 self.show_nothing()
-                clean = True
+                clean = answer["note"] is not None
             except (KafkaError, LinkError, TimeoutError) as error:
                 logger.error("%s was not closed cleanly: %s", self.tp, error)
         if child is not None:

@@ -19,19 +19,32 @@ from raykafka.broker.checkpoints import HIGH_WATERMARKS, LOG_STARTS, RECOVERY_PO
 from raykafka.broker.configs import Configs
 from raykafka.broker.fetch_sessions import FetchSessions
 from raykafka.broker.links import ControllerLinks
-from raykafka.broker.partition_host import Checkpoint, PartitionHost, ReplicaSource, Surroundings, directory_name
+from raykafka.broker.partition_host import (
+    Checkpoint,
+    Life,
+    PartitionHost,
+    ReplicaSource,
+    Surroundings,
+    directory_name,
+)
 from raykafka.cluster.image import ClusterImage, PartitionState, Topic
 from raykafka.errors import RaykafkaError
 from raykafka.link import Link
+from raykafka.log import read_seal
 from raykafka.log.files import LOG, METADATA_FILE, offset_of_name, read_topic_id
 from raykafka.metrics.traffic import Traffic
 from raykafka.protocol.error_code import ErrorCode
+from raykafka.replica.leaving import Left
 from raykafka.types import TopicPartition
 
 DELETE = "-delete"
 STRAY = "-stray"
 # broker configs that replicas go by
-REPLICA_CONFIGS = ("replica.lag.time.max.ms",)
+REPLICA_CONFIGS = ("replica.lag.time.max.ms", "replica.idle.ms")
+# how often idle partitions are looked for
+SWEEP_S = 0.5
+DOZING_AT_ONCE = 8
+CATCH_UPS_AT_ONCE = 4
 # a replica that hangs must not keep its broker from what else the controller decides
 TELL_WITHIN_S = 0.25
 _MAX_NAME_BYTES = 255
@@ -40,11 +53,13 @@ logger = logging.getLogger(__name__)
 
 
 class _Found(NamedTuple):
-    """A partition directory that was there at start. ``holds_log``: a log was begun in it."""
+    """A partition directory that was there at start. ``holds_log``: a log was begun in it. ``left``: what its seal
+    says."""
 
     path: Path
     topic_id: uuid.UUID | None
     holds_log: bool
+    left: Left | None
 
 
 class PartitionsServer(Protocol):
@@ -62,8 +77,8 @@ class PartitionsServer(Protocol):
 class Partitions:
     """The local partitions of ``server``. ``fetch_sessions`` are the clients' sessions over them.
 
-    ``checkpointed`` is what the checkpoint files said at start, by file name; ``clean`` whether the broker's last stop
-    was a clean one. All methods run on the broker's event loop; calls of ``apply`` must not overlap.
+    ``checkpointed`` is what the checkpoint files said at start, by file name. All methods run on the broker's event
+    loop; calls of ``apply`` must not overlap.
     """
 
     def __init__(
@@ -71,14 +86,11 @@ class Partitions:
         server: PartitionsServer,
         log_dir: Path,
         checkpointed: Mapping[str, Mapping[TopicPartition, int]],
-        clean: bool,
     ) -> None:
         configs = server.configs
         self.fetch_sessions = FetchSessions(configs.number("max.incremental.fetch.session.cache.slots"))
         self._server = server
-        self._around = Surroundings(
-            server.broker_id, log_dir, server.children, self._report_failed, self._propose, clean
-        )
+        self._around = Surroundings(server.broker_id, log_dir, server.children, self._report_failed, self._propose)
         self._checkpointed = checkpointed
         self._hosts: dict[tuple[str, int], PartitionHost] = {}
         self._found: dict[str, _Found] = {}
@@ -136,6 +148,7 @@ class Partitions:
             self._found, doomed = await asyncio.to_thread(_scan, self._around.log_dir)
             for path in doomed:
                 self._run(self._remove_later(path, 0))
+            self._run(self._sweep())
             await self._set_strays_aside(image)
         others_changed = before is not None and before.broker_configs != image.broker_configs
         # leaders want nothing of a broker that is about to stop: what it still acknowledges nobody may wait for
@@ -200,6 +213,7 @@ class Partitions:
             config,
             checkpoint=self._checkpoint(tp) if found is not None else Checkpoint(),
             on_disk=found is not None and found.holds_log,
+            left=found.left if found is not None else None,
             after=self._closing.get(tp),
         )
 
@@ -215,6 +229,27 @@ class Partitions:
             link.close()
             return
         host.take_stream(link, int(peer["stream"][0]))
+
+    # asleep
+
+    async def _sweep(self) -> None:
+        """Have idle partitions fall asleep, a few at a time."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self._help_up(CATCH_UPS_AT_ONCE)
+            room = DOZING_AT_ONCE - sum(host.life is Life.DOZING for host in self._hosts.values())
+            for host in self._hosts.values():
+                if room > 0 and host.life is Life.AWAKE:
+                    host.doze_if_idle()
+                    room -= host.life is Life.DOZING
+
+    def _help_up(self, at_once: int) -> None:
+        """Wake sleeping leaders whose followers are back and not in sync, a few at a time; they sleep again soon."""
+        behind = [host for host in self._hosts.values() if host.behind()]
+        if behind:
+            up = sum(host.is_up_briefly for host in self._hosts.values())
+            for host in behind[: max(0, at_once - up)]:
+                host.wake_for_others()
 
     # closing and deleting
 
@@ -305,8 +340,19 @@ def _scan(log_dir: Path) -> tuple[dict[str, _Found], list[Path]]:
                 name == METADATA_FILE or (name.endswith(LOG) and offset_of_name(name) is not None)
                 for name in os.listdir(path)
             )
-            found[entry.name] = _Found(path, read_topic_id(path), holds_log)
+            topic_id = read_topic_id(path)
+            found[entry.name] = _Found(path, topic_id, holds_log, _left_in(path, topic_id) if holds_log else None)
     return found, doomed
+
+
+def _left_in(path: Path, topic_id: uuid.UUID | None) -> Left | None:
+    """What the seal in a directory says, if it is intact and of that topic."""
+    try:
+        seal = read_seal(path)
+    except (OSError, ValueError) as error:
+        logger.warning("%s: its seal can't be read: %s", path, error)
+        return None
+    return Left.of_note(seal.note) if seal is not None and seal.topic_id == topic_id and "seal" in seal.note else None
 
 
 def _rename_away(directory: Path, suffix: str) -> Path | None:

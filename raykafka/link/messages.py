@@ -37,6 +37,7 @@ STREAM_HELLO = 33
 STREAM_ANSWER = 34
 STREAM_DATA = 35
 STREAM_ACK = 36
+STREAM_SLEEP = 37
 
 ANY_EPOCH = -1
 _ERRORS = {int(error): error for error in ErrorCode}

@@ -97,23 +97,23 @@ class Outbox:
             return
         answers, self._answers = self._answers, []
         if self._view_due:
-            self._view_due = False
+            self._view_due, segments = False, None
             if self._changes is not None:
                 self._changes.cancel()
                 self._changes = None
-            answers.insert(0, (messages.VIEW, self._view().pack()))
+            if self._log.segments_version != self._segments_told:
+                self._segments_told, segments = self._log.segments_version, self._log.segments
+            answers.insert(0, (messages.VIEW, self.view(segments).pack()))
         if answers and not self._link.is_closed:
             self._link.send_many(answers)
 
-    def _view(self) -> messages.View:
+    def view(self, segments: tuple[int, ...] | None) -> messages.View:
+        """What may be read now; ``segments`` is None where they are as in the last view."""
         log, partition = self._log, self._partition
         high_watermark = partition.readable_end
         position = log.position_of(high_watermark)
         unstable = log.first_unstable_offset
         stable = high_watermark if unstable is None else min(unstable, high_watermark)
-        segments = None
-        if log.segments_version != self._segments_told:
-            self._segments_told, segments = log.segments_version, log.segments
         return messages.View(
             partition.epoch,
             partition.epoch_start,

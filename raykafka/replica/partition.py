@@ -45,9 +45,9 @@ class Partition:
     ``checkpoint`` is the high watermark that was on disk when the log was opened, None if there was none. It says
     where to begin and whether the log lost something; it never decides a truncation (rule 9). ``seal`` is what an
     earlier process left when it fell asleep; the caller has removed it from disk, so that it wakes one process only
-    (rule 17). ``undecided`` are ISRs that were asked for in its name while it slept and are not decided yet (rule 5). A
-    log that is shorter than its checkpoint may not lead until this replica has been out of the ISR, or
-    an unclean election asks for it (rules 10, 18).
+    (rule 17); ``known_epoch`` is the newest that was obeyed while it slept, ``undecided`` are ISRs that were asked for
+    in its name meanwhile and are not decided yet (rule 5). A log that is shorter than its checkpoint may not lead until
+    this replica has been out of the ISR, or an unclean election asks for it (rules 10, 18).
     """
 
     leading_rules = Leading
@@ -63,6 +63,7 @@ class Partition:
         history: EpochHistory,
         checkpoint: int | None,
         seal: Seal | None = None,
+        known_epoch: int = NO_EPOCH,
         undecided: Iterable[frozenset[int]] = (),
     ) -> None:
         high_watermark = log_start if checkpoint is None else max(log_start, min(checkpoint, log_end))
@@ -74,6 +75,7 @@ class Partition:
         self.following: Following | None = None
         self.stopped: str | None = None
         self._short = checkpoint is not None and checkpoint > log_end
+        self._known_epoch = known_epoch
         self._undecided = list(undecided)
         self._seal = seal if seal is not None and seal.log_end == log_end and seal.epoch >= history.latest else None
 
@@ -157,7 +159,7 @@ class Partition:
 
     def known_epoch(self) -> int:
         """The highest epoch this replica has led or followed, in any process: nothing older is obeyed (rule 3)."""
-        return max(self.log.history.latest, self._seal.epoch if self._seal else NO_EPOCH)
+        return max(self.log.history.latest, self._known_epoch, self._seal.epoch if self._seal else NO_EPOCH)
 
     def _lead(self, state: PartitionState, broker_epochs: Mapping[int, int], now_ms: int) -> list[Effect]:
         before = self.leading

@@ -16,13 +16,13 @@ from raykafka.link import Link, adopt, messages
 from raykafka.log import Log
 from raykafka.log.batch import BASE_OFFSET
 from raykafka.replica import stream as frames
-from raykafka.replica.events import Ack, Answer, Hello, Received, StreamId, StreamLost
+from raykafka.replica.events import Ack, Answer, Hello, Received, Sleep, StreamId, StreamLost
 from raykafka.replica.partition import Partition
 from raykafka.replica.turns import Turns
 
 logger = logging.getLogger(__name__)
 
-Step = Callable[[Hello | Received | StreamLost], None]
+Step = Callable[[Hello | Received | Sleep | StreamLost], None]
 
 
 class Receiver:
@@ -94,6 +94,8 @@ class Receiver:
         self._quiet_beats[link] = 0
         if kind == messages.STREAM_DATA:
             self._data(link, stream, payload)
+        elif kind == messages.STREAM_SLEEP:
+            self._step(Sleep(stream, frames.unpack_sleep(payload)))
         elif kind == messages.STREAM_HELLO:
             hello = frames.unpack_hello(payload)
             if hello.stream != stream or stream in self._links:

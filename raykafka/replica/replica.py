@@ -11,10 +11,11 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from raykafka.cluster.image import PartitionState
-from raykafka.errors import KafkaError
+from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, messages
 from raykafka.log import DuplicateSequence, Log, LogConfig
 from raykafka.log.batch import read_header
@@ -22,6 +23,7 @@ from raykafka.replica.events import (
     Ack,
     AdvanceStart,
     Answer,
+    AskSleep,
     CloseStream,
     Cut,
     Diverged,
@@ -32,12 +34,16 @@ from raykafka.replica.events import (
     Refused,
     Reply,
     Restart,
+    Seal,
     SetHistory,
+    Sleep,
     Tick,
     Told,
     Truncate,
+    WriteSeal,
     Wrote,
 )
+from raykafka.replica.leaving import Left
 from raykafka.replica.outbox import Outbox
 from raykafka.replica.partition import Partition
 from raykafka.replica.receiving import Receiver
@@ -115,6 +121,8 @@ class Replica:
         self._figures: dict[str, Any] = {}
         self._figures_due = False
         self._closed = False
+        self._closing: asyncio.Task[dict[str, Any]] | None = None
+        self._falling_asleep: asyncio.Task[None] | None = None
         self._carry: dict[type, Callable[[Any], None]] = {
             Reply: self._reply,
             SetHistory: self._set_history,
@@ -128,6 +136,8 @@ class Replica:
             Ack: self._receiver.ack,
             Propose: self._propose,
             Diverged: self._diverged,
+            AskSleep: self._streams.ask_sleep,
+            WriteSeal: self._fall_asleep,
         }
         self._out.view_changed()
 
@@ -298,6 +308,8 @@ class Replica:
 
     def _tell_rules(self, state: PartitionState, peers: Mapping[int, Peer]) -> None:
         self._refused = None
+        if self._closed:
+            return  # it is written to the seal
         self._streams.peers = peers
         self._step(Told(state, {broker: peer.broker_epoch for broker, peer in peers.items()}), boot_ms())
         self._out.view_changed()
@@ -355,21 +367,75 @@ class Replica:
         self._out.send()
         self._failed(reason, False)
 
-    async def close(self) -> dict[str, Any]:
-        """Flush and close the log. Answers waiting appends first; none is taken any more. Raises
-        KAFKA_STORAGE_ERROR."""
+    # the end
+
+    async def sleep(self) -> bool:
+        """Fall asleep, if that is clean now (rule 17): whether it does. A replica that no leader feeds closes its log
+        as it is."""
+        await self._turns.taken(self._try_to_sleep)
+        return self._falling_asleep is not None
+
+    def _try_to_sleep(self) -> None:
+        partition = self.partition
+        if partition.leading is not None:
+            self._step(Sleep(), boot_ms())
+        elif partition.following is None or partition.following.stream is None:
+            seal = partition.closing_seal()
+            if seal is not None:
+                self._fall_asleep(WriteSeal(seal))
+
+    def _fall_asleep(self, effect: WriteSeal) -> None:
+        if self._falling_asleep is None and self._closing is None:
+            if not self._link.is_closed:
+                self._link.tell("dozing", {})
+            self._falling_asleep = asyncio.create_task(self._leave(effect.seal))
+
+    async def _leave(self, seal: Seal) -> None:
+        """Seal the log, tell the broker, and end this process."""
+        try:
+            left = await self.close(seal)
+        except KafkaError as error:
+            self._failed(error.message, False)
+            return
+        with suppress(LinkError):
+            await self._link.call("asleep", left)
+        self._link.close()
+
+    async def close(self, seal: Seal | None = None) -> dict[str, Any]:
+        """Flush, close and seal the log. Answers waiting appends first; none is taken any more. Without ``seal``, it is
+        sealed as what it is now. Raises KAFKA_STORAGE_ERROR."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(seal))
+        return await asyncio.shield(self._closing)
+
+    def _end_rules(self, seal: Seal | None) -> Left | None:
+        """What to leave behind, while there is a log to look at."""
+        partition, log = self.partition, self.log
+        if seal is not None:
+            self._out.closed()  # readers have what they need; a view of nobody's epoch would mislead them
+        else:
+            seal = partition.closing_seal()
+        self._step(Cut("the replica is closed"), boot_ms())
+        if seal is None or log.failed or seal.log_end != log.log_end_offset:
+            return None
+        last_epoch = partition.log.history.last_record_epoch(log.log_start_offset, log.log_end_offset)
+        return Left(seal, last_epoch, self._out.view(log.segments))
+
+    async def _close(self, seal: Seal | None) -> dict[str, Any]:
         self._closed = True
         self._timers.close()
-        await self._turns.taken(lambda: self._step(Cut("the replica is closed"), boot_ms()))
+        left = await self._turns.taken(lambda: self._end_rules(seal))
         self._streams.close_all()
         self._receiver.close_all()
         while self._jobs:
             await asyncio.wait(self._jobs)
         log = self.log
         self._out.send()  # the last view, while there are files to look at
-        await asyncio.to_thread(log.close)
+        note = left.to_note() if left is not None else None
+        await asyncio.to_thread(log.close, note)
         self._out.closed()
         return {
+            "note": note,
             "log_end_offset": log.log_end_offset,
             "high_watermark": self.partition.log.high_watermark,
             "recovery_point": log.recovery_point,

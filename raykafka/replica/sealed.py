@@ -39,8 +39,8 @@ def behind(broker: int, state: PartitionState, alive: Container[int]) -> tuple[i
 
 def must_wake(broker: int, state: PartitionState, seal: Seal) -> bool:
     """Whether a sleeping leader is needed before anybody writes: it does not know yet that all of its log is
-    committed."""
-    return state.leader == broker and seal.high_watermark < seal.log_end
+    committed, or it may not lead this epoch and has to say so (rule 1)."""
+    return state.leader == broker and (seal.high_watermark < seal.log_end or not seal.leading)
 
 
 def may_join_asleep(leader: SealedEnd, follower: SealedEnd) -> bool:

@@ -19,7 +19,7 @@ from raykafka.link import Link, connect_tcp, messages
 from raykafka.log import Log, LogReader, WouldBlock
 from raykafka.log.batch import iter_batches
 from raykafka.replica import stream as frames
-from raykafka.replica.events import Acked, Answered, Hello, OpenStream, StreamId, StreamLost
+from raykafka.replica.events import Acked, Answered, AskSleep, Hello, OpenStream, StreamId, StreamLost
 from raykafka.replica.partition import Partition
 
 WINDOW_BYTES = 8 * 1024 * 1024
@@ -96,6 +96,13 @@ class Streams:
         if sender is not None and sender.stream == stream:
             del self._senders[follower]
             sender.close()
+
+    def ask_sleep(self, effect: AskSleep) -> None:
+        """Have a follower fall asleep, which ends its stream."""
+        sender = self._senders.get(effect.follower)
+        if sender is not None and sender.stream == effect.stream:
+            del self._senders[effect.follower]
+            sender.ask_sleep(effect.log_end)
 
     def close_all(self) -> None:
         for timer in (self._idle, self._beat):
@@ -238,6 +245,12 @@ class Sender:
         frames.notice_silence(link)
         self._link = link
         link.start(on_frame=self._frame, on_close=lambda error: streams.lost(self, str(error or "end of file")))
+
+    def ask_sleep(self, log_end: int) -> None:
+        self._closed, self.live = True, False
+        if self._link is not None and not self._link.is_closed:
+            self._link.send(messages.STREAM_SLEEP, frames.pack_sleep(log_end))
+            self._link.close()
 
     def close(self) -> None:
         self._closed, self.live = True, False

@@ -18,12 +18,14 @@ from raykafka.errors import KafkaError, RaykafkaError
 from raykafka.link import Link, handover, messages
 from raykafka.log import DirectoryLocked, Log, LogConfig
 from raykafka.protocol.error_code import ErrorCode
+from raykafka.replica.events import Seal
 from raykafka.replica.history import EpochHistory
 from raykafka.replica.leading import Settings
 from raykafka.replica.partition import Partition
 from raykafka.replica.replica import Replica, Surroundings
 from raykafka.replica.sending import Peer
 from raykafka.replica.upkeep import wall_ms
+from raykafka.types import NO_EPOCH
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +48,12 @@ class ReplicaServer:
         self._named = named
         self._loop = asyncio.get_running_loop()
         self._replica: Replica | None = None
+        self._opened_once = False
         self._opening: asyncio.Future[Log] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._taking: set[asyncio.Task[None]] = set()
-        self._calls = {"open": self._open, "state": self._state, "config": self._config, "close": self._close}
+        self._calls = {"open": self._open, "state": self._state, "config": self._config}
+        self._calls |= {"sleep": self._sleep, "close": self._close}
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
     def start(self) -> None:
@@ -105,7 +109,6 @@ class ReplicaServer:
                 LogConfig.from_topic_config(config),
                 topic_id=uuid.UUID(args["topic_id"]),
                 recovery_point=args["recovery_point"],
-                clean=args["clean"],
                 now_ms=wall_ms(),
                 log_start_offset=args["log_start_offset"],
             )
@@ -116,16 +119,21 @@ class ReplicaServer:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
         if self._link.is_closed:
             return {}
+        history = EpochHistory.of(log.epochs.entries)
         partition = Partition(
             args["broker_id"],
             Settings(),
             log_start=log.log_start_offset,
             log_end=log.log_end_offset,
-            history=EpochHistory.of(log.epochs.entries),
+            history=history,
             checkpoint=args.get("high_watermark"),
+            seal=_seal_of(args, log, history),
+            known_epoch=args.get("known_epoch", NO_EPOCH),
+            undecided=map(frozenset, args.get("undecided", ())),
         )
         identity = {name: args[name] for name in ("topic", "topic_id", "partition")}
         surroundings = Surroundings(self._secret, identity, args.get("broker_epoch", -1))
+        self._opened_once = True
         self._replica = Replica(self._link, log, partition, surroundings, self._on_failed)
         self._replica.configure(config)
         answer = await self._replica.told(*_state_of(args))
@@ -148,6 +156,9 @@ class ReplicaServer:
         self._opened().configure(args["config"])
         return {}
 
+    async def _sleep(self, args: dict[str, Any]) -> dict[str, Any]:
+        return {"sleeps": await self._opened().sleep()}
+
     async def _close(self, args: dict[str, Any]) -> dict[str, Any]:
         replica, self._replica = self._opened(), None
         answer = await replica.close()
@@ -168,14 +179,26 @@ class ReplicaServer:
         if self._opening is not None and not self._opening.done():
             await asyncio.wait([self._opening])
         replica, self._replica = self._replica, None
-        if replica is not None:
-            try:
+        try:
+            if replica is not None:
                 await replica.close()
-            except KafkaError as failure:
-                logger.error("closing %s: %s", replica.log.directory, failure.message)
+            elif self._opening is not None and not self._opened_once and self._opening.exception() is None:
+                log = self._opening.result()
+                await asyncio.to_thread(log.close, log.note)  # as it was found
+        except KafkaError as failure:
+            logger.error("closing the log: %s", failure.message)
         if self._streams is not None:
             self._loop.remove_reader(self._streams)
         self.ended.set_result(None)
+
+
+def _seal_of(args: Mapping[str, Any], log: Log, history: EpochHistory) -> Seal | None:
+    """The seal this log was opened from, as the broker knows it, else as it was left on disk. A log that was never led
+    or followed needs none on disk."""
+    if log.note is None and not (log.log_end_offset == 0 and not history):
+        return None
+    known = args.get("seal") or (log.note or {}).get("seal")
+    return Seal(*known) if known else None
 
 
 def _state_of(args: Mapping[str, Any]) -> tuple[PartitionState, dict[int, Peer]]:

@@ -2,7 +2,7 @@
 
 The leader connects and waits for READY, which the follower's process sends once it holds the connection. Then HELLO
 from the leader, ANSWER from the follower once its log is the beginning of the leader's, and from there on DATA one way
-and ACK the other. All integers are big-endian.
+and ACK the other. SLEEP ends it: the leader falls asleep at that log end (rule 17). All integers are big-endian.
 """
 
 from __future__ import annotations
@@ -65,6 +65,14 @@ def pack_data(log_start: int, high_watermark: int) -> bytes:
 def unpack_data(payload: memoryview) -> tuple[int, int, memoryview]:
     log_start, high_watermark = _DATA.unpack_from(payload)
     return log_start, high_watermark, payload[_DATA.size :]
+
+
+def pack_sleep(log_end: int) -> bytes:
+    return _ACK.pack(log_end)
+
+
+def unpack_sleep(payload: memoryview) -> int:
+    return int(_ACK.unpack_from(payload)[0])
 
 
 def pack_ack(log_end: int) -> bytes:

@@ -105,7 +105,7 @@ class Links:
 class Dataplane:
     """What handlers take for their broker. ``async with`` starts it on ``directory``, and closes all logs after."""
 
-    def __init__(self, directory: Path, *, config: Mapping[str, str] | None = None, clean: bool = False) -> None:
+    def __init__(self, directory: Path, *, config: Mapping[str, str] | None = None) -> None:
         self.broker_id = BROKER
         self.directory = directory
         self.configs = Configs(BROKER, config or {})
@@ -120,7 +120,6 @@ class Dataplane:
             for b in (BROKER, 1)
         }
         self.image = ClusterImage("test", brokers=brokers)
-        self._clean = clean
         self._checkpoints: Mapping[str, Mapping[TopicPartition, int]] = {}
 
     async def __aenter__(self) -> Dataplane:
@@ -129,7 +128,7 @@ class Dataplane:
         await self.children.listen()
         names = ("recovery-point-offset-checkpoint", "replication-offset-checkpoint", "log-start-offset-checkpoint")
         checkpoints = {name: self._checkpoints.get(name, {}) for name in names}
-        self.partitions = Partitions(self, self.directory, checkpoints, self._clean)
+        self.partitions = Partitions(self, self.directory, checkpoints)
         return self
 
     async def __aexit__(self, *exc: object) -> None:

@@ -11,9 +11,11 @@ import pytest
 
 from raykafka.broker import partition_host
 from raykafka.broker.partition_host import PartitionHost
-from raykafka.cluster.image import ClusterImage, ImageDelta
+from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState
 from raykafka.log.batch import iter_batches, iter_records
+from raykafka.log.seal import SEAL_FILE
 from raykafka.protocol.error_code import ErrorCode
+from raykafka.types import TopicPartition
 from tests.unit.dataplane import TOPIC, Dataplane, batch
 
 
@@ -321,16 +323,18 @@ async def first_life(directory: Path) -> tuple[ClusterImage, dict[str, dict[tupl
 def test_logs_are_back_after_a_clean_stop(tmp_path: Path) -> None:
     async def test() -> None:
         image, checkpoints = await first_life(tmp_path)
+        led_again = PartitionState((0,), 0, 1, (0,), 1)
         assert checkpoints["recovery-point-offset-checkpoint"] == {(TOPIC, 0): 2, ("other", 0): 2}
         assert checkpoints["replication-offset-checkpoint"] == {(TOPIC, 0): 2, ("other", 0): 2}
-        async with Dataplane(tmp_path, clean=True) as dataplane:
-            dataplane.image = image
-            await dataplane.lead()
-            await dataplane.lead("other")
+        async with Dataplane(tmp_path) as dataplane:
+            dataplane.image = image.apply(
+                ImageDelta(partitions={TopicPartition(t, 0): led_again for t in (TOPIC, "other")})
+            )
+            await dataplane.take(ImageDelta())
+            assert host_of(dataplane, "other").life == "asleep"
+            assert await stored(dataplane, "other") == [b"a", b"b"]
             assert (await dataplane.produce(batch(b"c"))).base_offset == 2
             assert await stored(dataplane) == [b"a", b"b", b"c"]
-            await until(lambda: host_of(dataplane, "other").life == "awake")
-            assert await stored(dataplane, "other") == [b"a", b"b"]
 
     run(test)
 
@@ -407,7 +411,6 @@ def test_directories_of_other_topics_are_set_aside_and_never_read(tmp_path: Path
             assert (await dataplane.produce(batch(b"new"), "again")).base_offset == 0
             assert await stored(dataplane, "again") == [b"new"]
             await dataplane.lead("kept")
-            await until(lambda: host_of(dataplane, "kept").life == "awake")
             assert await stored(dataplane, "kept") == [b"kept"]
             assert "no partition" in names(tmp_path)
 
@@ -417,6 +420,7 @@ def test_directories_of_other_topics_are_set_aside_and_never_read(tmp_path: Path
 def test_a_fetch_waits_while_the_log_is_recovered(tmp_path: Path) -> None:
     async def test() -> None:
         image, _ = await first_life(tmp_path)
+        (tmp_path / f"{TOPIC}-0" / SEAL_FILE).unlink()
         async with Dataplane(tmp_path) as dataplane:
             dataplane.children.gate.clear()
             dataplane.image = image

@@ -221,6 +221,7 @@ async def test_a_closed_log_is_whole_and_opens_as_clean(replica: ReplicaProcess)
     for n in range(10):
         await replica.appended(batch(b"%d" % n))
     closed = await replica.link.call("close", {})
+    assert closed.pop("note")["seal"] == [0, False, 10, 10, 10, 0]
     assert closed == {"log_end_offset": 10, "high_watermark": 10, "recovery_point": 10}
     assert await replica.exited() == 0
     again = ReplicaProcess(replica.directory.parent)
