@@ -36,7 +36,8 @@ class LogSeal(NamedTuple):
 
 def write_seal(directory: Path, seal: LogSeal) -> None:
     """Durable when this returns. OSError."""
-    text = json.dumps({**seal._asdict(), "topic_id": str(seal.topic_id)}).encode()
+    values = {**seal._asdict(), "topic_id": str(seal.topic_id), "note": dict(seal.note)}
+    text = json.dumps(values).encode()
     write_whole(directory / SEAL_FILE, b"%s %08x\n%s\n" % (_FORMAT.encode(), zlib.crc32(text), text))
 
 
