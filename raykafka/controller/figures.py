@@ -26,11 +26,12 @@ def figures(active: ActiveController) -> dict[str, Any]:
         "epoch": active.epoch,
         "changes": changes._asdict(),
         "brokers": len(image.brokers),
-        **_partitions(image.topics, int(active.topic_config({})[_MIN_ISR])),
+        **partition_figures(image.topics, int(active.topic_config({})[_MIN_ISR])),
     }
 
 
-def _partitions(topics: Mapping[str, Topic], default_min_isr: int) -> dict[str, int]:
+def partition_figures(topics: Mapping[str, Topic], default_min_isr: int) -> dict[str, int]:
+    """Counts over all partitions; ``default_min_isr`` is for topics that set no min.insync.replicas."""
     partitions = under_replicated = under_min_isr = offline = not_preferred = 0
     for topic in topics.values():
         min_isr = int(topic.config.get(_MIN_ISR, default_min_isr))

@@ -7,6 +7,7 @@ import functools
 import importlib.metadata
 import platform
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from raykafka.broker.children import CONTROLLER, COORDINATOR, REPLICA
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 ROLES = (REPLICA, COORDINATOR, CONTROLLER)
 SESSION_STATES = ("connected", "suspended", "lost")
-_HOSTS_AT_ONCE = 100
+_AT_ONCE = 100
 _LIVES = tuple(life for life in Life if life is not Life.CLOSED)
 
 
@@ -35,8 +36,8 @@ def _version() -> str:
 
 
 async def add_broker(families: Families, broker: Broker) -> None:
-    """Everything that needs nobody else to answer: the values of one moment, but for those of each partition, which are
-    gathered some at a time."""
+    """Everything that needs nobody else to answer. Partitions and topics are gathered some at a time, so that no other
+    work of the loop waits for all of them."""
     from raykafka.broker.broker import BrokerState
 
     families.add(catalogue.BUILD, 1, _version(), platform.python_version())
@@ -48,17 +49,11 @@ async def add_broker(families: Families, broker: Broker) -> None:
     families.add_states(catalogue.ZOOKEEPER_SESSION, SESSION_STATES, broker.session.state)
     families.add(catalogue.LEASE_AGE, broker.session.lease.age_s(boot_clock()))
     families.add(catalogue.LEASE_HELD, int(broker.holds_lease()))
-    hosts = list(broker.partitions)
-    _add_partitions(families, hosts)
     broker.partitions.traffic.forget_others(broker.image.topics)
-    add_traffic(families, broker.partitions.traffic)
     for request, phase, histogram in broker.durations.phases():
         families.observe(catalogue.REQUEST_DURATION, histogram, request, phase)
-    for number, host in enumerate(hosts, 1):
-        if host.is_leader:
-            _add_followers(families, host)
-        if number % _HOSTS_AT_ONCE == 0:
-            await asyncio.sleep(0)
+    await add_partitions(families, list(broker.partitions))
+    await add_traffic(families, broker.partitions.traffic)
 
 
 def _add_children(families: Families, broker: Broker) -> None:
@@ -71,22 +66,31 @@ def _add_children(families: Families, broker: Broker) -> None:
     families.add(catalogue.SPARE_REPLICAS, children.spares)
 
 
-def _add_partitions(families: Families, hosts: list[PartitionHost]) -> None:
-    lives = Counter(host.life for host in hosts)
-    for life in _LIVES:
-        families.add(catalogue.PARTITIONS, lives[life], str(life))
-    led = [host for host in hosts if host.is_leader]
-    families.add(catalogue.LEADERS, len(led))
-    families.add(catalogue.UNDER_REPLICATED, sum(health.is_under_replicated(host.state) for host in led))
-    families.add(
-        catalogue.UNDER_MIN_ISR, sum(health.is_under_min_isr(host.state, min_insync_replicas(host)) for host in led)
-    )
-    families.add(catalogue.AT_MIN_ISR, sum(health.is_at_min_isr(host.state, min_insync_replicas(host)) for host in led))
-    families.add(catalogue.OFFLINE, sum(health.is_offline(host.state) for host in hosts))
-
-
-def min_insync_replicas(host: PartitionHost) -> int:
-    return int(host.config["min.insync.replicas"])
+async def add_partitions(families: Families, hosts: Sequence[PartitionHost]) -> None:
+    """What is counted over all partitions, and the followers of those that are led here; some partitions at a time."""
+    lives = dict.fromkeys(_LIVES, 0)
+    led = under_replicated = under_min_isr = at_min_isr = offline = 0
+    for number, host in enumerate(hosts, 1):
+        state = host.state
+        if host.life in lives:
+            lives[host.life] += 1
+        offline += health.is_offline(state)
+        if host.is_leader:
+            least = int(host.config["min.insync.replicas"])
+            led += 1
+            under_replicated += health.is_under_replicated(state)
+            under_min_isr += health.is_under_min_isr(state, least)
+            at_min_isr += health.is_at_min_isr(state, least)
+            _add_followers(families, host)
+        if number % _AT_ONCE == 0:
+            await asyncio.sleep(0)
+    for life, count in lives.items():
+        families.add(catalogue.PARTITIONS, count, str(life))
+    families.add(catalogue.LEADERS, led)
+    families.add(catalogue.UNDER_REPLICATED, under_replicated)
+    families.add(catalogue.UNDER_MIN_ISR, under_min_isr)
+    families.add(catalogue.AT_MIN_ISR, at_min_isr)
+    families.add(catalogue.OFFLINE, offline)
 
 
 def _add_followers(families: Families, host: PartitionHost) -> None:
@@ -102,9 +106,11 @@ def _add_followers(families: Families, host: PartitionHost) -> None:
             families.add(catalogue.FOLLOWER_LAG_SECONDS, known["lag_ms"] / 1000, *names)
 
 
-def add_traffic(families: Families, traffic: Traffic) -> None:
-    for topic, counted in traffic.items():
+async def add_traffic(families: Families, traffic: Traffic) -> None:
+    for number, (topic, counted) in enumerate(list(traffic.items()), 1):
         families.add(catalogue.BYTES_IN, counted.bytes_in, topic)
         families.add(catalogue.RECORDS_IN, counted.records_in, topic)
         families.add(catalogue.BYTES_OUT, counted.bytes_out, topic)
         families.add(catalogue.RECORDS_OUT, counted.records_out, topic)
+        if number % _AT_ONCE == 0:
+            await asyncio.sleep(0)

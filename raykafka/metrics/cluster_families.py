@@ -12,7 +12,7 @@ from raykafka.metrics.families import Families
 if TYPE_CHECKING:
     from raykafka.broker.broker import Broker
 
-ANSWER_WITHIN_S = 1.0
+ANSWER_WITHIN_S = 0.5
 
 _GAUGES = {
     "epoch": catalogue.CONTROLLER_EPOCH,

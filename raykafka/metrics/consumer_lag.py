@@ -23,7 +23,7 @@ from raykafka.types import TopicPartition
 if TYPE_CHECKING:
     from raykafka.broker.broker import Broker
 
-ANSWER_WITHIN_S = 1.0
+ANSWER_WITHIN_S = 0.4
 
 logger = logging.getLogger(__name__)
 

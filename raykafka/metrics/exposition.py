@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client import Metric
 from prometheus_client.exposition import choose_encoder
 
-SAMPLES_AT_ONCE = 200
+SAMPLES_AT_ONCE = 50
 _EOF = b"# EOF\n"
 
 

@@ -7,7 +7,6 @@ import secrets
 import time
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,8 +34,8 @@ COUNTERS = {
 
 
 class Scene:
-    def __init__(self, folder: Path, server: ZooKeeperProcess, brokers: list[PlainBroker], prometheus: Prometheus):
-        self.folder, self.server, self.brokers, self.prometheus = folder, server, brokers, prometheus
+    def __init__(self, server: ZooKeeperProcess, brokers: list[PlainBroker], prometheus: Prometheus):
+        self.server, self.brokers, self.prometheus = server, brokers, prometheus
         self.chroot = "/" + brokers[0].settings.zookeeper.hosts.partition("/")[2]
         self.began = time.time()
 
@@ -103,19 +102,21 @@ def _partitions(brokers: list[PlainBroker]) -> list[tuple[str, int, list[int], l
     )
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    server = ZooKeeperProcess(tmp_path / "zookeeper", free_port())
-    targets = tmp_path / "targets.json"
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """One cluster for all tests here: they leave it whole."""
+    folder = tmp_path_factory.mktemp("metrics")
+    server = ZooKeeperProcess(folder / "zookeeper", free_port())
+    targets = folder / "targets.json"
     server.start()
     try:
         server.wait_ready(30)
-        with running_brokers(tmp_path, server.hosts) as brokers:
+        with running_brokers(folder, server.hosts) as brokers:
             places = [(b.settings.broker_id, "127.0.0.1", b.settings.metrics_port) for b in brokers]
             write_targets(targets, targets_of("test", places))
-            with Prometheus(tmp_path / "prometheus", targets) as prometheus:
+            with Prometheus(folder / "prometheus", targets) as prometheus:
                 prometheus.wait("sum(up)", lambda up: up == len(brokers))
-                yield Scene(tmp_path, server, brokers, prometheus)
+                yield Scene(server, brokers, prometheus)
     finally:
         server.kill()
 
@@ -156,7 +157,6 @@ def test_counters_are_zookeepers_history_and_gauges_the_cluster(scene: Scene) ->
     load.wait_more()
 
     # the broker of the active controller, and then one more: what only those two had is offline
-    client.delete_topics(["doomed"])["doomed"].result(WITHIN_S)
     first, second = brokers[2], brokers[1]
     first.kill()
     load.wait_more()
@@ -173,10 +173,12 @@ def test_counters_are_zookeepers_history_and_gauges_the_cluster(scene: Scene) ->
     _restart(second)
     until(lambda: _all_in_sync(scene), "all replicas are in sync")
 
+    before = scene.check_counters()
+    client.delete_topics(["doomed"])["doomed"].result(WITHIN_S)
     counts = scene.check_counters()
+    assert counts == before and counts.unclean_elections == 1
+    assert counts.elections >= 4 and counts.isr_shrinks >= 8 and counts.isr_expands >= 8
     scene.check_gauges()
-    assert counts.unclean_elections == 1
-    assert counts.elections > 5 and counts.isr_shrinks > 5 and counts.isr_expands > 5
     assert scene.value("sum(raykafka_cluster_under_replicated_partitions)") == 0
     for expression in COUNTERS.values():
         history = prometheus.history(expression, scene.began)
@@ -205,8 +207,11 @@ def test_lag_and_traffic_are_what_clients_did(scene: Scene) -> None:
     until(lambda: taken.extend(consumer.consume(200, 0.5)) or len(taken) == 100, "partition 0 was read")
     commits = [TopicPartition(topic, 0, 90), TopicPartition(topic, 1, 0), TopicPartition(topic, 2, 100)]
     consumer.commit(offsets=commits, asynchronous=False)
-    prometheus.wait_scrapes(2)
-    assert _committed_lag(scene, group) == {0: 10, 1: 100, 2: 0}
+    lag: dict[int, float] = {}
+    while not lag:  # what a busy process did not tell is unknown
+        prometheus.wait_scrapes(2)
+        lag = _committed_lag(scene, group)
+    assert lag == {0: 10, 1: 100, 2: 0}
     assert scene.value(f'sum(raykafka_topic_records_in_total{{topic="{topic}"}})') == 300
     assert scene.value(f'sum(raykafka_topic_records_out_total{{topic="{topic}"}})') == 100
     bytes_in = scene.value(f'sum(raykafka_topic_bytes_in_total{{topic="{topic}"}})')
@@ -217,7 +222,7 @@ def test_lag_and_traffic_are_what_clients_did(scene: Scene) -> None:
 
     # followers that have everything lag by nothing, and are all there
     prometheus.wait(f'count(raykafka_follower_lag_records{{topic="{topic}"}} == 0)', lambda count: count == 6)
-    prometheus.wait(f'max(raykafka_follower_lag_seconds{{topic="{topic}"}})', lambda lag: lag == 0)
+    prometheus.wait(f'max(raykafka_follower_lag_seconds{{topic="{topic}"}})', lambda behind: behind == 0)
 
     # while nobody has the group, its lag is unknown and not 0; who takes it over knows it again
     coordinator = prometheus.query(f'raykafka_consumer_lag_records{{group="{group}",partition="0"}}')
@@ -228,8 +233,9 @@ def test_lag_and_traffic_are_what_clients_did(scene: Scene) -> None:
     process.kill()
     seen = prometheus.history(f'sum(raykafka_consumer_lag_records{{group="{group}"}})', scene.began)
     assert set(seen) <= {110.0, 10.0, 100.0}, seen
-    prometheus.wait(f'sum(raykafka_consumer_lag_records{{group="{group}"}})', lambda lag: lag == 110)
-    assert prometheus.value('sum(raykafka_child_restarts_total{role="coordinator"})') == 1
+    prometheus.wait(f'sum(raykafka_consumer_lag_records{{group="{group}"}})', lambda now: now == 110)
+    restarts = f'raykafka_child_restarts_total{{role="coordinator",broker="{holder.settings.broker_id}"}}'
+    assert (prometheus.value(restarts) or 0) >= 1
 
     consumer.close()
     client = admin(brokers)

@@ -7,8 +7,11 @@ import json
 import re
 import shutil
 import subprocess
+import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,9 +22,12 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from raykafka.broker.partition_host import Life
+from raykafka.cluster.image import PartitionState, Topic
+from raykafka.controller.figures import partition_figures
 from raykafka.log.compression import GZIP
 from raykafka.metrics import catalogue
-from raykafka.metrics.broker_families import add_traffic
+from raykafka.metrics.broker_families import add_partitions, add_traffic
 from raykafka.metrics.catalogue import CATALOGUE, Kind
 from raykafka.metrics.cluster_families import add_cluster
 from raykafka.metrics.exposition import SAMPLES_AT_ONCE, encode
@@ -30,6 +36,7 @@ from raykafka.metrics.http import MetricsEndpoint
 from raykafka.metrics.targets import targets_of, write_targets
 from raykafka.metrics.traffic import BOUNDS_NS, FETCH, PRODUCE, RequestDurations, Traffic
 from raykafka.protocol.error_code import ErrorCode
+from raykafka.types import TopicPartition
 from tests.unit.dataplane import TOPIC, Dataplane, batch
 from tests.unit.test_fetch import fetch_one
 
@@ -124,6 +131,84 @@ def test_what_the_controller_did_not_tell_is_no_sample() -> None:
         assert [(s.name, s.value) for metric in families.metrics() for s in metric.samples] == told
 
 
+# partitions
+
+
+def values(families: Families) -> dict[str, float]:
+    """The values of what has no labels."""
+    return {s.name: s.value for metric in families.metrics() for s in metric.samples if not s.labels}
+
+
+def host(partition: int, leader: int, isr: tuple[int, ...], adding: tuple[int, ...] = (), **figures: Any) -> Any:
+    """A partition on broker 0 as metrics see it, with replicas on 0, 1 and 2, those of ``adding`` and two in sync
+    asked for."""
+    state = PartitionState((0, 1, 2, *adding), leader, 4, isr, 0, adding=adding)
+    config = {"min.insync.replicas": "2"}
+    tp = TopicPartition(TOPIC, partition)
+    return SimpleNamespace(
+        state=state, life=Life.AWAKE, is_leader=leader == 0, config=config, tp=tp, figures=figures or {}
+    )
+
+
+def test_partitions_are_counted_with_kafkas_meanings() -> None:
+    hosts = [
+        host(0, 0, (0, 1, 2)),
+        host(1, 0, (0, 1)),
+        host(2, 0, (0,)),
+        host(3, 0, (0, 1, 2), adding=(3,)),
+        host(4, 1, (1,)),
+        host(5, -1, (2,)),
+    ]
+    families = Families()
+    asyncio.run(add_partitions(families, hosts))
+    assert values(families) == {
+        catalogue.LEADERS.name: 4,
+        catalogue.UNDER_REPLICATED.name: 2,
+        catalogue.UNDER_MIN_ISR.name: 1,
+        catalogue.AT_MIN_ISR.name: 1,
+        catalogue.OFFLINE.name: 1,
+    }
+
+
+def test_the_lag_of_a_follower_is_that_of_this_leadership_and_only_where_it_is_known() -> None:
+    known = {"lag_records": 7, "lag_ms": 1500}
+    hosts = [
+        host(0, 0, (0, 1), leader_epoch=4, followers={1: known, 2: {"lag_records": None, "lag_ms": -1}}),
+        host(1, 0, (0, 1), leader_epoch=3, followers={1: known}),
+        host(2, 1, (0, 1), leader_epoch=4, followers={1: known}),
+        host(3, 0, (0, 1)),
+    ]
+    families = Families()
+    asyncio.run(add_partitions(families, hosts))
+    told = [
+        (s.name, s.labels, s.value) for metric in families.metrics() for s in metric.samples if "follower" in s.labels
+    ]
+    labels = {"topic": TOPIC, "partition": "0", "follower": "1"}
+    assert sorted(told, key=str) == [
+        (catalogue.FOLLOWER_LAG_RECORDS.name, labels, 7),
+        (catalogue.FOLLOWER_LAG_SECONDS.name, labels, 1.5),
+    ]
+
+
+def test_the_controllers_figures_count_every_partition() -> None:
+    def topic(name: str, states: list[tuple[int, tuple[int, ...]]], **config: str) -> Topic:
+        partitions = {p: PartitionState((0, 1), leader, 4, isr, 0) for p, (leader, isr) in enumerate(states)}
+        return Topic(name, uuid.uuid4(), partitions, {key.replace("_", "."): value for key, value in config.items()})
+
+    topics = {
+        "a": topic("a", [(0, (0, 1)), (1, (1,)), (-1, (0,))], min_insync_replicas="2"),
+        "b": topic("b", [(0, (0,))]),
+    }
+    assert partition_figures(topics, 1) == {
+        "topics": 2,
+        "partitions": 4,
+        "under_replicated": 3,
+        "under_min_isr": 1,
+        "offline": 1,
+        "not_preferred": 1,
+    }
+
+
 # traffic
 
 
@@ -179,7 +264,7 @@ def test_topics_that_are_gone_are_forgotten() -> None:
     traffic["deleted"].sent(10, 1)
     traffic.forget_others({"kept": None, "silent": None})
     families = Families()
-    add_traffic(families, traffic)
+    asyncio.run(add_traffic(families, traffic))
     assert {s.labels["topic"] for metric in families.metrics() for s in metric.samples} == {"kept"}
 
 
