@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 from kazoo.client import KazooClient
 from kazoo.exceptions import ConnectionClosedError, SessionExpiredError
 
-from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState, Topic
+from raykafka.cluster.image import BrokerInfo, ClusterImage, ImageDelta, PartitionState, Topic
 from raykafka.config.effective import effective_broker_config, effective_topic_config
-from raykafka.controller import leadership, metadata_store, reassignment_admin
+from raykafka.controller import asked, leadership, metadata_store, reassignment_admin, topic_admin
 from raykafka.controller.changes import Changes
 from raykafka.controller.channel import BrokerChannel
 from raykafka.controller.elections import BrokerLife, after_changes, first_state
@@ -35,7 +35,6 @@ from raykafka.types import NO_LEADER, TopicPartition
 
 _T = TypeVar("_T")
 _CLUSTER_DEFAULT = ""
-LET_GO_WITHIN_S = 3.0
 # How long a new controller waits for brokers to take its connection before it decides: those of dead ones are refused
 # at once, and their partitions are settled with all others.
 _MEET_WITHIN_S = 0.25
@@ -112,7 +111,7 @@ class ActiveController:
                     broker_configs=metadata.broker_configs,
                 )
             )
-            await self._elect(self._all_partitions(), dead=dead)
+            await self.elect(self.all_partitions(), dead=dead)
             self._loaded.set()
         for name in list(self.deleting):
             self.run(self._finish_deleting(name))
@@ -239,7 +238,7 @@ class ActiveController:
             self.run(self._brokers_changed())
 
     def _take_dead(self) -> list[Registration]:
-        """Forget the brokers that were found dead; the answer is for ``_elect``."""
+        """Forget the brokers that were found dead; the answer is for ``elect``."""
         found, self._dead = self._dead, {}
         dead = [r for b, r in found.items() if b in self._registrations and self._registrations[b].info == r.info]
         for registration in dead:
@@ -252,7 +251,7 @@ class ActiveController:
         async with self._turn:
             dead = self._take_dead()
             if dead:
-                await self._elect(self._all_partitions(), dead=dead)
+                await self.elect(self.all_partitions(), dead=dead)
                 logger.info("brokers now: %s", sorted(self._registrations))
 
     async def _brokers_changed(self) -> None:
@@ -266,7 +265,7 @@ class ActiveController:
             for broker in (*gone, *changed):
                 self._close_channel(broker)
             news = ImageDelta(brokers={b: r.info for b, r in changed.items()}, removed_brokers=tuple(gone))
-            await self._elect(self._all_partitions(), news=news)
+            await self.elect(self.all_partitions(), news=news)
             for registration in changed.values():
                 self._open_channel(registration)
             logger.info("brokers now: %s (gone %s, new %s)", sorted(now), gone, sorted(changed))
@@ -275,6 +274,15 @@ class ActiveController:
 
     def lives(self) -> dict[int, BrokerLife]:
         return {b: BrokerLife.of(r) for b, r in self._registrations.items()}
+
+    def note_leaving(self, broker: int) -> BrokerInfo | None:
+        """This life of a broker is about to stop: it gets into no ISR and leads nothing new any more. None if there is
+        none."""
+        registration = self._registrations.get(broker)
+        if registration is None:
+            return None
+        self._leaving[broker] = registration.info.epoch
+        return registration.info
 
     @property
     def leaving(self) -> set[int]:
@@ -285,14 +293,14 @@ class ActiveController:
         """Where replicas can be put: the registered brokers and their racks."""
         return {b: r.info.rack for b, r in self._registrations.items()}
 
-    def _all_partitions(self) -> Iterable[TopicPartition]:
+    def all_partitions(self) -> Iterable[TopicPartition]:
         return [TopicPartition(name, p) for name, record in self.records.items() for p in record.states]
 
     async def elect_again(self, topics: Iterable[str]) -> None:
         """Look again at partitions whose rules have changed. Call it within ``turn``."""
-        await self._elect([TopicPartition(name, p) for name in topics for p in self.records[name].states])
+        await self.elect([TopicPartition(name, p) for name in topics for p in self.records[name].states])
 
-    async def _elect(
+    async def elect(
         self,
         partitions: Iterable[TopicPartition],
         failed: int | None = None,
@@ -427,80 +435,19 @@ class ActiveController:
         return await registry.serve_forwarded(self, *unpack_forward(payload))
 
     async def _on_call(self, broker: int, method: str, args: dict[str, Any]) -> Any:
-        from raykafka.controller.topic_admin import create_automatically
-
         match method:
             case "create_topics":
-                return await create_automatically(self, args["topics"])
+                return await topic_admin.create_automatically(self, args["topics"])
             case "alter_partition":
-                return await self._alter_partition(args)
+                await asked.alter_partition(self, args)
+                return {}
             case "partition_failed":
-                return await self._partition_failed(args)
+                await asked.partition_failed(self, args)
+                return {}
             case "controlled_shutdown":
-                return await self._let_go(broker)
+                await asked.let_go(self, broker)
+                return {}
         raise KafkaError(ErrorCode.INVALID_REQUEST, f"a controller does not answer {method!r}")
-
-    async def _alter_partition(self, args: dict[str, Any]) -> dict[str, Any]:
-        """Write the ISR that a leader asks for (rule 7), if it speaks of the state as it is and of brokers that live.
-        The state goes to its broker like every other; a leader that was refused hears of what made its question old."""
-        tp = TopicPartition(args["topic"], args["partition"])
-        isr, epochs = tuple(args["isr"]), tuple(args["broker_epochs"])
-        async with self._turn:
-            record = self.records.get(tp.topic)
-            if record is None or str(record.node.id) != args["topic_id"]:
-                raise KafkaError(ErrorCode.UNKNOWN_TOPIC_ID, f"{tp} is not of that topic any more")
-            state = record.states[tp.partition]
-            if (args["leader_epoch"], args["version"]) != (state.leader_epoch, state.version):
-                raise KafkaError(ErrorCode.INVALID_UPDATE_VERSION, f"{tp} is at version {state.version} by now")
-            lives = {b: r.info.epoch for b, r in self._registrations.items()}
-            dead = [b for b, e in zip(isr, epochs, strict=True) if lives.get(b) != e]
-            dead += [b for b in isr if b not in state.isr and b in self.leaving]
-            if dead or state.leader not in isr or not set(isr) <= {*record.node.replicas[tp.partition], *state.isr}:
-                raise KafkaError(ErrorCode.INELIGIBLE_REPLICA, f"{tp}: of {isr}, {dead} live another life or none")
-            after = replace(state, isr=isr, isr_epochs=epochs, controller_epoch=self.epoch)
-            written = await self.in_store(self.store.write_isr, tp, after)
-            if written is None:
-                raise KafkaError(ErrorCode.INELIGIBLE_REPLICA, f"{tp}: one of {isr} lives another life by now")
-            record.states[tp.partition] = written
-            self.publish_partitions([tp])
-            logger.info("%s: the ISR is %s, was %s", tp, isr, state.isr)
-            await reassignment_admin.go_on(self, [tp])
-        return {}
-
-    async def _let_go(self, broker: int) -> dict[str, Any]:
-        """A broker is about to stop: everything that others can do without it moves to them first, so that no write has
-        to wait for its end. This life of it gets into no ISR any more."""
-        async with self._turn:
-            registration = self._registrations.get(broker)
-            if registration is None:
-                return {}
-            self._leaving[broker] = registration.info.epoch
-            others = self.lives().keys() - self.leaving
-
-            def replaceable(tp: TopicPartition) -> bool:
-                isr = self.records[tp.topic].states[tp.partition].isr
-                return broker in isr and any(b in others for b in isr)
-
-            news = ImageDelta(brokers={broker: replace(registration.info, stopping=True)})
-            await self._elect([tp for tp in self._all_partitions() if replaceable(tp)], failed=broker, news=news)
-            sequence = self._sequence
-            logger.info("broker %d is stopping", broker)
-        await self.acknowledged(sequence, LET_GO_WITHIN_S)
-        return {}
-
-    async def _partition_failed(self, args: dict[str, Any]) -> dict[str, Any]:
-        """End a leadership whose replica process has ended or lost part of its log (rule 1)."""
-        tp = TopicPartition(args["topic"], args["partition"])
-        async with self._turn:
-            record = self.records.get(tp.topic)
-            if record is None or str(record.node.id) != args["topic_id"]:
-                return {}
-            state = record.states[tp.partition]
-            if args["leader_epoch"] != state.leader_epoch or state.leader == NO_LEADER:
-                return {}
-            logger.warning("%s: leader %d failed in epoch %d: %s", tp, state.leader, state.leader_epoch, args["reason"])
-            await self._elect([tp], failed=state.leader, short=args.get("short_log", False))
-        return {}
 
 
 def as_topic(record: TopicRecord) -> Topic:

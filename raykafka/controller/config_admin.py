@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from raykafka.cluster.image import ImageDelta
-from raykafka.controller.active import ActiveController
 from raykafka.controller.configs import ResourceType, check_broker, check_topic
 from raykafka.errors import KafkaError
 from raykafka.protocol.error_code import ErrorCode
+
+if TYPE_CHECKING:
+    from raykafka.controller.active import ActiveController
 
 APPLY_WITHIN_S = 30.0
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from raykafka.controller import znodes
-from raykafka.controller.active import ActiveController
 from raykafka.controller.topics import TopicPlan, TopicRequest, internal_topic, plan_partitions, plan_topic
 from raykafka.controller.znodes import TopicNode
 from raykafka.errors import KafkaError
 from raykafka.protocol.error_code import ErrorCode
+
+if TYPE_CHECKING:
+    from raykafka.controller.active import ActiveController
 
 AUTO_CREATE_WITHIN_S = 5.0
 
