@@ -73,6 +73,8 @@ def _elected(controller: ActiveController, kind: ElectionType, tp: TopicPartitio
         raise KafkaError(
             ErrorCode.ELIGIBLE_LEADERS_NOT_AVAILABLE, "No broker that holds a replica of the partition is alive."
         )
+    if made.unclean_epoch != state.unclean_epoch:
+        logger.error("%s: unclean election of broker %d was asked for, records may be lost", tp, made.leader)
     return made
 
 
