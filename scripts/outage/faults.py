@@ -155,6 +155,8 @@ class Faults:
         deadline = time.monotonic() + UNAVAILABLE_AFTER_S
         while not load.all_acknowledged_since(done + 0.2) and time.monotonic() < deadline:
             time.sleep(0.05)
+        for line in load.stuck() if time.monotonic() >= deadline else ():
+            print(line, flush=True)
         heal()
         if in_sync:
             self.cluster.wait_in_sync()

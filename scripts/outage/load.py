@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from confluent_kafka import Producer
 INTERVAL_S = 0.02
 FLUSH_WITHIN_S = 60.0
 BEGUN_WITHIN_S = 90.0
+STUCK_RECORDS = 100
 SETTINGS = {
     "acks": "all",
     "enable.idempotence": True,
@@ -44,7 +46,16 @@ class Load:
         self.errors: list[str] = []
         self.sent = 0
         self._acks: list[list[float]] = [[] for _ in range(partitions)]
-        self._producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0, **SETTINGS})
+        self._statistics = ""
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "log_level": 0,
+                "statistics.interval.ms": 2000,
+                "stats_cb": self._note_statistics,
+                **SETTINGS,
+            }
+        )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -62,6 +73,7 @@ class Load:
         left = self._producer.flush(FLUSH_WITHIN_S)
         if left:
             self.errors.append(f"{left} records were not acknowledged within {FLUSH_WITHIN_S:.0f} s of the end")
+            self.errors += self.stuck()
 
     def _run(self) -> None:
         reports = [self._report(partition) for partition in range(self.partitions)]
@@ -96,6 +108,22 @@ class Load:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not every partition was written within {BEGUN_WITHIN_S:.0f} s")
             time.sleep(0.1)
+
+    def _note_statistics(self, text: str) -> None:
+        self._statistics = text
+
+    def stuck(self) -> list[str]:
+        """The partitions that have records on their way, as librdkafka's last statistics show them."""
+        if not self._statistics:
+            return []
+        shown = ("leader", "broker", "msgq_cnt", "xmit_msgq_cnt", "msgs_inflight", "next_ack_seq", "next_err_seq")
+        found = json.loads(self._statistics)
+        partitions = found["topics"].get(self.topic, {}).get("partitions", {})
+        return [
+            f"partition {number}: " + ", ".join(f"{name} {partition.get(name)}" for name in shown)
+            for number, partition in partitions.items()
+            if partition["msgq_cnt"] + partition["xmit_msgq_cnt"] + partition["msgs_inflight"] > STUCK_RECORDS
+        ]
 
     def acknowledged(self) -> int:
         return sum(map(len, self._acks))
