@@ -15,6 +15,7 @@ from raykafka.controller.controller import Controller
 from raykafka.controller.deposed_broker import end_deposed_broker
 from raykafka.link import connect_unix
 from raykafka.logs import log_to_stderr
+from raykafka.priority import go_first
 from raykafka.protocol import registry
 
 ROLE = "controller"
@@ -33,12 +34,14 @@ async def serve(
     reached. A blocking ZooKeeper call may outlive this: end the process after it."""
     # before there is a link whose pings have to be answered: it takes seconds on a busy machine
     registry.load(registry.CONTROLLER)
+    go_first()
     link = await connect_unix(socket_path, secret, identity(ROLE, token, broker_id, actor_id))
     controller = Controller(broker_id=broker_id, secret=secret, zookeeper=zookeeper, config=config)
     link.start(on_call=controller.on_call)
     running = asyncio.ensure_future(controller.run())
     guarding = asyncio.ensure_future(end_deposed_broker(link, controller.broker_is_deposed))
     await asyncio.wait({running, link.ended}, return_when=asyncio.FIRST_COMPLETED)
+    await controller.abandon()
     guarding.cancel()
     if running.done():
         running.result()

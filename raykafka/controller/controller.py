@@ -25,7 +25,7 @@ from raykafka.controller.metadata_store import Claim
 from raykafka.controller.znodes import ControllerNode
 from raykafka.controller.zookeeper import ZooKeeperClient, ZooKeeperUnreachable
 from raykafka.errors import KafkaError, LinkError
-from raykafka.link import connect_tcp, serve_tcp
+from raykafka.link import Link, connect_tcp, serve_tcp
 from raykafka.link.link import PING_INTERVAL_S
 from raykafka.protocol.error_code import ErrorCode
 
@@ -61,6 +61,8 @@ class Controller:
         self._cluster_id = ""
         self._client: ZooKeeperClient | None = None
         self._registered = False
+        self._server: asyncio.AbstractServer | None = None
+        self._standbys: set[Link] = set()
 
     async def broker_is_deposed(self) -> bool:
         """Whether this controller's broker was registered and is so no more; False while ZooKeeper can't be asked."""
@@ -116,7 +118,8 @@ class Controller:
         host = await self._link_host(client)
         self._cluster_id = await asyncio.to_thread(store.ensure_cluster_id, client)
         identity = {"role": "controller", "broker_id": self.broker_id, "incarnation": self._incarnation}
-        server: Any = await serve_tcp(host, 0, self._secret, identity, lambda link: link.start())
+        server: Any = await serve_tcp(host, 0, self._secret, identity, self._accept)
+        self._server = server
         try:
             port = server.sockets[0].getsockname()[1]
             node = ControllerNode(self.broker_id, host, port, self._incarnation)
@@ -130,6 +133,21 @@ class Controller:
                     await self._be_active(client, claim)
         finally:
             server.close()
+
+    def _accept(self, link: Link) -> None:
+        """A standby, which wants to see this end."""
+        self._standbys.add(link)
+        link.ended.add_done_callback(lambda _: self._standbys.discard(link))
+        link.start()
+
+    async def abandon(self) -> None:
+        """Let the standbys know that this process ends: the kernel takes it apart before it closes its sockets."""
+        if self._server is not None:
+            self._server.close()
+        for link in tuple(self._standbys):
+            link.transport.abort()
+        while self._standbys:
+            await asyncio.sleep(0)
 
     async def _link_host(self, client: ZooKeeperClient) -> str:
         """Where this node is reached by others: as its broker has registered it."""

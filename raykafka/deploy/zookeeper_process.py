@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raykafka.errors import DeployError
+from raykafka.priority import go_first
 
 JAR_PLACES = (
     "/usr/share/java/zookeeper.jar",
@@ -246,6 +247,7 @@ class ZooKeeperProcess:
                 start_new_session=True,
             )
         self.pid = self._child.pid
+        go_first(self.pid)
 
     def _command(self) -> list[str]:
         return [
