@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from raykafka.broker.broker import LOST_EXIT_CODE
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
@@ -33,6 +33,17 @@ from tests.integration.replicated import (
 
 pytestmark = pytest.mark.timeout(400)
 KILLED = -9
+# as Kafka's table of error codes has it, and librdkafka's own words for a connection that is being looked for
+RETRIABLE = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError._TIMED_OUT,
+    KafkaError._WAIT_COORD,
+    KafkaError._ALL_BROKERS_DOWN,
+}
 LONGER_THAN_A_SESSION_S = 8.0
 
 
@@ -104,7 +115,7 @@ class Member:
                 continue
             error = message.error()
             if error is not None:
-                if not error.retriable():
+                if error.code() not in RETRIABLE:
                     self.refused.append(str(error))
                 continue
             self.read[message.offset() or 0] = int(message.value() or b"")
@@ -116,7 +127,7 @@ class Member:
             self._consumer.commit(asynchronous=False)
             self.commits += 1
         except KafkaException as raised:
-            if not raised.args[0].retriable():
+            if raised.args[0].code() not in RETRIABLE:
                 self.refused.append(str(raised))
 
     def wait_more(self, commits: int = 20) -> None:
