@@ -70,7 +70,7 @@ def admin(brokers: list[PlainBroker]) -> AdminClient:
 def create(brokers: list[PlainBroker], topic: str, partitions: int = 1, **config: str) -> None:
     names = {name.replace("_", "."): value for name, value in config.items()}
     new = NewTopic(topic, partitions, BROKERS, config=names)
-    client = admin(brokers)
+    client = admin(brokers)  # it must outlive the call
     client.create_topics([new])[topic].result(WITHIN_S)
 
 

@@ -28,12 +28,14 @@ def request_module(api_key: int, version: int) -> ModuleType:
 class WireConnection:
     """A TCP connection that speaks Kafka's framing and nothing more: it never retries, reorders or waits by itself."""
 
-    def __init__(self, bootstrap: str, *, receive_buffer_bytes: int | None = None) -> None:
+    def __init__(
+        self, bootstrap: str, *, receive_buffer_bytes: int | None = None, timeout_s: float = TIMEOUT_S
+    ) -> None:
         host, _, port = bootstrap.split(",")[0].rpartition(":")
         self.socket = socket.socket()
         if receive_buffer_bytes is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-        self.socket.settimeout(TIMEOUT_S)
+        self.socket.settimeout(timeout_s)
         self.socket.connect((host, int(port)))
         self._sent = 0
         self._schemas: dict[int, Any] = {}

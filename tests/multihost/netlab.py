@@ -64,16 +64,18 @@ def unavailable() -> str | None:
 class Lab:
     """``count`` hosts, named h0, h1 and so on, at 10.213.N.10 and up. N is free on this machine when the lab is made.
 
-    A context manager: the hosts start with it and end with it.
+    ``visible`` names folders that hosts are to see even where they are in /tmp, such as the code under test. A context
+    manager: the hosts start with it and end with it.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, visible: Sequence[Path] = ()) -> None:
         self._lock = -1
         self._number = self._take_number()
         self.folder = _PLACE / str(self._number)
         self.bridge = f"rkn{self._number}"
         self.gateway = f"10.213.{self._number}.1"
         self.key = self.folder / "key"
+        self.visible = [path.resolve() for path in visible if path.resolve().is_relative_to("/tmp")]
         self.hosts = [Host(self, index) for index in range(count)]
 
     def __enter__(self) -> Lab:
@@ -330,6 +332,8 @@ class Host:
         """What the host's first process does. /proc is this machine's until it mounts its own, so it can tell its pid
         there. It stays, since bash reaps what is left to it."""
         etc, folder = self.folder / "etc", self.folder
+        here = [(path, self.tmp / path.relative_to("/tmp")) for path in self.lab.visible]
+        show = "; ".join(f"mkdir -p {to}; mount --bind {path} {to}" for path, to in here) or ":"
         return textwrap.dedent(
             f"""\
             set -e
@@ -339,6 +343,7 @@ class Host:
             mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs /dev/shm
             mount --bind {self.srv} /srv
             mkdir -p /run/sshd
+            {show}
             mount --rbind {self.tmp} /tmp
             mount -t proc proc /proc
             echo $pid >{folder}/started.new

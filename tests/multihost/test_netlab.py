@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -27,10 +28,11 @@ def _reaches(here: Host, there: Host) -> bool:
 def test_hosts_have_names_processes_and_files_of_their_own(lab: Lab) -> None:
     first, second, _ = lab.hosts
     assert first.run("ssh", second.name, "hostname; pwd").split() == [second.name, str(second.home)]
+    name = f"of-{lab.bridge}-{os.getpid()}"
     for folder in ("/tmp", "/srv", "/dev/shm"):
-        first.run("touch", f"{folder}/mine")
-        assert "mine" not in second.run("ls", folder)
-        assert not Path(folder, "mine").exists()
+        first.run("touch", f"{folder}/{name}")
+        assert name not in second.run("ls", folder)
+        assert not Path(folder, name).exists()
     assert len(second.processes()) < 6
 
 
@@ -86,6 +88,13 @@ def test_a_powered_off_host_is_silent_and_keeps_its_files(lab: Lab) -> None:
     assert _reaches(first, second)
     assert second.run("ls", "/srv", "/dev/shm").count("kept") == 1
     assert "lost" not in second.run("ls", "/dev/shm")
+
+
+def test_what_is_to_be_visible_is_seen_in_tmp_too(tmp_path: Path) -> None:
+    (tmp_path / "code").write_text("here")
+    with Lab(1, visible=[tmp_path]) as lab:
+        assert lab.hosts[0].run("cat", str(tmp_path / "code")) == "here"
+    assert (tmp_path / "code").read_text() == "here"
 
 
 def test_a_lab_whose_maker_is_killed_goes_with_it() -> None:
