@@ -2,8 +2,10 @@
 error."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 from confluent_kafka.admin import NewTopic
 from kafka_peer import run_tool
@@ -16,17 +18,22 @@ from tests.integration.replicated import (
     Load,
     admin,
     bootstrap,
-    brokers,
     check,
     create,
     metadata,
     read,
+    running_brokers,
     stored,
     until,
     wait_in_sync,
 )
 
-__all__ = ["brokers"]
+
+@pytest.fixture(scope="module")
+def brokers(tmp_path_factory: pytest.TempPathFactory, zookeeper: str) -> Iterator[list[PlainBroker]]:
+    """For all tests of this file, in their order: the first needs them without topics on every broker."""
+    with running_brokers(tmp_path_factory.mktemp("moving"), zookeeper) as made:
+        yield made
 
 
 def command(brokers: list[PlainBroker], *words: str, exit_code: int = 0) -> str:
@@ -45,6 +52,23 @@ def place(brokers: list[PlainBroker], topic: str, *replicas: list[int]) -> None:
 def holders(brokers: list[PlainBroker], topic: str, partition: int = 0) -> tuple[list[int], set[int], int]:
     found = metadata(brokers, topic, partition)
     return found.replicas, set(found.isrs), found.leader
+
+
+def test_a_drained_broker_holds_nothing_and_one_that_is_needed_is_not_drained(brokers: list[PlainBroker]) -> None:
+    place(brokers, "drained", [0, 1], [1, 0], [2, 1])
+    load = Load(brokers, "drained")
+    load.wait_more()
+    out = command(brokers, "brokers", "drain", "0")
+    assert "holds 2 partitions" in out and "Broker 0 holds nothing." in out
+    load.wait_more()
+    assert [sorted(holders(brokers, "drained", p)[0]) for p in range(3)] == [[1, 2]] * 3
+    load.stop()
+    create(brokers, "everywhere")
+    result = CliRunner().invoke(raykafka, ["brokers", "drain", "1", "-b", bootstrap(brokers)])
+    assert "no other broker is left" in str(result.exception)
+    assert "No broker 7 is running" in str(
+        CliRunner().invoke(raykafka, ["brokers", "drain", "7", "-b", bootstrap(brokers)]).exception
+    )
 
 
 def test_a_partition_moves_to_other_brokers_and_back_under_load(brokers: list[PlainBroker]) -> None:
@@ -174,20 +198,3 @@ def check_moved(brokers: list[PlainBroker], load: Load) -> None:
     found = read(brokers, "tooled")
     assert {offset: number for number, offset in acked}.items() <= found.items()
     until(lambda: len({stored(b, "tooled") for b in brokers[1:]}) == 1, "the segment files are equal")
-
-
-def test_a_drained_broker_holds_nothing_and_one_that_is_needed_is_not_drained(brokers: list[PlainBroker]) -> None:
-    place(brokers, "drained", [0, 1], [1, 0], [2, 1])
-    load = Load(brokers, "drained")
-    load.wait_more()
-    out = command(brokers, "brokers", "drain", "0")
-    assert "holds 2 partitions" in out and "Broker 0 holds nothing." in out
-    load.wait_more()
-    assert [sorted(holders(brokers, "drained", p)[0]) for p in range(3)] == [[1, 2]] * 3
-    load.stop()
-    create(brokers, "everywhere")
-    result = CliRunner().invoke(raykafka, ["brokers", "drain", "1", "-b", bootstrap(brokers)])
-    assert "no other broker is left" in str(result.exception)
-    assert "No broker 7 is running" in str(
-        CliRunner().invoke(raykafka, ["brokers", "drain", "7", "-b", bootstrap(brokers)]).exception
-    )
