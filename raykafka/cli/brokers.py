@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from raykafka.cli.console import print_table, quiet_terminal
+from raykafka.cli.console import count, print_table, quiet_terminal
 from raykafka.cli.moves import begin, until_done
 from raykafka.cli.options import ClusterAddress, cluster_options, file_option, json_option
 from raykafka.config.cluster import load_cluster_config
@@ -37,6 +37,11 @@ def list_(file: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
+    print_table(overview(rows))
+
+
+def overview(rows: list[dict[str, Any]]) -> Table:
+    """A line for each broker of ``cluster_status``'s."""
     table = Table("id", "state", "controller", "leads", "holds", "restarts", "up", "node", "addresses", box=None)
     for row in rows:
         table.add_row(
@@ -50,7 +55,7 @@ def list_(file: Path | None, as_json: bool) -> None:
             row["node"],
             " ".join(f"{name}={address}" for name, address in row["listeners"].items()),
         )
-    print_table(table)
+    return table
 
 
 @brokers.command()
@@ -111,7 +116,7 @@ def drain(at: ClusterAddress, broker_id: int, rate: int | None) -> None:
     while wanted := _away(admin, broker_id):
         begun = begin(admin, wanted, rate)
         throttled |= {tp.topic for tp in begun} if rate is not None else set()
-        click.echo(f"Broker {broker_id} holds {len(wanted)} partitions; they move to others.")
+        click.echo(f"Broker {broker_id} holds {count(len(wanted), 'replica')} to move to others.")
         until_done(admin, lambda: {tp: move for tp, move in admin.moves().items() if broker_id in move.replicas})
     if throttled:
         admin.unthrottle(throttled)

@@ -20,6 +20,11 @@ def console_on(file: TextIO) -> Console:
     return Console(file=file, highlight=False, soft_wrap=True, width=None if file.isatty() else _WIDTH_OF_NO_TERMINAL)
 
 
+def count(number: int, what: str) -> str:
+    """Such as "1 topic" and "2 topics"."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def print_table(table: Table) -> None:
     """Print to standard output."""
     console_on(sys.stdout).print(table)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from raykafka.cli.console import print_table
+from raykafka.cli.console import count, print_table
 from raykafka.errors import ClientError
 from raykafka.types import TopicPartition
 
@@ -63,7 +63,7 @@ def until_done(admin: Admin, look: Callable[[], dict[TopicPartition, PartitionMo
         if now - told >= _TELL_EVERY_S:
             told = now
             done, whole = map(sum, zip(*_bytes(admin, moving).values(), strict=True))
-            click.echo(f"{len(moving)} partitions move, {_share(done, whole)} of their new replicas is there")
+            click.echo(f"{count(len(moving), 'partition')} on the move, {_share(done, whole)} copied")
         time.sleep(_LOOK_EVERY_S)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from raykafka.cli.console import count
 from raykafka.cli.moves import begin, report, wait_for
 from raykafka.cli.options import ClusterAddress, cluster_options, json_option
 from raykafka.controller.relocation import Replicas, spread, with_factor
@@ -63,7 +64,7 @@ def reassign(
         click.echo(json.dumps(_as_plan(wanted)))
         return
     begun = begin(admin, wanted, rate)
-    click.echo(f"{_count(len(begun), 'partition')} of {len(wanted)} to move: the others are where they should be.")
+    click.echo(f"{count(len(begun), 'partition')} of {len(wanted)} to move: the others are where they should be.")
     if wait:
         wait_for(admin, begun, throttled=rate is not None)
 
@@ -114,7 +115,7 @@ def _cancel(admin: Admin, topics: tuple[str, ...]) -> None:
         if error is not None:
             raise error
     admin.unthrottle(tp.topic for tp in moving)
-    click.echo(f"Cancelled the moves of {_count(len(moving), 'partition')}.")
+    click.echo(f"Cancelled the moves of {count(len(moving), 'partition')}.")
 
 
 @partitions.command()
@@ -147,7 +148,7 @@ def elect(at: ClusterAddress, topics: tuple[str, ...], partition: int | None, un
         click.echo(json.dumps({"elected": [str(tp) for tp in elected], "failed": rows}))
     else:
         needless = len(outcomes) - len(elected) - len(failed)
-        click.echo(f"Elected {_count(len(elected), 'leader')}; {_count(needless, 'partition')} needed none.")
+        click.echo(f"Elected {count(len(elected), 'leader')}; {count(needless, 'partition')} needed none.")
         for tp, error in sorted(failed.items()):
             click.echo(f"{tp}: {error}", err=True)
     if failed:
@@ -171,7 +172,3 @@ def verify(at: ClusterAddress, topics: tuple[str, ...], keep_throttle: bool, as_
         sys.exit(2)
     if not keep_throttle:
         admin.unthrottle(topics or admin.topics(internal=True))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

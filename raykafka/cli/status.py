@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from raykafka.cli.console import quiet_terminal
+from raykafka.cli.console import count, quiet_terminal
 from raykafka.cli.options import file_option
 from raykafka.config.cluster import load_cluster_config
 
@@ -36,14 +36,15 @@ def status(file: Path | None, as_json: bool, partitions: bool) -> None:
         if as_json:
             console.file.write(json.dumps(found, indent=2) + "\n")
         else:
-            _show(found, console)
+            show(found, console)
             if partitions:
-                _show_partitions(found["partitions"], console)
+                show_partitions(found["partitions"], console)
     if found["problems"]:
         sys.exit(2)
 
 
-def _show(found: dict[str, Any], console: Console) -> None:
+def show(found: dict[str, Any], console: Console) -> None:
+    """Print a cluster's status for people."""
     console.print(f"Cluster [bold]{found['cluster']}[/], Ray at {found['ray']}, data in {found['data_dir']}")
     controller = found["controller"]
     console.print(f"Controller: {'none' if controller is None else f'broker {controller}'}")
@@ -74,7 +75,7 @@ def _show(found: dict[str, Any], console: Console) -> None:
 
 
 def _show_summary(summary: dict[str, Any], console: Console) -> None:
-    sums = [f"{summary['topics']} topics", f"{summary['partitions']} partitions", f"{summary['replicas']} replicas"]
+    sums = [count(summary[f"{what}s"], what) for what in ("topic", "partition", "replica")]
     for kind in ("offline", "under_min_isr", "under_replicated", "moving"):
         if summary[kind]:
             sums.append(f"{len(summary[kind])} {kind.replace('_', ' ')}")
@@ -84,7 +85,8 @@ def _show_summary(summary: dict[str, Any], console: Console) -> None:
         console.print(f"  {row['topic']}-{row['partition']} moves to {to}, in sync {row['isr']}", markup=False)
 
 
-def _show_partitions(by_broker: dict[str, Any], console: Console) -> None:
+def show_partitions(by_broker: dict[str, Any], console: Console) -> None:
+    """Print every local partition of every broker."""
     columns = ("broker", "partition", "life", "leader", "epoch", "start", "high watermark", "end", "pid", "restarts")
     table = Table(*columns, box=None, pad_edge=False)
     for broker, rows in by_broker.items():

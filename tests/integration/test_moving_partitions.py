@@ -59,7 +59,7 @@ def test_a_drained_broker_holds_nothing_and_one_that_is_needed_is_not_drained(br
     load = Load(brokers, "drained")
     load.wait_more()
     out = command(brokers, "brokers", "drain", "0")
-    assert "holds 2 partitions" in out and "Broker 0 holds nothing." in out
+    assert "holds 2 replicas to move" in out and "Broker 0 holds nothing." in out
     load.wait_more()
     assert [sorted(holders(brokers, "drained", p)[0]) for p in range(3)] == [[1, 2]] * 3
     load.stop()

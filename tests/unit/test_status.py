@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import re
 from typing import Any
 
+from raykafka.cli.brokers import overview
+from raykafka.cli.console import console_on
+from raykafka.cli.status import show, show_partitions
 from raykafka.deploy.status import summarize
 
 SUMMARY: dict[str, Any] = {
@@ -53,11 +58,15 @@ def broker(broker_id: int = 0, restarts: int = 0, **detail: Any) -> dict[str, An
     }
 
 
-def problems(*brokers: dict[str, Any]) -> list[str]:
+def status(*brokers: dict[str, Any]) -> dict[str, Any]:
     supervisor = {**broker(), "role": "supervisor"}
     found = {"cluster": "c", "data_dir": "/d", "error": "", "supervisor": supervisor, "zookeeper": []}
     found["prometheus_targets"] = ""
-    return summarize({**found, "brokers": list(brokers)})["problems"]
+    return {"ray": "here", **summarize({**found, "brokers": list(brokers)})}
+
+
+def problems(*brokers: dict[str, Any]) -> list[str]:
+    return status(*brokers)["problems"]
 
 
 def test_a_cluster_that_is_well_has_no_problems() -> None:
@@ -104,3 +113,31 @@ def test_a_broker_that_was_stopped_on_purpose_is_told_as_such() -> None:
     assert problems(broker(), stopped) == [
         "Broker 1 was stopped with `raykafka brokers stop`; `raykafka brokers start 1` starts it."
     ]
+
+
+def shown(*printed: Any) -> str:
+    out = io.StringIO()
+    for thing in printed:
+        if callable(thing):
+            thing(console_on(out))
+        else:
+            console_on(out).print(thing)
+    return out.getvalue()
+
+
+def test_people_see_sums_moves_and_if_they_ask_every_partition() -> None:
+    move = {"topic": "t", "partition": 1, "replicas": [2, 0, 1], "removing": [0], "adding": [2], "isr": [0, 1]}
+    row = {"topic": "t", "partition": 1, "life": "asleep", "leader": 0, "leader_epoch": 3, "pid": None, "restarts": 0}
+    offsets = {"log_start_offset": 0, "high_watermark": 17, "log_end_offset": None}
+    found = status(broker(summary={**SUMMARY, "moving": [move]}, partitions=[{**row, **offsets}]))
+    text = shown(lambda to: show(found, to), lambda to: show_partitions(found["partitions"], to))
+    assert "1 topic, 4 partitions, 8 replicas, 1 moving" in text
+    assert "t-1 moves to [2, 1], in sync [0, 1]" in text
+    assert re.search(r"0 +t-1 +asleep +0 +3 +0 +17", text)
+
+
+def test_the_list_of_brokers_says_what_each_does() -> None:
+    found = status(broker(restarts=2), {**broker(1), "detail": {"state": "halted", "pid": 1}})
+    text = shown(overview(found["brokers"]))
+    assert re.search(r"0 +running +active +4 +4 +2 +8 min +n +INSIDE=h:9092", text)
+    assert re.search(r"1 +halted +0 +n", text)
