@@ -110,12 +110,32 @@ def test_a_dead_brokers_partitions_go_offline_at_once_and_come_back_with_it(zook
         assert (offline.leader_epoch, offline.isr) == (before.leader_epoch + 1, (1,))
         assert sorted(survivor.image.brokers) == [0]
         assert victim.client.exists("/brokers/ids/1") is None
+        without = [image.topics["t"].partitions[lost] for image in survivor.applied if 1 not in image.brokers]
+        assert not [state for state in without if state.leader == 1], "its death and what follows are told together"
         await victim.start()
         back = await until(
             lambda: (s := survivor.partition("t", lost)) is not None and s.leader == 1 and s, "it is back"
         )
         assert back.leader_epoch == before.leader_epoch + 2
         assert await until(lambda: victim.applied and victim.partition("t", lost) == back, "the victim knows it leads")
+
+    play(zookeeper, scenario)
+
+
+def test_a_new_controller_settles_at_once_what_a_broker_led_that_is_dead(zookeeper: str) -> None:
+    async def scenario(made: Parts) -> None:
+        survivor, victim = await made.broker(0), await made.broker(1)
+        first = made.controller(1)
+        active = await until(lambda: first.active, "active")
+        await create(active, "t", 2)
+        lost = next(p for p, s in survivor.image.topics["t"].partitions.items() if s.leader == 1)
+        await made.end_controller(first)
+        victim.die()
+        await made.active(0)
+        told = await until(lambda: [i for i in survivor.applied if i.controller_epoch == 2], "it is told of")
+        settled = told[0]
+        assert sorted(settled.brokers) == [0]
+        assert settled.topics["t"].partitions[lost].leader == -1
 
     play(zookeeper, scenario)
 

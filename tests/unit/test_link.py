@@ -2,6 +2,7 @@
 
 import asyncio
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,38 @@ def test_frames_sent_before_the_receiver_started_are_delivered(tmp_path: Path) -
             got: list[bytes] = []
             server.start(on_frame=lambda kind, payload: got.append(bytes(payload)))
             assert got == [b"early"]
+
+    asyncio.run(run())
+
+
+def test_a_peer_whose_event_loop_stands_still_is_found_silent(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with _Peers(tmp_path) as (server, client):
+            client.start()  # the other end is open, and answers nothing
+            with pytest.raises(TimeoutError):
+                await client.until_silent(0.3, 0.01)
+            server.start()
+            watching = asyncio.ensure_future(client.until_silent(0.3, 0.01))
+            await asyncio.sleep(0.05)
+            server.close()
+            with pytest.raises(LinkError):
+                await watching
+
+    asyncio.run(run())
+
+
+def test_a_stall_of_ones_own_is_nobody_elses_silence(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with _Peers(tmp_path) as (server, client):
+            server.start()
+            client.start()
+            watching = asyncio.ensure_future(client.until_silent(2.0, 0.01))
+            for _ in range(3):
+                await asyncio.sleep(0.05)
+                time.sleep(2.5)
+            await asyncio.sleep(0.05)
+            assert not watching.done()
+            watching.cancel()
 
     asyncio.run(run())
 
