@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Mapping, Set
 
 from raykafka.cluster.image import BrokerInfo
 from raykafka.errors import LinkError
-from raykafka.link import connect_tcp
+from raykafka.link import Link, connect_tcp
 
 NEIGHBOUR_ROLE = "neighbour"
 _CONNECT_WITHIN_S = 2.0
 _RETRY_S = 0.1
 _LONGEST_RETRY_S = 2.0
+_ESTABLISHED = 1  # the first byte of Linux's tcp_info is the connection's state
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +33,18 @@ class Neighbours:
         self._secret = secret
         self._watches: dict[int, tuple[int, asyncio.Task[None]]] = {}
         self._suspects: set[int] = set()
+        self._links: dict[int, Link] = {}
 
     @property
     def suspects(self) -> Set[int]:
-        return self._suspects
+        # The client that asks may have seen the end before this event loop gets to its own: so the kernel is asked.
+        ended = {broker for broker, link in self._links.items() if not _is_established(link)}
+        return self._suspects | ended if ended else self._suspects
+
+    @property
+    def watched(self) -> Set[int]:
+        """The brokers to which a connection is open."""
+        return self._links.keys()
 
     def apply(self, brokers: Mapping[int, BrokerInfo]) -> None:
         """Watch these lives of brokers, and no others."""
@@ -71,8 +81,11 @@ class Neighbours:
                 self._suspects.discard(info.id)
                 link.start(on_close=lambda _: self._suspect(info))
                 delay_s = 0.0
+                self._links[info.id] = link
                 await asyncio.wait([link.ended])
             finally:
+                if self._links.get(info.id) is link:
+                    del self._links[info.id]
                 link.close()
 
     def _suspect(self, info: BrokerInfo) -> None:
@@ -80,3 +93,11 @@ class Neighbours:
         if watch is not None and watch[0] == info.epoch:
             self._suspects.add(info.id)
             logger.warning("broker %d has cut its connection", info.id)
+
+
+def _is_established(link: Link) -> bool:
+    """Whether the other end has neither closed nor reset the connection, as far as the kernel knows by now."""
+    if link.is_closed or link.transport.is_closing():
+        return False
+    connection = link.transport.get_extra_info("socket")
+    return bool(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED)

@@ -78,6 +78,15 @@ def controller(brokers: list[PlainBroker]) -> PlainBroker:
     return found[-1]
 
 
+def has_controller(broker: PlainBroker, zookeeper: ZooKeeperProcess) -> bool:
+    """Whether its controller is up: a process that has a ZooKeeper session."""
+    try:
+        found = [c for process in broker.children("controller") for c in process.net_connections("tcp")]
+    except psutil.NoSuchProcess:
+        return False
+    return any(c.status == psutil.CONN_ESTABLISHED and c.raddr.port == zookeeper.client_port for c in found)
+
+
 def start_again(brokers: list[PlainBroker], broker: PlainBroker) -> None:
     """What Ray and the Supervisor do."""
     broker.start()
@@ -194,7 +203,9 @@ def test_a_controller_that_stands_still_is_succeeded(brokers: list[PlainBroker])
     until(lambda: before.children("controller"), "the broker has a controller again")
 
 
-def test_a_broker_that_stands_still_is_deposed_and_ended(brokers: list[PlainBroker]) -> None:
+def test_a_broker_that_stands_still_is_deposed_and_ended(
+    brokers: list[PlainBroker], own_zookeeper: ZooKeeperProcess
+) -> None:
     """Its own controller kills it; where that stands still as well, it exits by itself once it goes on."""
     create(brokers, "stopped", min_insync_replicas="2")
     load = Load(brokers, "stopped")
@@ -202,6 +213,7 @@ def test_a_broker_that_stands_still_is_deposed_and_ended(brokers: list[PlainBrok
     for with_children in (False, True):
         leader, _ = leader_and_follower(brokers, "stopped")
         others = [broker for broker in brokers if broker is not leader]
+        until(lambda leader=leader: has_controller(leader, own_zookeeper), "its controller is up")
         broker = psutil.Process(leader.process.pid)
         children = leader.children() if with_children else []
         for process in (broker, *children):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 
 from raykafka.broker.links import ControllerLinks
@@ -47,6 +49,34 @@ def test_a_broker_whose_socket_ends_is_suspected_until_it_is_replaced() -> None:
         neighbours.apply({1: successor})
         await _until(lambda: bool(again.connections) and not neighbours.suspects)
         again.stop()
+        await neighbours.stop()
+
+    asyncio.run(scenario())
+
+
+def test_an_end_is_known_before_the_event_loop_gets_to_it() -> None:
+    """The client that asks has seen it already."""
+
+    async def scenario() -> None:
+        program = (
+            "import asyncio\n"
+            "from tests.unit.test_neighbours import _port\n"
+            "async def main():\n"
+            "    links, info = await _port(1)\n"
+            "    print(info.link_port, flush=True)\n"
+            "    await asyncio.sleep(1000)\n"
+            "asyncio.run(main())\n"
+        )
+        broker = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        assert broker.stdout is not None
+        port = int(await asyncio.to_thread(broker.stdout.readline))
+        neighbours = Neighbours(0, SECRET)
+        neighbours.apply({1: BrokerInfo(1, 1, (), "127.0.0.1", port, "d", "b", True)})
+        await _until(lambda: neighbours.watched == {1})
+        assert not neighbours.suspects
+        broker.kill()
+        broker.wait()  # the event loop has no turn between this and the question
+        assert neighbours.suspects == {1}
         await neighbours.stop()
 
     asyncio.run(scenario())
