@@ -122,7 +122,13 @@ def check(bootstrap: str, run: ProduceRun) -> None:
             )
         first_times = list(dict.fromkeys(stored))
         late = [pair for pair in itertools.pairwise(first_times) if pair[0] > pair[1]]
-        assert late == [], f"{where}: records are out of order: {late[:5]}"
+        assert late == [], f"{where}: records are out of order: {late[:5]}; offset, first, last: {_runs(stored)}"
+
+
+def _runs(stored: list[int]) -> list[tuple[int, int, int]]:
+    """What is stored, as runs of consecutive numbers: where each begins, its first and its last number."""
+    starts = [0, *(at for at in range(1, len(stored)) if stored[at] != stored[at - 1] + 1)]
+    return [(at, stored[at], stored[end - 1]) for at, end in itertools.pairwise([*starts, len(stored)])]
 
 
 def check_once(bootstrap: str, run: ProduceRun) -> None:
