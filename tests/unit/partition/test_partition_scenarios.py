@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from raykafka.replica import events as ev
+from raykafka.replica.sealed import NEVER_WRITTEN, told_asleep
 from tests.unit.partition.register import Controller
 from tests.unit.partition.removals import RULES, Without
 from tests.unit.partition.world import (
@@ -35,6 +36,8 @@ class Play(World):
         rules = {"partition_rules": rule.partition, "controller_rules": rule.controller()} if rule else {}
         super().__init__(random.Random(0), brokers=brokers, **rules)  # type: ignore[arg-type]
         self.faults = False
+        for broker in self.brokers.values():
+            broker.disk.seal = None  # every replica is awake from the beginning
         self.hear_all()
 
     @property
@@ -281,6 +284,44 @@ def a_new_leader_does_not_know_yet_what_was_committed(play: Play) -> None:
     play.consume(play.brokers[2])
 
 
+def fall_asleep(play: Play, *brokers: int) -> None:
+    """Their replicas sleep on logs that were never written."""
+    for broker in brokers:
+        b = play.brokers[broker]
+        play.kill_process(b)
+        b.disk.seal = told_asleep(NEVER_WRITTEN, broker, play.register.state)
+
+
+def a_sleeping_leader_asks_for_an_isr_and_wakes(play: Play) -> None:
+    play.decide_state(isr=(1,))
+    play.hear_all()
+    leader = play.brokers[1]
+    fall_asleep(play, 1, 2)
+    play.proposals.clear()
+    play.join_asleep(leader)
+    play.propose(play.controller, play.proposals.pop(0), outcome_known=False)
+    assert play.register.state.isr == (1, 2)
+    play.open(leader)
+    play.produce(leader, -1)
+    play.decide_state(leader=2, leader_epoch=1, isr=(2,))
+    play.hear_all(2)
+    play.open(play.brokers[2])
+
+
+def a_leader_is_closed_while_it_asks_for_an_isr(play: Play) -> None:
+    play.decide_state(isr=(1,))
+    play.hear_all()
+    play.shake(1, 2)
+    play.propose(play.controller, play.proposals.pop(0), outcome_known=False)
+    assert play.register.state.isr == (1, 2)
+    leader = play.brokers[1]
+    play.close(leader)
+    play.open(leader)
+    play.produce(leader, -1)
+    play.decide_state(leader=2, leader_epoch=1, isr=(2,))
+    play.hear_all(2)
+
+
 SCENARIOS: dict[str, tuple[Callable[[Play], None], str]] = {
     "a pending ISR counts in the high watermark": (a_joining_follower_is_counted_from_the_asking, ACKED_LOST),
     "a follower joins only at the epoch's start or later": (
@@ -303,6 +344,11 @@ SCENARIOS: dict[str, tuple[Callable[[Play], None], str]] = {
     "latest is unknown until the high watermark reaches the epoch's start": (
         a_new_leader_does_not_know_yet_what_was_committed,
         LATEST_GROWS,
+    ),
+    "an ISR that was asked for asleep counts after waking": (a_sleeping_leader_asks_for_an_isr_and_wakes, ACKED_LOST),
+    "a replica that was just closed leads its epoch no more": (
+        a_leader_is_closed_while_it_asks_for_an_isr,
+        ACKED_LOST,
     ),
 }
 
