@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 _REPOSITORY = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
 PARTITIONS = 3
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 
 
 @dataclass
