@@ -108,8 +108,12 @@ def read_all(bootstrap: str, topic: str, partition: int) -> list[int]:
         consumer.close()
 
 
-def check(bootstrap: str, run: ProduceRun) -> None:
-    """Every acknowledged record is at the offset that was acknowledged, and the records are in the order of sending."""
+def check(bootstrap: str, run: ProduceRun, *, in_order: bool = True) -> None:
+    """Every acknowledged record is at the offset that was acknowledged, and the records are in the order of sending.
+
+    ``in_order=False``: librdkafka without idempotence sends the next batch before the one whose request timed out,
+    though only one may be in flight; a broker that takes half a minute to serve a partition brings that about.
+    """
     for partition in range(run.partitions):
         stored = read_all(bootstrap, run.topic, partition)
         where = f"{run.topic}-{partition}"
@@ -120,6 +124,9 @@ def check(bootstrap: str, run: ProduceRun) -> None:
             assert stored[offset] == number, (
                 f"{where}: {number} was acknowledged at {offset}, there is {stored[offset]}"
             )
+        if not in_order:
+            assert set(stored) == set(range(run.sent[partition])), f"{where}: not what was sent"
+            continue
         first_times = list(dict.fromkeys(stored))
         late = [pair for pair in itertools.pairwise(first_times) if pair[0] > pair[1]]
         assert late == [], f"{where}: records are out of order: {late[:5]}; offset, first, last: {_runs(stored)}"
