@@ -8,10 +8,10 @@ disk.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from raykafka.durable import write_whole
 from raykafka.errors import RaykafkaError
 from raykafka.types import TopicPartition
 
@@ -55,24 +55,4 @@ class OffsetCheckpoint:
         """Replace the file: a crash at any moment leaves the old one or the new one."""
         lines = [_VERSION, str(len(entries))]
         lines += [f"{tp.topic} {tp.partition} {offset}" for tp, offset in sorted(entries.items())]
-        replace_file(self._path, "\n".join(lines) + "\n")
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` so that it is wholly the old or wholly the new file after any crash."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames, creations and deletions in ``directory`` durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        write_whole(self._path, ("\n".join(lines) + "\n").encode())

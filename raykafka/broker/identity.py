@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from raykafka.broker.checkpoints import replace_file, sync_directory
 from raykafka.controller.znodes import kafka_uuid_text, new_kafka_uuid
+from raykafka.durable import sync_directory, write_whole
 from raykafka.errors import RaykafkaError
 from raykafka.log.lock import DirectoryLock, DirectoryLocked, boot_id, lock_holder, process_start_time
 
@@ -111,11 +111,11 @@ class DataDirectory:
         return meta
 
     def _write(self, meta: MetaProperties) -> None:
-        replace_file(
-            self.path / META_PROPERTIES,
+        text = (
             f"#\nversion={_META_VERSION}\ncluster.id={meta.cluster_id}\nbroker.id={meta.broker_id}\n"
-            f"directory.id={meta.directory_id}\n",
+            f"directory.id={meta.directory_id}\n"
         )
+        write_whole(self.path / META_PROPERTIES, text.encode())
 
     def take_clean_shutdown_mark(self) -> bool:
         """Whether the last life of this broker closed all its logs. The mark is removed: from now on only a clean stop
@@ -128,7 +128,8 @@ class DataDirectory:
         return True
 
     def leave_clean_shutdown_mark(self, broker_epoch: int) -> None:
-        replace_file(self.path / CLEAN_SHUTDOWN, json.dumps({"version": 0, "brokerEpoch": broker_epoch}))
+        text = json.dumps({"version": 0, "brokerEpoch": broker_epoch})
+        write_whole(self.path / CLEAN_SHUTDOWN, text.encode())
 
 
 def _parse_properties(text: str) -> dict[str, str]:

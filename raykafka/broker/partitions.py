@@ -28,6 +28,7 @@ from raykafka.broker.partition_host import (
     directory_name,
 )
 from raykafka.cluster.image import ClusterImage, PartitionState, Topic
+from raykafka.durable import sync_directory
 from raykafka.errors import RaykafkaError
 from raykafka.link import Link
 from raykafka.log import read_seal
@@ -367,9 +368,5 @@ def _rename_away(directory: Path, suffix: str) -> Path | None:
         return None
     except OSError as error:
         raise RaykafkaError(f"{directory} could not be renamed to {target}: {error}") from error
-    descriptor = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(directory.parent)
     return target

@@ -19,6 +19,7 @@ from typing import Any
 
 from raykafka.config.cluster import ClusterConfig, parse_cluster_config
 from raykafka.deploy.roster import Roster
+from raykafka.durable import write_whole
 from raykafka.errors import ConfigError, DeployError
 from raykafka.metrics.targets import FILE_NAME
 
@@ -193,10 +194,4 @@ class ClusterFolder:
 
 def _write(path: Path, text: str) -> None:
     """Replace the file whole or not at all, readable by its owner only."""
-    fresh = path.with_suffix(".new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)
+    write_whole(path, text.encode(), mode=0o600)

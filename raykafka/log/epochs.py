@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from raykafka.durable import write_whole
 from raykafka.errors import KafkaError
-from raykafka.log.files import EPOCH_FILE, storage_error, write_whole
+from raykafka.log.files import EPOCH_FILE, storage_error
 from raykafka.protocol.error_code import ErrorCode
 
 UNDEFINED_EPOCH = -1

@@ -1,4 +1,4 @@
-"""Small files that must be whole after a crash, and names of the files in a partition's directory."""
+"""Names of the files in a partition's directory, and what all of them need."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import uuid
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
 
+from raykafka.durable import sync_directory, write_whole
 from raykafka.errors import KafkaError
 from raykafka.protocol.error_code import ErrorCode
 
@@ -35,32 +36,6 @@ def offset_of_name(name: str) -> int | None:
     """The offset that a file name starts with, or None for another kind of file."""
     digits = name.partition(".")[0]
     return int(digits) if len(digits) == 20 and digits.isdigit() else None
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in ``directory`` durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content``, durably: after a crash it holds the old content or the new, never a part.
-    OSError.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(fd, view) :]
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.replace(temporary, path)
-    sync_directory(path.parent)
 
 
 def write_all(fd: int, data: memoryview | bytes | bytearray, position: int) -> None:

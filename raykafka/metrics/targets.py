@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from raykafka.durable import write_whole
 
 FILE_NAME = "prometheus-targets.json"
 
@@ -31,10 +32,4 @@ def write_targets(path: Path, targets: list[dict[str, Any]]) -> None:
             return
     except FileNotFoundError:
         pass
-    fresh = path.with_suffix(".new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)
+    write_whole(path, text.encode())
