@@ -312,7 +312,6 @@ class ActiveController:
         ``elections.after_changes``. The registrations of ``dead`` brokers are removed with that; the brokers are told
         of it, and of ``news``, together with the outcome."""
         lives, changes, wanted = self.lives(), {}, list(partitions)
-        written: dict[TopicPartition, StateNode] = {}
         for tp in wanted:
             record = self.records[tp.topic]
             state, replicas = record.states[tp.partition], record.node.replicas[tp.partition]
@@ -326,26 +325,26 @@ class ActiveController:
                 logger.error("%s: unclean election of broker %d, records may be lost", tp, after.leader)
             elif after.leader == NO_LEADER:
                 logger.error("%s is offline: no replica that holds every acknowledged record is alive", tp)
+        await self.write_states(changes, dead, news)
+        await reassignment_admin.go_on(self, wanted)
+
+    async def write_states(
+        self,
+        changes: Mapping[TopicPartition, StateNode],
+        dead: Sequence[Registration] = (),
+        news: ImageDelta | None = None,
+    ) -> None:
+        """Write and publish decisions about partitions, and the end of ``dead`` brokers with them; within ``turn``."""
         if changes or dead:
             written = await self.in_store(self.store.write_states, changes, dead)
-        for tp, state in written.items():
-            self.records[tp.topic].states[tp.partition] = state
+            for tp, state in written.items():
+                self.records[tp.topic].states[tp.partition] = state
         if dead:
             self.publish(ImageDelta(removed_brokers=tuple(r.info.id for r in dead)))
         if news is not None:
             self.publish(news)
-        if written:
-            self.publish_partitions(written)
-        await reassignment_admin.go_on(self, wanted)
-
-    async def write_states(self, changes: Mapping[TopicPartition, StateNode]) -> None:
-        """Write and publish decisions about partitions; within ``turn``."""
-        if not changes:
-            return
-        written = await self.in_store(self.store.write_states, changes)
-        for tp, state in written.items():
-            self.records[tp.topic].states[tp.partition] = state
-        self.publish_partitions(written)
+        if changes:
+            self.publish_partitions(changes)
 
     def _allows_unclean(self, topic: str) -> bool:
         key = "unclean.leader.election.enable"

@@ -73,9 +73,10 @@ def _all_moving(controller: ActiveController) -> list[TopicPartition]:
 async def go_on(controller: ActiveController, partitions: Iterable[TopicPartition] | None = None) -> None:
     """End the moves that can be ended now. Call it within ``turn``."""
     steps: dict[TopicPartition, Step] = {}
+    lives, leaving = controller.lives(), controller.leaving
     for tp, current in reassignments(controller, partitions).items():
         state = controller.records[tp.topic].states[tp.partition]
-        step = next_step(current, state, controller.lives(), controller.leaving, controller.epoch)
+        step = next_step(current, state, lives, leaving, controller.epoch)
         if step is not None:
             steps[tp] = step
     await _take(controller, steps)
