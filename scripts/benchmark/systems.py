@@ -69,10 +69,7 @@ class Raykafka:
         self._cluster.deploy()
 
     def stop(self) -> None:
-        try:
-            self._cluster.run("undeploy", "-f", str(self._cluster.config_file), "--delete-data")
-        finally:
-            self._cluster.remove()
+        self._cluster.take_down()
 
     def pids(self) -> list[int]:
         return [process.pid for process in self._cluster.processes()]

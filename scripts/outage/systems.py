@@ -78,10 +78,7 @@ class Deployed:
         self._cluster.deploy()
 
     def stop(self) -> None:
-        try:
-            self._cluster.run("undeploy", "-f", str(self._cluster.config_file), "--delete-data")
-        finally:
-            self._cluster.remove()
+        self._cluster.take_down()
 
     def _data(self, broker: int) -> Path:
         return self._cluster.data_dir / f"broker-{broker}"

@@ -76,6 +76,10 @@ class RaykafkaCluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.take_down()
+
+    def take_down(self) -> None:
+        """Undeploy it and leave nothing behind. Raises ``ClusterError``."""
         try:
             self.run("undeploy", "-f", str(self.config_file), "--delete-data")
         finally:

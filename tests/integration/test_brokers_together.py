@@ -2,66 +2,38 @@
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import NewTopic
 
 from tests.integration.plain_broker import PlainBroker
+from tests.integration.replicated import WITHIN_S, admin, bootstrap, running_brokers, until
 
-WITHIN_S = 120
 PARTITIONS = 6
 
 
 @pytest.fixture
 def brokers(tmp_path: Path, zookeeper: str) -> Iterator[list[PlainBroker]]:
-    chroot, secret = secrets.token_hex(4), secrets.token_hex(32)
-    made = [
-        PlainBroker(tmp_path / f"broker-{i}", f"{zookeeper}/{chroot}", broker_id=i, secret_hex=secret) for i in range(3)
-    ]
-    try:
-        for broker in made:
-            broker.start()
-        for broker in made:
-            broker.wait_serving(WITHIN_S)
-        _until(lambda: len(_admin(made[0]).list_topics(timeout=10).brokers) == 3, "all brokers are known")
+    with running_brokers(tmp_path, zookeeper, offsets_topic_replication_factor="1") as made:
         yield made
-    finally:
-        for broker in made:
-            print(f"broker {broker.settings.broker_id}:\n{broker.log_text}")  # shown when the test failed
-            broker.end()
-
-
-def _until(holds: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {WITHIN_S} s: {what}"
-        time.sleep(0.1)
-
-
-def _bootstrap(brokers: list[PlainBroker]) -> str:
-    return ",".join(broker.bootstrap for broker in brokers)
-
-
-def _admin(*brokers: PlainBroker) -> AdminClient:
-    return AdminClient({"bootstrap.servers": _bootstrap(list(brokers)), "log_level": 0})
 
 
 def _create(topic: str, *brokers: PlainBroker) -> None:
-    admin = _admin(*brokers)
-    admin.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result(WITHIN_S)
+    client = admin(list(brokers))  # it must outlive the call
+    client.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result(WITHIN_S)
 
 
 def _leaders(topic: str, *brokers: PlainBroker) -> dict[int, int]:
-    partitions = _admin(*brokers).list_topics(topic, timeout=10).topics[topic].partitions
+    partitions = admin(list(brokers)).list_topics(topic, timeout=10).topics[topic].partitions
     return {p: metadata.leader for p, metadata in partitions.items()}
 
 
 def _produce(topic: str, partitions: list[int], values: range, brokers: list[PlainBroker]) -> None:
-    producer = Producer({"bootstrap.servers": _bootstrap(brokers), "log_level": 0, "acks": "all"})
+    producer = Producer({"bootstrap.servers": bootstrap(brokers), "log_level": 0, "acks": "all"})
     failed: list[Any] = []
     for value in values:
         for partition in partitions:
@@ -75,7 +47,7 @@ def _produce(topic: str, partitions: list[int], values: range, brokers: list[Pla
 def _consume(topic: str, count: int, group: str, brokers: list[PlainBroker]) -> dict[int, list[int]]:
     consumer = Consumer(
         {
-            "bootstrap.servers": _bootstrap(brokers),
+            "bootstrap.servers": bootstrap(brokers),
             "log_level": 0,
             "group.id": group,
             "auto.offset.reset": "earliest",
@@ -101,7 +73,7 @@ def test_every_broker_answers_for_the_whole_cluster(brokers: list[PlainBroker]) 
     for i, asked in enumerate(brokers):
         _create(f"by-{i}", asked)
     for asked in brokers:
-        metadata = _admin(asked).list_topics(timeout=10)
+        metadata = admin([asked]).list_topics(timeout=10)
         assert {b.id: f"{b.host}:{b.port}" for b in metadata.brokers.values()} == {
             b.settings.broker_id: b.bootstrap for b in brokers
         }
@@ -124,12 +96,12 @@ def test_what_a_killed_broker_led_is_back_with_it_and_the_rest_goes_on_meanwhile
         led = [p for p, leader in _leaders("spread", *brokers).items() if leader == victim.settings.broker_id]
         assert len(led) == 2
         victim.kill()
-        _until(lambda o=others, led=led: all(_leaders("spread", *o)[p] == -1 for p in led), "the loss is known")
+        until(lambda o=others, led=led: all(_leaders("spread", *o)[p] == -1 for p in led), "the loss is known")
         rest = [p for p in range(PARTITIONS) if p not in led]
         _produce("spread", rest, range(count, count + 10), others)
         victim.start()
         victim.wait_serving(WITHIN_S)
-        _until(lambda led=led: all(_leaders("spread", *brokers)[p] >= 0 for p in led), "its partitions are led again")
+        until(lambda led=led: all(_leaders("spread", *brokers)[p] >= 0 for p in led), "its partitions are led again")
         _produce("spread", led, range(count, count + 10), brokers)
         count += 10
         found = _consume("spread", count * PARTITIONS, secrets.token_hex(4), brokers)
