@@ -40,7 +40,9 @@ LEADER_EPOCH = struct.Struct(">i")
 CRC = struct.Struct(">I")
 _ATTRIBUTES = struct.Struct(">h")
 _MAX_TIMESTAMP = struct.Struct(">q")
+RECORD_COUNT = struct.Struct(">i")
 LEADER_EPOCH_POSITION = 12
+RECORD_COUNT_POSITION = 57
 _ATTRIBUTES_POSITION = 21
 _MAX_TIMESTAMP_POSITION = 35
 

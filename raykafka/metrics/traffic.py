@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_left
 from collections.abc import Collection
+
+from raykafka.log.batch import RECORD_COUNT, RECORD_COUNT_POSITION
 
 PRODUCE = 0
 FETCH = 1
@@ -15,9 +16,6 @@ _MS = 1_000_000
 BOUNDS_NS = tuple(
     int(ms * _MS) for ms in (0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000)
 )
-
-_RECORD_COUNT = struct.Struct(">i")
-_RECORD_COUNT_POSITION = 57
 
 
 class TopicTraffic:
@@ -31,7 +29,7 @@ class TopicTraffic:
     def appended(self, batch: memoryview) -> None:
         """A batch was appended: its header tells how many records it has."""
         self.bytes_in += len(batch)
-        self.records_in += _RECORD_COUNT.unpack_from(batch, _RECORD_COUNT_POSITION)[0]
+        self.records_in += RECORD_COUNT.unpack_from(batch, RECORD_COUNT_POSITION)[0]
 
     def sent(self, size: int, records: int) -> None:
         self.bytes_out += size
