@@ -15,6 +15,8 @@ from _pytest.terminal import TerminalReporter
 
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 
+_given: set[int] = set()
+
 
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that nobody listens on just now."""
@@ -25,16 +27,20 @@ def free_ports(count: int) -> int:
     """The first of ``count`` consecutive free TCP ports on 127.0.0.1.
 
     They lie between those that a Ray gives its workers and those that the kernel gives outgoing connections: either
-    could take one before a server does.
+    could take one before a server does. None is given twice: two servers of one test would get the same.
     """
     while True:
         first = random.randrange(20_000, 32_000)
+        ports = range(first, first + count)
+        if not _given.isdisjoint(ports):
+            continue
         with ExitStack() as held:
             try:
-                for port in range(first, first + count):
+                for port in ports:
                     held.enter_context(socket.socket()).bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.update(ports)
             return first
 
 
