@@ -44,7 +44,8 @@ def process_start_time(pid: int) -> int | None:
 
 
 class DirectoryLock:
-    """Held from construction until ``release`` or the end of the process. Raises DirectoryLocked."""
+    """Held from construction until ``release`` or the end of the process. Raises DirectoryLocked, and OSError where the
+    disk is too full to write down who holds it: then it is not held."""
 
     def __init__(self, directory: Path) -> None:
         self._fd = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -54,6 +55,13 @@ class DirectoryLock:
             holder = _parse(os.pread(self._fd, 256, 0))
             os.close(self._fd)
             raise DirectoryLocked(directory, holder) from None
+        try:
+            self._sign()
+        except OSError:
+            os.close(self._fd)
+            raise
+
+    def _sign(self) -> None:
         pid = os.getpid()
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{pid} {process_start_time(pid)} {boot_id()}\n".encode(), 0)

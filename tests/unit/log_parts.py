@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +85,14 @@ def read_all(log: Log, start: int | None = None, max_bytes: int = 1 << 20) -> It
                 if record.offset >= offset:
                     yield record
             offset = header.last_offset + 1
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """No file of this process can grow past ``size`` bytes: what fits is written, then it fails, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

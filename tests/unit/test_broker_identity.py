@@ -9,6 +9,7 @@ import pytest
 from raykafka.broker.checkpoints import HIGH_WATERMARKS, CheckpointError, OffsetCheckpoint
 from raykafka.broker.identity import META_PROPERTIES, DataDirectory, IdentityError
 from raykafka.types import TopicPartition
+from tests.unit.log_parts import files_limited_to
 
 HOLD_LOCK = """
 import sys, time
@@ -32,6 +33,14 @@ def test_a_directory_keeps_its_identity(tmp_path: Path) -> None:
     assert DataDirectory(tmp_path).identify("cluster-a", 3) == first
     lines = (tmp_path / META_PROPERTIES).read_text().splitlines()
     assert {"version=0", "cluster.id=cluster-a", "broker.id=3", f"directory.id={first.directory_id}"} <= set(lines)
+
+
+def test_a_lock_that_a_full_disk_refused_is_free(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path)
+    with files_limited_to(0), pytest.raises(OSError):
+        directory.lock(0.0)
+    directory.lock(0.0)
+    directory.release()
 
 
 def test_a_directory_written_by_kafka_without_a_directory_id_gets_one(tmp_path: Path) -> None:

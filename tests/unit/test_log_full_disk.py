@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 from raykafka.errors import KafkaError
 from raykafka.log.index import TIME_ENTRY, Index
 from raykafka.protocol.error_code import ErrorCode
-from tests.unit.log_parts import NOW_MS, batch, crash, idempotent, open_log, read_all, stored_bytes
-
-
-@contextmanager
-def files_limited_to(size: int) -> Iterator[None]:
-    """No file of this process can grow past ``size`` bytes: what fits is written, then it fails, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+from tests.unit.log_parts import NOW_MS, batch, crash, files_limited_to, idempotent, open_log, read_all, stored_bytes
 
 
 def storage_error(call):
