@@ -112,6 +112,11 @@ class Prometheus:
                 for target, scraped in times.items()
             }
 
+    def samples(self, metric: str, since: float) -> list[tuple[float, float]]:
+        """Every scraped sample of ``metric`` since then, of all its series: when its scrape began, and its value."""
+        found = self._ask("query", query=f"{metric}[{int(time.time() - since) + 1}s]")["result"]
+        return sorted((float(at), float(value)) for series in found for at, value in series["values"])
+
     def history(self, expression: str, since: float) -> list[float]:
         """The one value of ``expression`` at every second since then."""
         found = self._ask("query_range", query=expression, start=str(since), end=str(time.time()), step="1")["result"]

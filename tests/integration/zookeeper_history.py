@@ -23,11 +23,13 @@ _MULTI = 14
 
 
 class Change(NamedTuple):
-    """A node was created or written (``data``), or deleted (None)."""
+    """A node was created or written (``data``), or deleted (None). ``at``: when, in seconds since the epoch, by the
+    clock of the server that led."""
 
     zxid: int
     path: str
     data: bytes | None
+    at: float
 
 
 class _Reader:
@@ -61,20 +63,20 @@ def changes(data_dir: Path) -> Iterator[Change]:
             at += _ENTRY.size
             if not length or at + length >= len(data) or data[at + length] != ord("B"):
                 break  # what was allocated ahead, or is being written
-            _, _, zxid, _, kind = _TXN_HEADER.unpack_from(data, at)
-            yield from _changes_of(zxid, kind, data[at + _TXN_HEADER.size : at + length])
+            _, _, zxid, time_ms, kind = _TXN_HEADER.unpack_from(data, at)
+            yield from _changes_of(zxid, kind, data[at + _TXN_HEADER.size : at + length], time_ms / 1000)
             at += length + 1
 
 
-def _changes_of(zxid: int, kind: int, record: memoryview) -> Iterator[Change]:
+def _changes_of(zxid: int, kind: int, record: memoryview, time_s: float) -> Iterator[Change]:
     reader = _Reader(record)
     if kind in _CREATES or kind == _SET_DATA:
-        yield Change(zxid, reader.text(), reader.buffer())
+        yield Change(zxid, reader.text(), reader.buffer(), time_s)
     elif kind in _DELETES:
-        yield Change(zxid, reader.text(), None)
+        yield Change(zxid, reader.text(), None, time_s)
     elif kind == _MULTI:
         for _ in range(reader.int()):
-            yield from _changes_of(zxid, reader.int(), memoryview(reader.buffer()))
+            yield from _changes_of(zxid, reader.int(), memoryview(reader.buffer()), time_s)
 
 
 class Counts(NamedTuple):

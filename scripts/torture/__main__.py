@@ -1,0 +1,186 @@
+"""Faults at random under load, and the verdict: exit code 0 when everything that was promised holds."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts" / "peer")]
+
+from scripts.torture import evidence, report, scraped  # noqa: E402
+from scripts.torture.injector import Injector  # noqa: E402
+from scripts.torture.machine import Machine  # noqa: E402
+from scripts.torture.watch import Watch  # noqa: E402
+from tests.integration.prometheus import NotInstalled, Prometheus  # noqa: E402
+from tests.integration.zookeeper_history import changes, counts_of  # noqa: E402
+
+TOPIC = "chaos"
+IN_SYNC_WITHIN_S = 180.0
+OFFLINE_FOR_S = 15.0
+LOAD_ENDS_WITHIN_S = 300.0
+BEGUN_WITHIN_S = 90.0
+# of a run's minutes, what goes to deploying, settling and checking
+AROUND_S = 75.0
+
+
+def main() -> int:
+    options = parse()
+    if options.check is not None:
+        return show(options.check, [])
+    print(f"Repeat this run with: {command(options)}", flush=True)
+    folder = options.keep or Path(tempfile.mkdtemp(prefix="rk-chaos-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    try:
+        wrong = torture(options, folder, began)
+        code = show(folder, wrong)
+    finally:
+        if options.keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    print(f"{(time.monotonic() - began) / 60:.1f} minutes; load average now {os.getloadavg()[0]:.1f}.")
+    if code:
+        print(f"Repeat it with: {command(options)}")
+    return code
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
+    parser.add_argument("--faults", type=int, default=60, metavar="N", help="how many faults (default 60)")
+    parser.add_argument("--seed", type=int, default=None, metavar="N", help="which faults (default: a random one)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long all of it may take (default 10)")
+    parser.add_argument("--partitions", type=int, default=4, help="of the topic (default 4)")
+    parser.add_argument("--min-insync-replicas", type=int, default=2, choices=(1, 2), metavar="N")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave history, files and logs there")
+    parser.add_argument("--check", type=Path, metavar="FOLDER", help="run nothing: judge what an earlier run left")
+    options = parser.parse_args()
+    if options.seed is None:
+        options.seed = random.randrange(1_000_000)
+    return options
+
+
+def command(options: argparse.Namespace) -> str:
+    words = [f"--faults {options.faults} --seed {options.seed} --minutes {options.minutes:g}"]
+    words.append(f"--partitions {options.partitions} --min-insync-replicas {options.min_insync_replicas}")
+    return " ".join(["scripts/chaos", *words])
+
+
+def torture(options: argparse.Namespace, folder: Path, began: float) -> list[str]:
+    """Deploy, inject, settle, gather. What went wrong beside the history is returned, a line each."""
+    machine, wrong = Machine(), []
+    with ExitStack() as cleanup:
+        cleanup.callback(machine.stop)
+        machine.start()
+        cleanup.callback(keep_logs, machine, folder)
+        watch = Watch(machine.bootstrap, TOPIC, len(machine.brokers), folder)
+        watch.create(options.partitions, {"min.insync.replicas": str(options.min_insync_replicas)})
+        prometheus = start_prometheus(machine, folder, cleanup)
+        load = start_load(machine, options.partitions, folder, cleanup)
+        if not watch.wait_acknowledged(0.0, time.monotonic() + BEGUN_WITHIN_S):
+            raise TimeoutError(f"not every partition was written within {BEGUN_WITHIN_S:.0f} s")
+        watch.wait_in_sync(IN_SYNC_WITHIN_S)
+        scraped_since = time.time()
+        injector = Injector(
+            machine, watch, random.Random(options.seed), min_insync_replicas=options.min_insync_replicas
+        )
+        injector.run(options.faults, options.minutes * 60 - AROUND_S - (time.monotonic() - began))
+        wrong += settle(machine, watch, injector, options.min_insync_replicas == 1)
+        (folder / "enough").touch()
+        load.wait(LOAD_ENDS_WITHIN_S)
+        if load.returncode:
+            wrong.append(f"the clients ended with {load.returncode}: see load.log")
+        wrong += watch.wait_in_sync(IN_SYNC_WITHIN_S)
+        if prometheus is not None:
+            wrong += hold_against(prometheus, machine, scraped_since)
+        data = {broker: machine.data(broker) for broker in machine.brokers}
+        evidence.gather(folder, TOPIC, machine.chroot, watch.ends(), injector.done, data, machine.zookeeper_data)
+    return wrong
+
+
+def start_prometheus(machine: Machine, folder: Path, cleanup: ExitStack) -> Prometheus | None:
+    try:
+        prometheus = Prometheus(folder / "prometheus", machine.metrics_targets)
+    except NotInstalled as error:
+        print(f"Metrics are not checked: {error}", flush=True)
+        return None
+    cleanup.enter_context(prometheus)
+    prometheus.wait("sum(up)", lambda up: up == len(machine.brokers))
+    return prometheus
+
+
+def start_load(machine: Machine, partitions: int, folder: Path, cleanup: ExitStack) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "scripts.torture.load", machine.bootstrap, TOPIC, str(partitions), str(folder)]
+    log = cleanup.enter_context((folder / "load.log").open("wb"))
+    load = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    cleanup.callback(load.kill)
+    return load
+
+
+def settle(machine: Machine, watch: Watch, injector: Injector, may_lose: bool) -> list[str]:
+    """Undo what is not undone yet and wait until all is well. Where losses are allowed, a partition whose last in-sync
+    replica lost its disk is given a leader that may lack records."""
+    injector.go_on()
+    for broker in machine.brokers:
+        if machine.has_disks:
+            machine.free_disk(broker)
+    for broker in machine.halted():
+        injector.bring_back(broker)
+    deadline, offline_since = time.monotonic() + IN_SYNC_WITHIN_S, time.monotonic()
+    while (wrong := watch.out_of_sync()) and time.monotonic() < deadline:
+        offline = watch.offline() if may_lose else []
+        if not offline:
+            offline_since = time.monotonic()
+        elif time.monotonic() - offline_since > OFFLINE_FOR_S:
+            watch.elect_unclean(offline)
+            print(f"      {time.strftime('%H:%M:%S')}  unclean elections asked for: {offline}", flush=True)
+            offline_since = time.monotonic()
+        time.sleep(0.2)
+    return [f"not well again after {IN_SYNC_WITHIN_S:.0f} s: {line}" for line in wrong]
+
+
+def hold_against(prometheus: Prometheus, machine: Machine, since: float) -> list[str]:
+    """Prometheus' counters and gauges against ZooKeeper's history, two scrapes after the last change of it."""
+    while True:
+        truth = counts_of(machine.zookeeper_data, machine.chroot)
+        prometheus.wait_scrapes(2)
+        wrong = scraped.counters(prometheus, truth)
+        if counts_of(machine.zookeeper_data, machine.chroot) == truth:
+            break
+    moments = scraped.timeline(changes(machine.zookeeper_data), machine.chroot)
+    count, untrue = scraped.gauges(prometheus, moments, since)
+    print(
+        f"Prometheus: {truth.elections} elections, {truth.isr_shrinks} ISR shrinks, {truth.isr_expands} expands in"
+        f" ZooKeeper's history, {len(wrong)} of its counters differ; {count} samples of gauges, {len(untrue)} of them"
+        " not true within two scrapes."
+    )
+    return [f"metrics: {line}" for line in (*wrong, *untrue)]
+
+
+def keep_logs(machine: Machine, folder: Path) -> None:
+    logs = folder / "logs"
+    logs.mkdir(exist_ok=True)
+    for path in (machine.folder / "ray").glob("session_latest/logs/worker-*.err"):
+        shutil.copy(path, logs)
+
+
+def show(folder: Path, wrong: list[str]) -> int:
+    verdict = evidence.judge(folder)
+    for line in report.lines(verdict):
+        print(line)
+    for line in wrong:
+        print(f"       {line}")
+    holds = verdict.holds and not wrong
+    print("\nEverything that was promised holds." if holds else "\nNOT everything that was promised holds.")
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

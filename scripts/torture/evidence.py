@@ -1,0 +1,73 @@
+"""What a run leaves behind, gathered in one folder: the clients' history, the faults, every replica's files, and
+ZooKeeper's transaction log. ``scripts/chaos --check FOLDER`` judges such a folder again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from confluent_kafka import TopicPartition
+
+from scripts.torture import checker, elections, history, stored
+from scripts.torture.checker import Partition, Verdict, Violation
+from scripts.torture.history import Fault
+from tests.integration.zookeeper_history import changes
+
+HISTORY = "history.jsonl"
+FAULTS = "faults.jsonl"
+ABOUT = "about.json"
+
+
+def gather(
+    folder: Path,
+    topic: str,
+    chroot: str,
+    ends: Mapping[TopicPartition, int],
+    faults: Sequence[Fault],
+    brokers: Mapping[int, Path],
+    zookeeper: Path,
+) -> None:
+    """Copy what the verdict needs into ``folder``, which holds the load's history already."""
+    (folder / FAULTS).write_text(history.write(faults))
+    about = {
+        "topic": topic,
+        "chroot": chroot,
+        "ends": [[place.topic, place.partition, end] for place, end in ends.items()],
+        "brokers": sorted(brokers),
+    }
+    (folder / ABOUT).write_text(json.dumps(about, indent=1))
+    for broker, data in brokers.items():
+        for place in ends:
+            directory = data / f"{place.topic}-{place.partition}"
+            to = folder / f"broker-{broker}" / directory.name
+            if directory.is_dir():
+                shutil.copytree(directory, to, ignore=shutil.ignore_patterns(".lock"), dirs_exist_ok=True)
+    shutil.copytree(zookeeper / "version-2", folder / "zookeeper" / "version-2", dirs_exist_ok=True)
+
+
+def judge(folder: Path) -> Verdict:
+    """The verdict on what ``gather`` left in ``folder``."""
+    about = json.loads((folder / ABOUT).read_text())
+    topic = about["topic"]
+    led = elections.led(changes(folder / "zookeeper"), about["chroot"], topic)
+    partitions: dict[int, Partition] = {}
+    elsewhere: list[str] = []
+    for name, number, end in about["ends"]:
+        places = {b: folder / f"broker-{b}" / f"{name}-{number}" for b in about["brokers"]}
+        places = {b: path for b, path in places.items() if path.is_dir()}
+        if not places:  # nothing was ever written there
+            elsewhere += [f"{name}-{number}: no replica has files, and it ends at {end}"] * bool(end)
+            continue
+        differences = stored.differences(places, end)
+        if name != topic:
+            elsewhere += differences
+            continue
+        first = places[min(places)]
+        starts = elections.elections(led.get(number, ()), stored.epochs(first), end)
+        partitions[number] = Partition(stored.records(first, end), starts, differences)
+    events = [*history.read(folder / HISTORY), *history.read(folder / FAULTS)]
+    verdict = checker.check(events, partitions)
+    verdict.violations[Violation.DIVERGED] += elsewhere
+    return verdict
