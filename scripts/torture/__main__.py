@@ -97,7 +97,8 @@ def torture(options: argparse.Namespace, folder: Path, began: float) -> list[str
         load.wait(LOAD_ENDS_WITHIN_S)
         if load.returncode:
             wrong.append(f"the clients ended with {load.returncode}: see load.log")
-        wrong += watch.wait_in_sync(IN_SYNC_WITHIN_S)
+        if not wrong:
+            wrong += watch.wait_in_sync(IN_SYNC_WITHIN_S)
         if prometheus is not None:
             wrong += hold_against(prometheus, machine, scraped_since)
         data = {broker: machine.data(broker) for broker in machine.brokers}

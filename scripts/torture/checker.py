@@ -287,9 +287,10 @@ def gaps(faults: Sequence[Fault], acknowledged: Sequence[Acked]) -> list[Gap]:
     for moments in times.values():
         moments.sort()
     faults = sorted(faults, key=lambda fault: fault.began)
-    found = []
-    for fault, after in zip(faults, [*faults[1:], None], strict=True):
-        begin, end = fault.began - BEFORE_S, after.began if after is not None else float("inf")
+    found: list[Gap] = []
+    ends = [*(fault.began for fault in faults), float("inf")][1:]
+    for fault, end in zip(faults, ends, strict=True):
+        begin = fault.began - BEFORE_S
         longest = Gap(fault, 0.0, -1)
         for partition, moments in sorted(times.items()):
             first, last = bisect_left(moments, begin), bisect_left(moments, end)

@@ -37,21 +37,22 @@ def batches(directory: Path, below: int) -> Iterator[Batch]:
 def differences(directories: Mapping[int, Path], high_watermark: int) -> list[str]:
     """Where the replicas of one partition (broker -> directory) are not byte for byte the same below the high
     watermark, or a batch's CRC is wrong, or offsets are missing: a line for each replica's first fault."""
-    found = []
-    first, *others = sorted(directories)
-    truth = list(batches(directories[first], high_watermark))
-    found += _faults(directories[first], truth, high_watermark)
-    for broker in others:
-        mine = list(batches(directories[broker], high_watermark))
-        faults = _faults(directories[broker], mine, high_watermark)
-        if not faults:
-            differ = (n for n, pair in enumerate(zip(truth, mine, strict=False)) if pair[0].data != pair[1].data)
-            at = next(differ, None)
+    logs = {broker: list(batches(directory, high_watermark)) for broker, directory in sorted(directories.items())}
+    found, truth = [], None
+    for broker, log in logs.items():
+        faults = _faults(directories[broker], log, high_watermark)
+        if not faults and truth is None:
+            truth = broker
+        elif not faults and truth is not None:
+            differing = (
+                n for n, pair in enumerate(zip(logs[truth], log, strict=False)) if pair[0].data != pair[1].data
+            )
+            at = next(differing, None)
             if at is not None:
-                offset = truth[at].header.base_offset
-                faults = [f"{directories[broker]}: differs from broker {first}'s in the batch at offset {offset}"]
-            elif len(truth) != len(mine):
-                faults = [f"{directories[broker]}: {len(mine)} batches, broker {first} has {len(truth)}"]
+                offset = log[at].header.base_offset
+                faults = [f"{directories[broker]}: differs from broker {truth}'s in the batch at offset {offset}"]
+            elif len(logs[truth]) != len(log):
+                faults = [f"{directories[broker]}: {len(log)} batches, broker {truth} has {len(logs[truth])}"]
         found += faults
     return found
 
