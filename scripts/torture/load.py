@@ -284,9 +284,12 @@ class Observer(threading.Thread):
         found: dict[int, int] = {}
         for place, future in self._admin.list_offsets(places, request_timeout=5.0).items():
             try:
-                found[place.partition] = future.result().offset
+                offset = future.result().offset
             except KafkaException as raised:
                 clients.note_error(self.name, raised.args[0])
+                continue
+            if offset >= 0:  # librdkafka's OFFSET_INVALID: nobody answered for that partition
+                found[place.partition] = offset
         return found
 
     def ends(self) -> list[int]:
