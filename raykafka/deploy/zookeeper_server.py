@@ -14,6 +14,9 @@ from raykafka.priority import take_normal_priority
 _CHECK_EVERY_S = 0.5
 _READY_WITHIN_S = 30.0
 _LONGEST_DELAY_S = 10.0
+# One that stands still is ended before clients' sessions are due: started anew it gives each its whole time-out again,
+# while one that merely goes on finds them expired. A round lasts up to 1.5 s.
+_SILENT_ROUNDS = 3
 
 logger = logging.getLogger(__name__)
 
@@ -82,13 +85,22 @@ class ZooKeeperServerActor:
             self._watch = None
 
     async def _keep(self, process: ZooKeeperProcess) -> None:
-        """Start the server again whenever it ended, at growing distances while it does not stay up."""
-        delay_s = 0.0
+        """Start the server again whenever it ended, at growing distances while it does not stay up; end one that once
+        answered and then falls silent."""
+        delay_s, silent_rounds = 0.0, None
         while True:
             await asyncio.sleep(_CHECK_EVERY_S)
             if process.alive():
                 delay_s = max(0.0, delay_s - _CHECK_EVERY_S / 10)
-                continue
+                if await asyncio.to_thread(ask, process.host, process.client_port, "ruok"):
+                    silent_rounds = 0
+                elif silent_rounds is not None:
+                    silent_rounds += 1
+                if silent_rounds is None or silent_rounds < _SILENT_ROUNDS:
+                    continue
+                logger.error("ZooKeeper server %d of %s stands still and is ended", self._server_id, self._cluster)
+                await asyncio.to_thread(process.kill)
+            silent_rounds = None
             await asyncio.sleep(delay_s)
             delay_s = min(max(_CHECK_EVERY_S, delay_s * 2), _LONGEST_DELAY_S)
             self._restarts += 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts" / "peer")]
 from scripts.torture import evidence, report, scraped  # noqa: E402
 from scripts.torture.injector import Injector  # noqa: E402
 from scripts.torture.machine import Machine  # noqa: E402
+from scripts.torture.system import System  # noqa: E402
 from scripts.torture.watch import Watch  # noqa: E402
 from tests.integration.prometheus import NotInstalled, Prometheus  # noqa: E402
 from tests.integration.zookeeper_history import changes, counts_of  # noqa: E402
@@ -37,15 +37,11 @@ def main() -> int:
     if options.check is not None:
         return show(options.check, [])
     print(f"Repeat this run with: {command(options)}", flush=True)
-    folder = options.keep or Path(tempfile.mkdtemp(prefix="rk-chaos-"))
-    folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    try:
-        wrong = torture(options, folder, began)
-        code = show(folder, wrong)
-    finally:
-        if options.keep is None:
-            shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="rk-chaos-") as scratch:
+        folder: Path = options.keep or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        code = show(folder, torture(options, folder, began))
     print(f"{(time.monotonic() - began) / 60:.1f} minutes; load average now {os.getloadavg()[0]:.1f}.")
     if code:
         print(f"Repeat it with: {command(options)}")
@@ -74,65 +70,62 @@ def command(options: argparse.Namespace) -> str:
 
 
 def torture(options: argparse.Namespace, folder: Path, began: float) -> list[str]:
-    """Deploy, inject, settle, gather. What went wrong beside the history is returned, a line each."""
-    machine, wrong = Machine(), []
+    """Deploy, inject, settle, and gather what the verdict needs in ``folder``. What went wrong beside the history is
+    returned, a line each."""
+    system: System = Machine()
+    may_lose = options.min_insync_replicas == 1
     with ExitStack() as cleanup:
-        cleanup.callback(machine.stop)
-        machine.start()
-        cleanup.callback(keep_logs, machine, folder)
-        watch = Watch(machine.bootstrap, TOPIC, len(machine.brokers), folder)
+        cleanup.callback(system.stop)
+        system.start()
+        cleanup.callback(keep_logs, system, folder)
+        watch = Watch(system.bootstrap, TOPIC, len(system.brokers), system.folder)
         watch.create(options.partitions, {"min.insync.replicas": str(options.min_insync_replicas)})
-        prometheus = start_prometheus(machine, folder, cleanup)
-        load = start_load(machine, options.partitions, folder, cleanup)
+        prometheus = start_prometheus(system, cleanup)
+        load = start_load(system, options.partitions, cleanup)
         if not watch.wait_acknowledged(0.0, time.monotonic() + BEGUN_WITHIN_S):
             raise TimeoutError(f"not every partition was written within {BEGUN_WITHIN_S:.0f} s")
         watch.wait_in_sync(IN_SYNC_WITHIN_S)
         scraped_since = time.time()
-        injector = Injector(
-            machine, watch, random.Random(options.seed), min_insync_replicas=options.min_insync_replicas
-        )
+        injector = Injector(system, watch, random.Random(options.seed), may_lose=may_lose)
         injector.run(options.faults, options.minutes * 60 - AROUND_S - (time.monotonic() - began))
-        wrong += settle(machine, watch, injector, options.min_insync_replicas == 1)
-        (folder / "enough").touch()
+        wrong = settle(system, watch, injector, may_lose)
+        (system.folder / "enough").touch()
         load.wait(LOAD_ENDS_WITHIN_S)
         if load.returncode:
             wrong.append(f"the clients ended with {load.returncode}: see load.log")
         if not wrong:
             wrong += watch.wait_in_sync(IN_SYNC_WITHIN_S)
         if prometheus is not None:
-            wrong += hold_against(prometheus, machine, scraped_since)
-        data = {broker: machine.data(broker) for broker in machine.brokers}
-        evidence.gather(folder, TOPIC, machine.chroot, watch.ends(), injector.done, data, machine.zookeeper_data)
+            wrong += hold_against(prometheus, system, scraped_since)
+        evidence.gather(folder, system, TOPIC, watch.ends(), injector.done)
     return wrong
 
 
-def start_prometheus(machine: Machine, folder: Path, cleanup: ExitStack) -> Prometheus | None:
+def start_prometheus(system: System, cleanup: ExitStack) -> Prometheus | None:
     try:
-        prometheus = Prometheus(folder / "prometheus", machine.metrics_targets)
+        prometheus = Prometheus(system.folder / "prometheus", system.metrics_targets)
     except NotInstalled as error:
         print(f"Metrics are not checked: {error}", flush=True)
         return None
     cleanup.enter_context(prometheus)
-    prometheus.wait("sum(up)", lambda up: up == len(machine.brokers))
+    prometheus.wait("sum(up)", lambda up: up == len(system.brokers))
     return prometheus
 
 
-def start_load(machine: Machine, partitions: int, folder: Path, cleanup: ExitStack) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "scripts.torture.load", machine.bootstrap, TOPIC, str(partitions), str(folder)]
-    log = cleanup.enter_context((folder / "load.log").open("wb"))
-    load = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+def start_load(system: System, partitions: int, cleanup: ExitStack) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "scripts.torture.load", system.bootstrap, TOPIC, str(partitions), str(system.folder)]
+    words += ["--quick"] * system.quick_clients
+    log = cleanup.enter_context((system.folder / evidence.LOAD_LOG).open("wb"))
+    load = subprocess.Popen(system.client(words), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     cleanup.callback(load.kill)
     return load
 
 
-def settle(machine: Machine, watch: Watch, injector: Injector, may_lose: bool) -> list[str]:
+def settle(system: System, watch: Watch, injector: Injector, may_lose: bool) -> list[str]:
     """Undo what is not undone yet and wait until all is well. Where losses are allowed, a partition whose last in-sync
     replica lost its disk is given a leader that may lack records."""
     injector.go_on()
-    for broker in machine.brokers:
-        if machine.has_disks:
-            machine.free_disk(broker)
-    for broker in machine.halted():
+    for broker in system.halted():
         injector.bring_back(broker)
     deadline, offline_since = time.monotonic() + IN_SYNC_WITHIN_S, time.monotonic()
     while (wrong := watch.out_of_sync()) and time.monotonic() < deadline:
@@ -147,15 +140,15 @@ def settle(machine: Machine, watch: Watch, injector: Injector, may_lose: bool) -
     return [f"not well again after {IN_SYNC_WITHIN_S:.0f} s: {line}" for line in wrong]
 
 
-def hold_against(prometheus: Prometheus, machine: Machine, since: float) -> list[str]:
+def hold_against(prometheus: Prometheus, system: System, since: float) -> list[str]:
     """Prometheus' counters and gauges against ZooKeeper's history, two scrapes after the last change of it."""
     while True:
-        truth = counts_of(machine.zookeeper_data, machine.chroot)
+        truth = counts_of(system.zookeepers, system.chroot)
         prometheus.wait_scrapes(2)
         wrong = scraped.counters(prometheus, truth)
-        if counts_of(machine.zookeeper_data, machine.chroot) == truth:
+        if counts_of(system.zookeepers, system.chroot) == truth:
             break
-    moments = scraped.timeline(changes(machine.zookeeper_data), machine.chroot)
+    moments = scraped.timeline(changes(system.zookeepers), system.chroot)
     count, untrue = scraped.gauges(prometheus, moments, since)
     print(
         f"Prometheus: {truth.elections} elections, {truth.isr_shrinks} ISR shrinks, {truth.isr_expands} expands in"
@@ -165,11 +158,10 @@ def hold_against(prometheus: Prometheus, machine: Machine, since: float) -> list
     return [f"metrics: {line}" for line in (*wrong, *untrue)]
 
 
-def keep_logs(machine: Machine, folder: Path) -> None:
+def keep_logs(system: System, folder: Path) -> None:
     logs = folder / "logs"
     logs.mkdir(exist_ok=True)
-    for path in (machine.folder / "ray").glob("session_latest/logs/worker-*.err"):
-        shutil.copy(path, logs)
+    system.keep_logs(logs)
 
 
 def show(folder: Path, wrong: list[str]) -> int:

@@ -13,45 +13,46 @@ from confluent_kafka import TopicPartition
 from scripts.torture import checker, elections, history, stored
 from scripts.torture.checker import Partition, Verdict, Violation
 from scripts.torture.history import Fault
+from scripts.torture.system import System
 from tests.integration.zookeeper_history import changes
 
 HISTORY = "history.jsonl"
 FAULTS = "faults.jsonl"
 ABOUT = "about.json"
+LOAD_LOG = "load.log"
 
 
 def gather(
-    folder: Path,
-    topic: str,
-    chroot: str,
-    ends: Mapping[TopicPartition, int],
-    faults: Sequence[Fault],
-    brokers: Mapping[int, Path],
-    zookeeper: Path,
+    folder: Path, system: System, topic: str, ends: Mapping[TopicPartition, int], faults: Sequence[Fault]
 ) -> None:
-    """Copy what the verdict needs into ``folder``, which holds the load's history already."""
+    """Copy what the verdict needs into ``folder``."""
+    for name in (HISTORY, LOAD_LOG):
+        shutil.copy(system.folder / name, folder)
     (folder / FAULTS).write_text(history.write(faults))
     about = {
         "topic": topic,
-        "chroot": chroot,
+        "chroot": system.chroot,
         "ends": [[place.topic, place.partition, end] for place, end in ends.items()],
-        "brokers": sorted(brokers),
+        "brokers": list(system.brokers),
+        "zookeepers": len(system.zookeepers),
     }
     (folder / ABOUT).write_text(json.dumps(about, indent=1))
-    for broker, data in brokers.items():
+    for broker in system.brokers:
         for place in ends:
-            directory = data / f"{place.topic}-{place.partition}"
+            directory = system.data(broker) / f"{place.topic}-{place.partition}"
             to = folder / f"broker-{broker}" / directory.name
             if directory.is_dir():
                 shutil.copytree(directory, to, ignore=shutil.ignore_patterns(".lock"), dirs_exist_ok=True)
-    shutil.copytree(zookeeper / "version-2", folder / "zookeeper" / "version-2", dirs_exist_ok=True)
+    for number, data in enumerate(system.zookeepers):
+        shutil.copytree(data / "version-2", folder / f"zookeeper-{number}" / "version-2", dirs_exist_ok=True)
 
 
 def judge(folder: Path) -> Verdict:
     """The verdict on what ``gather`` left in ``folder``."""
     about = json.loads((folder / ABOUT).read_text())
     topic = about["topic"]
-    led = elections.led(changes(folder / "zookeeper"), about["chroot"], topic)
+    zookeepers = [folder / f"zookeeper-{number}" for number in range(about["zookeepers"])]
+    led = elections.led(changes(zookeepers), about["chroot"], topic)
     partitions: dict[int, Partition] = {}
     elsewhere: list[str] = []
     for name, number, end in about["ends"]:

@@ -1,9 +1,10 @@
-"""Chooses faults by a seed and does them to a cluster on this machine; undoes what does not undo itself."""
+"""Chooses faults by a seed and does them to a cluster; undoes what does not undo itself."""
 
 from __future__ import annotations
 
 import contextlib
 import random
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import psutil
 from raykafka_cluster import ClusterError
 
 from scripts.torture.history import Fault
-from scripts.torture.machine import Machine
+from scripts.torture.system import System, Target
 from scripts.torture.watch import Watch
 
 STOPPED_S = (0.5, 10.0)
@@ -22,15 +23,20 @@ AWAY_S = (0.5, 5.0)
 ALONE_S = 2.0
 # how often the next fault comes before the last one is over
 OVERLAP = 0.3
-FOUND_WITHIN_S = 20.0
+ACTIVE = "active controller"
+ALONE = "alone"
+GONE = (psutil.NoSuchProcess, ProcessLookupError, FileNotFoundError)
+
+Done = tuple[str, Callable[[], None] | None, float]  # what was hit, how to undo it, and after how many seconds
 
 
 class Kind(NamedTuple):
-    """A kind of fault, and how often it comes, relative to the others."""
+    """A kind of fault, and how often it comes, relative to the others; ``group`` is one of a system's ``faults``."""
 
     name: str
+    group: str
     weight: int
-    act: Callable[[Injector], tuple[str, Callable[[], None] | None, float]]
+    act: Callable[[Injector], Done]
 
 
 class NotNow(Exception):
@@ -38,34 +44,29 @@ class NotNow(Exception):
 
 
 class Injector:
-    """``run`` does ``faults`` of them within ``seconds``. ``faults_done`` has them all, with their moments."""
+    """``run`` does so many faults within so many seconds; ``done`` has them all, with their moments."""
 
-    def __init__(self, machine: Machine, watch: Watch, rng: random.Random, *, min_insync_replicas: int) -> None:
-        self.machine, self.watch, self.rng = machine, watch, rng
-        self.min_insync_replicas = min_insync_replicas
+    def __init__(self, system: System, watch: Watch, rng: random.Random, *, may_lose: bool) -> None:
+        self.system, self.watch, self.rng = system, watch, rng
+        groups = (*system.faults, ALONE) if may_lose else system.faults
+        self._kinds = [kind for kind in KINDS if kind.group in groups]
         self.done: list[Fault] = []
-        self._stopped: list[psutil.Process] = []
+        self._stopped: list[Target] = []
 
     def run(self, faults: int, seconds: float) -> None:
         begun = time.monotonic()
-        kinds = [kind for kind in KINDS if self._can(kind)]
         for number in range(faults):
             share_s = (seconds - (time.monotonic() - begun)) / (faults - number)
-            self._one(kinds, number, max(share_s, 0.5))
+            self._one(number, max(share_s, 0.5))
 
-    def _can(self, kind: Kind) -> bool:
-        if kind.name == LOSE_ALONE:
-            return self.min_insync_replicas == 1
-        return kind.name != "full disk" or self.machine.has_disks
-
-    def _one(self, kinds: list[Kind], number: int, share_s: float) -> None:
+    def _one(self, number: int, share_s: float) -> None:
         """One fault, and then its share of the time: until it is over, or for a while only."""
         overlap, shares = self.rng.random() < OVERLAP, self.rng.random()
         deadline = time.monotonic() + share_s
         while True:
-            kind = self.rng.choices(kinds, [kind.weight for kind in kinds])[0]
+            kind = self.rng.choices(self._kinds, [kind.weight for kind in self._kinds])[0]
             began = time.time()
-            with contextlib.suppress(NotNow, psutil.NoSuchProcess, FileNotFoundError):
+            with contextlib.suppress(NotNow, *GONE):
                 what, undo, after_s = kind.act(self)
                 break
             time.sleep(0.1)
@@ -81,83 +82,68 @@ class Injector:
 
     def go_on(self) -> None:
         """Let everything that was stopped go on, as far as it still is there."""
-        for process in self._stopped:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.resume()
+        for target in self._stopped:
+            with contextlib.suppress(*GONE):
+                target.signal(signal.SIGCONT)
         self._stopped.clear()
 
-    # what the kinds do: each answers what was hit, how to undo it, and after how many seconds
+    # what the kinds do
 
-    def candidates(self, role: str) -> list[tuple[str, psutil.Process]]:
-        machine = self.machine
-        match role:
-            case "replica":
-                return machine.replicas()
-            case "broker":
-                found = [(f"broker {b}", machine.broker(b)) for b in machine.brokers]
-            case "zookeeper":
-                found = [("ZooKeeper", machine.zookeeper())]
-            case "supervisor":
-                found = [("the Supervisor", machine.supervisor())]
-            case "active controller":
-                active = self.watch.controller()
-                found = [(f"controller of broker {active}, the active one", machine.child("controller", active))]
-            case _:
-                found = [(f"{role} of broker {b}", machine.child(role, b)) for b in machine.brokers]
-        return [(what, process) for what, process in found if process is not None]
-
-    def pick(self, role: str) -> tuple[str, psutil.Process]:
-        found = self.candidates(role)
+    def pick(self, role: str) -> Target:
+        """One process of a role."""
+        active = -1
+        if role == ACTIVE:
+            role, active = "controller", self.watch.controller()
+        found = [target for target in self.system.targets(role) if active in (-1, target.broker)]
         if not found:
             raise NotNow
         return found[self.rng.randrange(len(found))]
 
-    def kill(self, role: str) -> tuple[str, None, float]:
-        what, process = self.pick(role)
-        process.kill()
-        return what, None, 0.0
+    def kill(self, role: str) -> Done:
+        target = self.pick(role)
+        target.signal(signal.SIGKILL)
+        return target.what, None, 0.0
 
-    def stand_still(self, role: str) -> tuple[str, Callable[[], None], float]:
-        what, process = self.pick(role)
+    def stand_still(self, role: str) -> Done:
+        target = self.pick(role)
         seconds = self.rng.uniform(*STOPPED_S)
-        process.suspend()
-        self._stopped.append(process)
-        return f"{what} for {seconds:.1f} s", self.go_on, seconds
+        target.signal(signal.SIGSTOP)
+        self._stopped.append(target)
+        return f"{target.what} for {seconds:.1f} s", self.go_on, seconds
 
-    def full_disk(self) -> tuple[str, Callable[[], None], float]:
-        broker, seconds = self.rng.choice(self.machine.brokers), self.rng.uniform(*FULL_S)
-        self.machine.fill_disk(broker)
-        return f"of broker {broker} for {seconds:.1f} s", lambda: self.machine.free_disk(broker), seconds
+    def full_disk(self) -> Done:
+        broker, seconds = self.rng.choice(self.system.brokers), self.rng.uniform(*FULL_S)
+        self.system.fill_disk(broker)
+        return f"of broker {broker} for {seconds:.1f} s", lambda: self.system.free_disk(broker), seconds
 
-    def lose_disk(self) -> tuple[str, None, float]:
+    def lose_disk(self) -> Done:
         """Only where every replica is in sync: a broker that is behind must not be the last one that has a record."""
         if not self.watch.in_sync():
             raise NotNow
-        broker = self.rng.choice(self.machine.brokers)
-        self.machine.lose_disk(broker)
+        broker = self.rng.choice(self.system.brokers)
+        self.system.lose_disk(broker)
         return f"of broker {broker}", None, 0.0
 
-    def lose_disk_alone(self) -> tuple[str, None, float]:
+    def lose_disk_alone(self) -> Done:
         """Two brokers die, the third goes on alone for a while, and then its disk is lost: with
         min.insync.replicas=1 what it acknowledged meanwhile is gone."""
         if not self.watch.in_sync():
             raise NotNow
-        alone, *others = self.rng.sample(list(self.machine.brokers), len(self.machine.brokers))
-        for broker in others:
-            process = self.machine.broker(broker)
-            if process is not None:
-                process.kill()
+        alone, *others = self.rng.sample(list(self.system.brokers), len(self.system.brokers))
+        for target in self.system.targets("broker"):
+            if target.broker in others:
+                target.signal(signal.SIGKILL)
         time.sleep(ALONE_S)
-        self.machine.lose_disk(alone)
+        self.system.lose_disk(alone)
         return f"of broker {alone}, alone in the ISR", None, 0.0
 
-    def shut_down(self) -> tuple[str, Callable[[], None], float]:
-        broker, seconds = self.rng.choice(self.machine.brokers), self.rng.uniform(*AWAY_S)
-        self._patiently(lambda: self.machine.shut_down(broker))
+    def shut_down(self) -> Done:
+        broker, seconds = self.rng.choice(self.system.brokers), self.rng.uniform(*AWAY_S)
+        self._patiently(lambda: self.system.shut_down(broker))
         return f"broker {broker} for {seconds:.1f} s", lambda: self.bring_back(broker), seconds
 
     def bring_back(self, broker: int) -> None:
-        self._patiently(lambda: self.machine.bring_back(broker))
+        self._patiently(lambda: self.system.bring_back(broker))
 
     @staticmethod
     def _patiently(command: Callable[[], None]) -> None:
@@ -170,20 +156,17 @@ class Injector:
                 command()
 
 
-LOSE_ALONE = "lost disk, alone"
-
-
 def _kinds() -> Iterator[Kind]:
-    kills = {"broker": 5, "replica": 5, "coordinator": 2, "active controller": 3, "zookeeper": 2, "supervisor": 1}
-    stops = {"broker": 2, "replica": 3, "coordinator": 1, "active controller": 2, "zookeeper": 1, "supervisor": 1}
+    kills = {"broker": 5, "replica": 5, "coordinator": 2, ACTIVE: 3, "zookeeper": 2, "supervisor": 1}
+    stops = {"broker": 2, "replica": 3, "coordinator": 1, ACTIVE: 2, "zookeeper": 1, "supervisor": 1}
     for role, weight in kills.items():
-        yield Kind(f"kill -9 of {role}", weight, lambda injector, role=role: injector.kill(role))
+        yield Kind(f"kill -9 of {role}", "process", weight, lambda injector, role=role: injector.kill(role))
     for role, weight in stops.items():
-        yield Kind(f"SIGSTOP of {role}", weight, lambda injector, role=role: injector.stand_still(role))
-    yield Kind("full disk", 2, Injector.full_disk)
-    yield Kind("lost disk", 1, Injector.lose_disk)
-    yield Kind(LOSE_ALONE, 4, Injector.lose_disk_alone)
-    yield Kind("controlled shutdown", 2, Injector.shut_down)
+        yield Kind(f"SIGSTOP of {role}", "process", weight, lambda injector, role=role: injector.stand_still(role))
+    yield Kind("controlled shutdown", "shutdown", 2, Injector.shut_down)
+    yield Kind("lost disk", "lost disk", 1, Injector.lose_disk)
+    yield Kind("full disk", "full disk", 2, Injector.full_disk)
+    yield Kind("lost disk, alone", ALONE, 4, Injector.lose_disk_alone)
 
 
 KINDS = tuple(_kinds())

@@ -6,11 +6,14 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
 from raykafka_cluster import ClusterError, RaykafkaCluster
+
+from scripts.torture.system import Target
 
 BROKERS = 3
 DISK_MB = 1024  # of memory, where a broker's disk is one of its own
@@ -29,10 +32,12 @@ class Machine:
     be full. As a context: deployed, and taken down."""
 
     brokers = range(BROKERS)
+    faults = ("process", "shutdown", "lost disk")
+    quick_clients = False
 
     def __init__(self) -> None:
         self._cluster = RaykafkaCluster(brokers=BROKERS, config=dict(CONFIG))
-        self.has_disks = False
+        self._folder = Path(tempfile.mkdtemp(prefix="rk-chaos-"))
         self._halted: set[int] = set()
 
     @property
@@ -41,15 +46,15 @@ class Machine:
 
     @property
     def folder(self) -> Path:
-        return self._cluster.folder
+        return self._folder
 
     @property
     def chroot(self) -> str:
         return f"/{self._cluster.name}"
 
     @property
-    def zookeeper_data(self) -> Path:
-        return self._cluster.data_dir / f"zookeeper-{ZOOKEEPER_ID}"
+    def zookeepers(self) -> list[Path]:
+        return [self._cluster.data_dir / f"zookeeper-{ZOOKEEPER_ID}"]
 
     @property
     def metrics_targets(self) -> Path:
@@ -60,7 +65,8 @@ class Machine:
 
     def start(self) -> None:
         self._cluster.data_dir.mkdir(mode=0o700)
-        self.has_disks = all([self._mount(broker) for broker in self.brokers])
+        if all([self._mount(broker) for broker in self.brokers]):
+            self.faults = (*self.faults, "full disk")
         self._cluster.deploy()
 
     def stop(self) -> None:
@@ -72,7 +78,16 @@ class Machine:
             self._cluster.kill_everything()
             for broker in self.brokers:
                 subprocess.run(["umount", "-l", str(self.data(broker))], capture_output=True)
-            shutil.rmtree(self.folder, ignore_errors=True)
+            for folder in (self._cluster.folder, self._folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def keep_logs(self, to: Path) -> None:
+        for path in (self._cluster.folder / "ray").glob("session_latest/logs/worker-*.err"):
+            shutil.copy(path, to)
+
+    def client(self, words: Sequence[str]) -> list[str]:
+        """The command that runs a client where clients are."""
+        return list(words)
 
     def _mount(self, broker: int) -> bool:
         path = self.data(broker)
@@ -84,29 +99,24 @@ class Machine:
 
     # processes
 
-    def broker(self, broker: int) -> psutil.Process | None:
-        """The process of a broker, None while there is none."""
-        return _lock_holder(self.data(broker))
-
-    def replicas(self) -> list[tuple[str, psutil.Process]]:
-        """Every replica process that writes a partition, by broker and directory."""
-        found = []
-        for broker in self.brokers:
-            for directory in sorted(path for path in self.data(broker).iterdir() if path.is_dir()):
-                process = _lock_holder(directory)
-                if process is not None:
-                    found.append((f"replica of {directory.name} on broker {broker}", process))
-        return found
-
-    def replica(self, broker: int, topic: str, partition: int) -> psutil.Process | None:
-        return _lock_holder(self.data(broker) / f"{topic}-{partition}")
-
-    def child(self, role: str, broker: int) -> psutil.Process | None:
-        """The coordinator or controller of a broker."""
-        return self._titled(f"{role} of broker {broker}")
-
-    def supervisor(self) -> psutil.Process | None:
-        return self._titled("Supervisor")
+    def targets(self, role: str) -> list[Target]:
+        """The processes of a role that run now."""
+        match role:
+            case "broker":
+                found = [(f"broker {b}", b, _lock_holder(self.data(b))) for b in self.brokers]
+            case "replica":
+                found = [
+                    (f"replica of {directory.name} on broker {b}", b, _lock_holder(directory))
+                    for b in self.brokers
+                    for directory in sorted(path for path in self.data(b).iterdir() if path.is_dir())
+                ]
+            case "zookeeper":
+                found = [("ZooKeeper", -1, self._zookeeper())]
+            case "supervisor":
+                found = [("the Supervisor", -1, self._titled("Supervisor"))]
+            case _:
+                found = [(f"{role} of broker {b}", b, self._titled(f"{role} of broker {b}")) for b in self.brokers]
+        return [Target(what, broker, process.send_signal) for what, broker, process in found if process is not None]
 
     def _titled(self, words: str) -> psutil.Process | None:
         for process in self._cluster.processes():
@@ -116,10 +126,10 @@ class Machine:
                     return process
         return None
 
-    def zookeeper(self) -> psutil.Process | None:
+    def _zookeeper(self) -> psutil.Process | None:
         """The ZooKeeper server, a Java process."""
-        with contextlib.suppress(OSError, ValueError, psutil.Error):
-            process = psutil.Process(int((self.zookeeper_data / "zookeeper.pid").read_text().split()[0]))
+        with contextlib.suppress(OSError, ValueError, IndexError, psutil.Error):
+            process = psutil.Process(int((self.zookeepers[0] / "zookeeper.pid").read_text().split()[0]))
             return process if _runs(process) else None
         return None
 
@@ -151,23 +161,26 @@ class Machine:
 
     def lose_disk(self, broker: int) -> None:
         """Kill a broker with all its processes and empty its data directory, before anybody starts it again."""
-        directory = self.data(broker)
-        for process in self._writers(broker):
+        for process in list(self._writers(broker)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        for entry in list(directory.iterdir()):
-            if entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink(missing_ok=True)
+        empty(self.data(broker))
 
     def _writers(self, broker: int) -> Iterator[psutil.Process]:
-        process = self.broker(broker)
-        if process is not None:
-            yield process
-        for directory in self.data(broker).iterdir():
-            if directory.is_dir() and (replica := _lock_holder(directory)) is not None:
-                yield replica
+        data = self.data(broker)
+        for directory in (data, *(path for path in data.iterdir() if path.is_dir())):
+            process = _lock_holder(directory)
+            if process is not None:
+                yield process
+
+
+def empty(directory: Path) -> None:
+    """Delete all that is in a directory, which stays."""
+    for entry in list(directory.iterdir()):
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def _lock_holder(directory: Path) -> psutil.Process | None:

@@ -40,7 +40,7 @@ class Scene:
         self.began = time.time()
 
     def truth(self) -> Counts:
-        return counts_of(self.server.data_dir, self.chroot)
+        return counts_of([self.server.data_dir], self.chroot)
 
     def value(self, expression: str) -> float | None:
         return self.prometheus.value(expression)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import psutil
 import pytest
 from kazoo.client import KazooClient
 
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess, ask, find_jar
+from raykafka.deploy.zookeeper_server import ZooKeeperServerActor
 from raykafka.errors import DeployError
 from tests.conftest import free_port
 
@@ -62,6 +65,32 @@ def test_changed_settings_replace_the_running_server(zookeeper_server: ZooKeeper
         assert not zookeeper_server.alive()
     finally:
         moved.kill()
+
+
+def test_a_server_that_stands_still_is_started_anew_and_sessions_outlive_it(tmp_path: Path) -> None:
+    settings = {"data_dir": str(tmp_path / "zookeeper"), "client_port": free_port(), "tick_time_ms": 2000}
+
+    async def run() -> None:
+        actor = ZooKeeperServerActor("test", 1)
+        before = await actor.configure(settings)
+        client = KazooClient(before["hosts"], timeout=30.0)
+        try:
+            await asyncio.to_thread(client.start, 10)
+            client.create("/here", ephemeral=True)
+            session = client.client_id
+            psutil.Process(before["server_pid"]).suspend()
+            async with asyncio.timeout(60):
+                while (now := await actor.status())["server_restarts"] == 0 or now["state"] != "running":
+                    await asyncio.sleep(0.1)
+                await asyncio.to_thread(client.retry, client.get, "/here")
+            assert now["server_pid"] != before["server_pid"]
+            assert client.client_id == session
+        finally:
+            client.stop()
+            client.close()
+            await actor.stop()
+
+    asyncio.run(run())
 
 
 def test_a_server_that_cannot_start_says_why(zookeeper_server: ZooKeeperProcess, tmp_path: Path) -> None:

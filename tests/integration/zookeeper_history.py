@@ -6,9 +6,10 @@ length, ``TxnHeader``, the transaction, and a ``B``.
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,8 +52,17 @@ class _Reader:
         return self.buffer().decode()
 
 
-def changes(data_dir: Path) -> Iterator[Change]:
-    """Everything in the transaction logs of the server at ``data_dir``, in order."""
+def changes(data_dirs: Iterable[Path]) -> list[Change]:
+    """Everything in the transaction logs of the servers at ``data_dirs``, in order. One that was away may have been
+    sent a snapshot of what it missed: another one's log has it."""
+    found: dict[int, list[Change]] = {}
+    for data_dir in data_dirs:
+        for zxid, group in itertools.groupby(_changes(data_dir), key=lambda change: change.zxid):
+            found.setdefault(zxid, list(group))
+    return [change for zxid in sorted(found) for change in found[zxid]]
+
+
+def _changes(data_dir: Path) -> Iterator[Change]:
     logs = sorted((data_dir / "version-2").glob("log.*"), key=lambda path: int(path.suffix[1:], 16))
     for path in logs:
         data = memoryview(path.read_bytes())
@@ -87,12 +97,12 @@ class Counts(NamedTuple):
     writes: int
 
 
-def counts_of(data_dir: Path, chroot: str) -> Counts:
+def counts_of(data_dirs: Iterable[Path], chroot: str) -> Counts:
     """How often leaders and in-sync replicas of the cluster below ``chroot`` changed, taken from the states alone."""
     states: dict[str, dict] = {}
     elections = unclean = shrinks = expands = writes = 0
     prefix = f"{chroot}/brokers/topics/"
-    for change in changes(data_dir):
+    for change in changes(data_dirs):
         if not change.path.startswith(prefix) or not change.path.endswith("/state"):
             continue
         before = states.pop(change.path, None)
