@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts" / "peer")]
 
 from scripts.torture import evidence, report, scraped  # noqa: E402
+from scripts.torture.archive import Archive  # noqa: E402
 from scripts.torture.injector import Injector  # noqa: E402
 from scripts.torture.machine import Machine  # noqa: E402
 from scripts.torture.system import System  # noqa: E402
@@ -55,6 +56,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10.0, help="how long all of it may take (default 10)")
     parser.add_argument("--partitions", type=int, default=4, help="of the topic (default 4)")
     parser.add_argument("--min-insync-replicas", type=int, default=2, choices=(1, 2), metavar="N")
+    parser.add_argument("--hosts", action="store_true", help="over three simulated hosts: links and power fail as well")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave history, files and logs there")
     parser.add_argument("--check", type=Path, metavar="FOLDER", help="run nothing: judge what an earlier run left")
     options = parser.parse_args()
@@ -66,13 +68,14 @@ def parse() -> argparse.Namespace:
 def command(options: argparse.Namespace) -> str:
     words = [f"--faults {options.faults} --seed {options.seed} --minutes {options.minutes:g}"]
     words.append(f"--partitions {options.partitions} --min-insync-replicas {options.min_insync_replicas}")
+    words += ["--hosts"] * options.hosts
     return " ".join(["scripts/chaos", *words])
 
 
 def torture(options: argparse.Namespace, folder: Path, began: float) -> list[str]:
     """Deploy, inject, settle, and gather what the verdict needs in ``folder``. What went wrong beside the history is
     returned, a line each."""
-    system: System = Machine()
+    system = choose(options.hosts)
     may_lose = options.min_insync_replicas == 1
     with ExitStack() as cleanup:
         cleanup.callback(system.stop)
@@ -80,6 +83,7 @@ def torture(options: argparse.Namespace, folder: Path, began: float) -> list[str
         cleanup.callback(keep_logs, system, folder)
         watch = Watch(system.bootstrap, TOPIC, len(system.brokers), system.folder)
         watch.create(options.partitions, {"min.insync.replicas": str(options.min_insync_replicas)})
+        archive = cleanup.enter_context(Archive(system.zookeepers))
         prometheus = start_prometheus(system, cleanup)
         load = start_load(system, options.partitions, cleanup)
         if not watch.wait_acknowledged(0.0, time.monotonic() + BEGUN_WITHIN_S):
@@ -96,9 +100,17 @@ def torture(options: argparse.Namespace, folder: Path, began: float) -> list[str
         if not wrong:
             wrong += watch.wait_in_sync(IN_SYNC_WITHIN_S)
         if prometheus is not None:
-            wrong += hold_against(prometheus, system, scraped_since)
-        evidence.gather(folder, system, TOPIC, watch.ends(), injector.done)
+            wrong += hold_against(prometheus, archive, system.chroot, scraped_since)
+        evidence.gather(folder, system, archive.places, TOPIC, watch.ends(), injector.done)
     return wrong
+
+
+def choose(hosts: bool) -> System:
+    if not hosts:
+        return Machine()
+    from scripts.torture.hosts import Hosts  # what simulates hosts is asked for only where it is wanted
+
+    return Hosts()
 
 
 def start_prometheus(system: System, cleanup: ExitStack) -> Prometheus | None:
@@ -140,15 +152,15 @@ def settle(system: System, watch: Watch, injector: Injector, may_lose: bool) -> 
     return [f"not well again after {IN_SYNC_WITHIN_S:.0f} s: {line}" for line in wrong]
 
 
-def hold_against(prometheus: Prometheus, system: System, since: float) -> list[str]:
+def hold_against(prometheus: Prometheus, archive: Archive, chroot: str, since: float) -> list[str]:
     """Prometheus' counters and gauges against ZooKeeper's history, two scrapes after the last change of it."""
     while True:
-        truth = counts_of(system.zookeepers, system.chroot)
+        truth = counts_of(archive.places, chroot)
         prometheus.wait_scrapes(2)
         wrong = scraped.counters(prometheus, truth)
-        if counts_of(system.zookeepers, system.chroot) == truth:
+        if counts_of(archive.places, chroot) == truth:
             break
-    moments = scraped.timeline(changes(system.zookeepers), system.chroot)
+    moments = scraped.timeline(changes(archive.places), chroot)
     count, untrue = scraped.gauges(prometheus, moments, since)
     print(
         f"Prometheus: {truth.elections} elections, {truth.isr_shrinks} ISR shrinks, {truth.isr_expands} expands in"

@@ -23,9 +23,14 @@ LOAD_LOG = "load.log"
 
 
 def gather(
-    folder: Path, system: System, topic: str, ends: Mapping[TopicPartition, int], faults: Sequence[Fault]
+    folder: Path,
+    system: System,
+    zookeepers: Sequence[Path],
+    topic: str,
+    ends: Mapping[TopicPartition, int],
+    faults: Sequence[Fault],
 ) -> None:
-    """Copy what the verdict needs into ``folder``."""
+    """Copy what the verdict needs into ``folder``; ``zookeepers`` hold the transaction logs of the servers."""
     for name in (HISTORY, LOAD_LOG):
         shutil.copy(system.folder / name, folder)
     (folder / FAULTS).write_text(history.write(faults))
@@ -34,7 +39,7 @@ def gather(
         "chroot": system.chroot,
         "ends": [[place.topic, place.partition, end] for place, end in ends.items()],
         "brokers": list(system.brokers),
-        "zookeepers": len(system.zookeepers),
+        "zookeepers": len(zookeepers),
     }
     (folder / ABOUT).write_text(json.dumps(about, indent=1))
     for broker in system.brokers:
@@ -43,7 +48,7 @@ def gather(
             to = folder / f"broker-{broker}" / directory.name
             if directory.is_dir():
                 shutil.copytree(directory, to, ignore=shutil.ignore_patterns(".lock"), dirs_exist_ok=True)
-    for number, data in enumerate(system.zookeepers):
+    for number, data in enumerate(zookeepers):
         shutil.copytree(data / "version-2", folder / f"zookeeper-{number}" / "version-2", dirs_exist_ok=True)
 
 

@@ -8,19 +8,21 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import psutil
 from raykafka_cluster import ClusterError
 
 from scripts.torture.history import Fault
-from scripts.torture.system import System, Target
+from scripts.torture.system import Network, SmallDisks, System, Target
 from scripts.torture.watch import Watch
 
 STOPPED_S = (0.5, 10.0)
 FULL_S = (1.0, 5.0)
 AWAY_S = (0.5, 5.0)
 ALONE_S = 2.0
+CUT_S = (1.0, 12.0)
+OFF_S = (0.0, 10.0)
 # how often the next fault comes before the last one is over
 OVERLAP = 0.3
 ACTIVE = "active controller"
@@ -112,9 +114,10 @@ class Injector:
         return f"{target.what} for {seconds:.1f} s", self.go_on, seconds
 
     def full_disk(self) -> Done:
-        broker, seconds = self.rng.choice(self.system.brokers), self.rng.uniform(*FULL_S)
-        self.system.fill_disk(broker)
-        return f"of broker {broker} for {seconds:.1f} s", lambda: self.system.free_disk(broker), seconds
+        system = cast(SmallDisks, self.system)
+        broker, seconds = self.rng.choice(system.brokers), self.rng.uniform(*FULL_S)
+        system.fill_disk(broker)
+        return f"of broker {broker} for {seconds:.1f} s", lambda: system.free_disk(broker), seconds
 
     def lose_disk(self) -> Done:
         """Only where every replica is in sync: a broker that is behind must not be the last one that has a record."""
@@ -136,6 +139,30 @@ class Injector:
         time.sleep(ALONE_S)
         self.system.lose_disk(alone)
         return f"of broker {alone}, alone in the ISR", None, 0.0
+
+    def cut_link(self) -> Done:
+        system = cast(Network, self.system)
+        broker, seconds = self.rng.choice(system.brokers), self.rng.uniform(*CUT_S)
+        system.cut(broker)
+        return f"of broker {broker}'s host for {seconds:.1f} s", lambda: system.heal(broker), seconds
+
+    def lose_one_way(self) -> Done:
+        system = cast(Network, self.system)
+        (broker, to), seconds = self.rng.sample(list(system.brokers), 2), self.rng.uniform(*CUT_S)
+        system.lose_one_way(broker, to)
+        what = f"from broker {broker}'s host to broker {to}'s for {seconds:.1f} s"
+        return what, lambda: system.lose_nothing(broker, to), seconds
+
+    def power_off(self) -> Done:
+        """Where every replica is in sync, what that host had not flushed is lost as well: of no partition two replicas
+        at a time."""
+        system = cast(Network, self.system)
+        broker = self.rng.choice([broker for broker in system.brokers if not system.has_head(broker)])
+        seconds, in_sync = self.rng.uniform(*OFF_S), self.watch.in_sync()
+        system.power_off(broker)
+        lost = system.cut_logs(broker, self.rng) if in_sync else 0
+        what = f"of broker {broker}'s host for {seconds:.1f} s, {lost:,} bytes of its logs are lost"
+        return what, lambda: system.power_on(broker), seconds
 
     def shut_down(self) -> Done:
         broker, seconds = self.rng.choice(self.system.brokers), self.rng.uniform(*AWAY_S)
@@ -166,6 +193,9 @@ def _kinds() -> Iterator[Kind]:
     yield Kind("controlled shutdown", "shutdown", 2, Injector.shut_down)
     yield Kind("lost disk", "lost disk", 1, Injector.lose_disk)
     yield Kind("full disk", "full disk", 2, Injector.full_disk)
+    yield Kind("link cut", "network", 5, Injector.cut_link)
+    yield Kind("one-way loss", "network", 4, Injector.lose_one_way)
+    yield Kind("power-off", "network", 3, Injector.power_off)
     yield Kind("lost disk, alone", ALONE, 4, Injector.lose_disk_alone)
 
 

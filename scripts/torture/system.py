@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -63,8 +64,34 @@ class System(Protocol):
 
     def halted(self) -> Sequence[int]: ...
 
+    def lose_disk(self, broker: int) -> None:
+        """Kill a broker with all its processes and empty its data directory, before anybody starts it again."""
+        ...
+
+
+class SmallDisks(System, Protocol):
+    """Each broker has a disk of its own: group "full disk"."""
+
     def fill_disk(self, broker: int) -> None: ...
 
     def free_disk(self, broker: int) -> None: ...
 
-    def lose_disk(self, broker: int) -> None: ...
+
+class Network(System, Protocol):
+    """Each broker has a host of its own: group "network"."""
+
+    def cut(self, broker: int) -> None: ...
+
+    def heal(self, broker: int) -> None: ...
+
+    def lose_one_way(self, broker: int, to: int) -> None: ...
+
+    def lose_nothing(self, broker: int, to: int) -> None: ...
+
+    def has_head(self, broker: int) -> bool: ...
+
+    def power_off(self, broker: int) -> None: ...
+
+    def cut_logs(self, broker: int, rng: random.Random) -> int: ...
+
+    def power_on(self, broker: int) -> None: ...

@@ -8,62 +8,33 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-import yaml
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.integration.wire import METADATA, WireConnection, request_module
 from tests.multihost.netlab import Host, Lab
+from tests.multihost.production import REPOSITORY, Production
 
 _T = TypeVar("_T")
-_REPOSITORY = Path(__file__).parents[2]
-_BIN = Path(sys.executable).parent
 PARTITIONS = 3
 pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 
 
-@dataclass
-class Cluster:
-    """The lab, and the cluster on its first three hosts; ``office`` is the fourth."""
+class Cluster(Production):
+    """The cluster, what was done to it, and when."""
 
-    lab: Lab
-    began: float = field(default_factory=time.time)
-    faults: list[tuple[str, float]] = field(default_factory=list)
-
-    @property
-    def hosts(self) -> list[Host]:
-        return self.lab.hosts[:3]
-
-    @property
-    def office(self) -> Host:
-        return self.lab.hosts[3]
-
-    @property
-    def outside(self) -> str:
-        return ",".join(f"{host.address}:9192" for host in self.hosts)
-
-    @property
-    def production(self) -> Path:
-        return self.lab.folder / "production.yaml"
-
-    @property
-    def session_s(self) -> float:
-        return yaml.safe_load(self.production.read_text())["zookeeper"]["session_timeout_ms"] / 1000
-
-    @property
-    def environment(self) -> dict[str, str]:
-        path = f"{_BIN}:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        return {"PATH": path, "PYTHONPATH": str(_REPOSITORY), "RAY_USAGE_STATS_ENABLED": "0"}
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(lab)
+        self.began = time.time()
+        self.faults: list[tuple[str, float]] = []
 
     def say(self, what: str) -> None:
         print(f"{time.time() - self.began:6.1f} s  {what}", flush=True)
@@ -104,7 +75,7 @@ class Cluster:
         self.say(f"in sync again {time.time() - began:.1f} s after {what}")
 
     def status(self, host: Host) -> dict[str, Any]:
-        words = ("raykafka", "status", "--json", "-f", str(self.production))
+        words = ("raykafka", "status", "--json", "-f", str(self.file))
         text = host.run(*words, environment=self.environment, check=False)
         return json.loads(text) if text.startswith("{") else {"problems": [text], "actors": []}
 
@@ -136,60 +107,20 @@ def _partitions(host: Host) -> dict[tuple[str, int], tuple[int, int, int]]:
     }
 
 
-def _fill_in(lab: Lab) -> None:
-    """The files of configs/ with this lab's addresses, and less memory: three hosts share one small machine."""
-    cluster = yaml.safe_load((_REPOSITORY / "configs/cluster.yaml").read_text())
-    addresses = [host.address for host in lab.hosts[:3]]
-    cluster["provider"] |= {"head_ip": addresses[0], "worker_ips": addresses[1:]}
-    # The hosts see this machine's files and have no way to a package index: there is nothing to install.
-    cluster["file_mounts"].pop("~/raykafka")
-    profile = f"export RAY_AUTH_MODE=token PYTHONPATH={_REPOSITORY} PATH={_BIN}:$PATH"
-    cluster["setup_commands"] = [f"grep -q RAY_AUTH_MODE ~/.bashrc || echo '{profile}' >> ~/.bashrc"]
-    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
-        cluster[key] = [command.replace("ray start ", "ray start --num-cpus=1 ") for command in cluster[key]]
-    (lab.folder / "cluster.yaml").write_text(yaml.safe_dump(cluster, width=10_000))
-    production = yaml.safe_load((_REPOSITORY / "configs/production.yaml").read_text())
-    production["zookeeper"]["managed"]["heap_mb"] = 128
-    production["brokers"] |= {"memory_mb": 256, "spare_replicas": 1}
-    # Few partitions: Ray starts one process at a time on a host with one CPU, and a host that comes back starts all.
-    production["brokers"]["config"] |= {"group.initial.rebalance.delay.ms": 0, "offsets.topic.num.partitions": 2}
-    (lab.folder / "production.yaml").write_text(yaml.safe_dump(production))
-
-
-def _keep_logs(lab: Lab) -> None:
-    """Where RAYKAFKA_TEST_LOGS says so, what the hosts logged outlives the lab."""
-    target = os.environ.get("RAYKAFKA_TEST_LOGS")
-    for file in lab.folder.glob("*.*") if target else ():
-        Path(target or "").mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, target or "")
-    for host in lab.hosts[:3] if target else ():
-        sessions = [(session.name, session / "logs") for session in host.tmp.glob("ray/session_2*")]
-        for name, folder in [*sessions, ("srv", host.srv)]:
-            to = Path(target or "") / host.name / name
-            shutil.copytree(folder, to, dirs_exist_ok=True, symlinks=True, ignore=_sockets)
-
-
-def _sockets(folder: str, names: list[str]) -> list[str]:
-    return [name for name in names if Path(folder, name).is_socket()]
-
-
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with Lab(4, visible=[_REPOSITORY, Path(sys.prefix)]) as lab:
+    """Where RAYKAFKA_TEST_LOGS names a folder, what the hosts logged outlives the lab."""
+    with Lab(4, visible=[REPOSITORY, Path(sys.prefix)]) as lab:
         cluster = Cluster(lab)
         try:
-            _fill_in(lab)
-            office = cluster.office
-            up = ("ray", "up", "-y", "--no-config-cache", str(lab.folder / "cluster.yaml"))
-            office.run("ray", "get-auth-token", "--generate", environment=cluster.environment)
-            office.run(*up, environment=cluster.environment, within_s=150)
+            cluster.up()
             cluster.say("ray up returned")
-            deploy = f"raykafka deploy -f {cluster.production}"
-            out = office.run("ray", "exec", up[-1], deploy, environment=cluster.environment, within_s=200)
+            out = cluster.deploy()
             cluster.say("deployed:\n" + out[out.find("Ray runs") - 10 :])
             yield cluster
         finally:
-            _keep_logs(lab)
+            if logs := os.environ.get("RAYKAFKA_TEST_LOGS"):
+                cluster.keep_logs(Path(logs))
 
 
 @pytest.fixture(scope="module")
@@ -345,7 +276,7 @@ def test_every_flight_arrived_once(cluster: Cluster, flights: subprocess.Popen[b
 
 
 def test_undeploy_leaves_no_process_on_any_host(cluster: Cluster) -> None:
-    words = ("raykafka", "undeploy", "--delete-data", "-f", str(cluster.production))
+    words = ("raykafka", "undeploy", "--delete-data", "-f", str(cluster.file))
     out = cluster.hosts[1].run(*words, environment=cluster.environment)
     assert "Cluster production is down" in out
     for host in cluster.hosts:
