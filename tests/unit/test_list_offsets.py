@@ -189,3 +189,20 @@ def test_the_end_of_each_leader_epoch(tmp_path: Path) -> None:
         assert await find(dataplane, EARLIEST) == (0, -1, 0, 0)
 
     run(tmp_path, test)
+
+
+def test_the_end_of_an_epoch_is_not_told_from_what_a_leader_knew_as_a_follower(tmp_path: Path) -> None:
+    async def test(dataplane: Dataplane) -> None:
+        await dataplane.create()
+        await dataplane.produce(batch(b"a", b"b"))
+        host = dataplane.partitions.get((TOPIC, 0))
+        assert host is not None and host.view is not None
+        before = dataclasses.replace(host.view, log_end_offset=1)
+        await dataplane.lead()
+        known, host.view = host.view, before
+        for epoch in (0, 1):
+            assert (await end_of(dataplane, epoch))[0] == ErrorCode.NOT_LEADER_OR_FOLLOWER
+        host.view = known
+        assert await end_of(dataplane, 0) == (0, 0, 2)
+
+    run(tmp_path, test)

@@ -70,6 +70,9 @@ async def end_of_epoch(host: PartitionHost, epoch: int) -> EpochEntry:
     view, reader = host.view, host.reader
     if view is None:
         raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "the log is being opened")
+    if view.leader_epoch != host.state.leader_epoch:
+        # what a follower told of its log last can be older than what consumers have read meanwhile (rule 9)
+        raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "the replica does not lead its epoch yet")
     if epoch < 0 or epoch > view.leader_epoch:
         return _UNDEFINED
     if reader is None or epoch == view.leader_epoch:
