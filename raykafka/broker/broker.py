@@ -192,7 +192,13 @@ class Broker:
 
     def _adopt_controller(self, child: Child) -> None:
         self.controller_link = child.link
-        child.link.start()
+        child.link.start(on_call=self._answer_controller)
+
+    async def _answer_controller(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
+        """What this broker's own controller process asks: ``silences`` {}, those of the neighbours by broker id."""
+        if method != "silences":
+            raise KafkaError(ErrorCode.INVALID_REQUEST, f"a broker does not know the call {method} of its controller")
+        return {str(broker): silence for broker, silence in self.neighbours.silences.items()}
 
     async def _keep_controller_at_last(self) -> None:
         await asyncio.sleep(_OTHER_CONTROLLER_WITHIN_S)

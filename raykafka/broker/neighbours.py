@@ -1,8 +1,9 @@
-"""A socket to every other live broker, whose end tells of a death before anybody has decided what follows from it.
+"""A socket to every other live broker, which tells of a death before anybody has decided what follows from it.
 
 A client whose connection broke asks the brokers that are left who leads now, at once and then perhaps not for a second
-or more. While a broker is suspected to be dead, Metadata names no leader for what it led, so that clients ask again
-soon; nothing else follows from a suspicion (rule 14).
+or more. While a broker is suspected to be dead, since its socket ended or it answers no ping, Metadata names no leader
+for what it led, so that clients ask again soon; nothing else follows from a suspicion (rule 14). How long each has been
+silent is told to a new controller, whose predecessor may have gone with it.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ import logging
 import socket
 from collections.abc import Mapping, Set
 
+from raykafka.broker.lease import boot_clock
 from raykafka.cluster.image import BrokerInfo
 from raykafka.errors import LinkError
 from raykafka.link import Link, connect_tcp
+from raykafka.link.link import PING_INTERVAL_S
 
 NEIGHBOUR_ROLE = "neighbour"
+SUSPECT_AFTER_S = 3.0
 _CONNECT_WITHIN_S = 2.0
 _RETRY_S = 0.1
 _LONGEST_RETRY_S = 2.0
+_TICK_S = 0.25
 _ESTABLISHED = 1  # the first byte of Linux's tcp_info is the connection's state
 
 logger = logging.getLogger(__name__)
@@ -34,31 +39,55 @@ class Neighbours:
         self._watches: dict[int, tuple[int, asyncio.Task[None]]] = {}
         self._suspects: set[int] = set()
         self._links: dict[int, Link] = {}
+        self._silent_s: dict[int, float] = {}
+        self._counting: asyncio.Task[None] | None = None
 
     @property
     def suspects(self) -> Set[int]:
         # The client that asks may have seen the end before this event loop gets to its own: so the kernel is asked.
         ended = {broker for broker, link in self._links.items() if not _is_established(link)}
-        return self._suspects | ended if ended else self._suspects
+        silent = {broker for broker, silent_s in self._silent_s.items() if silent_s > SUSPECT_AFTER_S}
+        return self._suspects | ended | silent
 
     @property
     def watched(self) -> Set[int]:
         """The brokers to which a connection is open."""
         return self._links.keys()
 
+    @property
+    def silences(self) -> dict[int, tuple[int, float]]:
+        """Of each other broker: the epoch of its life, and for how many seconds that has given no sign of itself."""
+        return {broker: (self._watches[broker][0], silent_s) for broker, silent_s in self._silent_s.items()}
+
     def apply(self, brokers: Mapping[int, BrokerInfo]) -> None:
         """Watch these lives of brokers, and no others."""
         for broker, (epoch, task) in list(self._watches.items()):
             if broker not in brokers or brokers[broker].epoch != epoch:
                 del self._watches[broker]
+                del self._silent_s[broker]
                 self._suspects.discard(broker)
                 task.cancel()
         for broker, info in brokers.items():
             if broker != self._broker_id and broker not in self._watches:
+                self._silent_s[broker] = 0.0
                 self._watches[broker] = (info.epoch, asyncio.create_task(self._watch(info)))
+        if self._counting is None:
+            self._counting = asyncio.create_task(self._count())
 
     async def stop(self) -> None:
         self.apply({})
+        if self._counting is not None:
+            self._counting.cancel()
+
+    async def _count(self) -> None:
+        """Let the silences grow by the time in which this event loop ran: after a stall of its own, signs of life may
+        lie there unread."""
+        while True:
+            began = boot_clock()
+            await asyncio.sleep(_TICK_S)
+            ran_s = min(boot_clock() - began, 2 * _TICK_S)
+            for broker in self._silent_s:
+                self._silent_s[broker] += ran_s
 
     async def _watch(self, info: BrokerInfo) -> None:
         identity = {"role": NEIGHBOUR_ROLE, "broker_id": self._broker_id}
@@ -79,20 +108,27 @@ class Neighbours:
                     self._suspects.add(info.id)
                     continue
                 self._suspects.discard(info.id)
-                link.start(on_close=lambda _: self._suspect(info))
+                link.start()
                 delay_s = 0.0
                 self._links[info.id] = link
-                await asyncio.wait([link.ended])
+                await self._listen(link, info)
+            except LinkError:
+                self._suspects.add(info.id)
+                logger.warning("broker %d has cut its connection", info.id)
+            except TimeoutError:
+                logger.warning("broker %d has been silent for %g s", info.id, SUSPECT_AFTER_S)
             finally:
                 if self._links.get(info.id) is link:
                     del self._links[info.id]
-                link.close()
+                link.transport.abort()
 
-    def _suspect(self, info: BrokerInfo) -> None:
-        watch = self._watches.get(info.id)
-        if watch is not None and watch[0] == info.epoch:
-            self._suspects.add(info.id)
-            logger.warning("broker %d has cut its connection", info.id)
+    async def _listen(self, link: Link, info: BrokerInfo) -> None:
+        """Ping until the connection ends (LinkError), or until another one may do better than this (TimeoutError): the
+        kernel sends again what was lost only at growing distances."""
+        while True:
+            self._silent_s[info.id] = 0.0
+            await asyncio.wait([link.ended], timeout=PING_INTERVAL_S)
+            await link.ping(SUSPECT_AFTER_S)
 
 
 def _is_established(link: Link) -> bool:

@@ -33,6 +33,7 @@ from raykafka.protocol.context import unpack_forward
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import NO_LEADER, TopicPartition
 
+Silences = Mapping[int, tuple[int, float]]
 _T = TypeVar("_T")
 _CLUSTER_DEFAULT = ""
 # How long a new controller waits for brokers to take its connection before it decides: those of dead ones are refused
@@ -45,7 +46,8 @@ logger = logging.getLogger(__name__)
 class ActiveController:
     """One won election. ``start`` it, then it works until ``resigned`` is done (its result is the reason) or ``stop``.
 
-    ``config`` holds the static broker configs of this controller's broker; ``silent_after_s`` is the session timeout.
+    ``config`` holds the static broker configs of this controller's broker; ``silent_after_s`` is the session timeout;
+    ``silences`` says of brokers which life of them (epoch) has been silent for how many seconds.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class ActiveController:
         secret: bytes,
         config: Mapping[str, str],
         silent_after_s: float,
+        silences: Silences | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -69,6 +72,7 @@ class ActiveController:
         self.rng = rng or random.Random()
         self._secret = secret
         self._silent_after_s = silent_after_s
+        self._silences = silences or {}
         self.image = ClusterImage(cluster_id, broker_id, claim.epoch)
         self.records: dict[str, TopicRecord] = {}
         self.deleting: dict[str, TopicRecord] = {}
@@ -181,6 +185,7 @@ class ActiveController:
 
     def _open_channel(self, registration: Registration) -> None:
         broker = registration.info.id
+        epoch, silent_s = self._silences.get(broker, (-1, 0.0))
         channel = BrokerChannel(
             registration,
             identity={"role": "controller", "broker_id": self.broker_id, "controller_epoch": self.epoch},
@@ -191,6 +196,7 @@ class ActiveController:
             on_call=lambda method, args: self._on_call(broker, method, args),
             on_forward=self._on_forward,
             ready=self._loaded,
+            silent_s=silent_s if epoch == registration.info.epoch and not self._loaded.is_set() else 0.0,
         )
         self._channels[broker] = channel
         self._channel_tasks[broker] = self._loop.create_task(self._attend(channel))

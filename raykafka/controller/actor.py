@@ -11,14 +11,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from raykafka.child_process import arguments, identity, live, live_as_actor
+from raykafka.controller.active import Silences
 from raykafka.controller.controller import Controller
 from raykafka.controller.deposed_broker import end_deposed_broker
+from raykafka.errors import KafkaError, LinkError
 from raykafka.link import connect_unix
 from raykafka.logs import log_to_stderr
 from raykafka.priority import go_first
 from raykafka.protocol import registry
 
 ROLE = "controller"
+_ANSWER_WITHIN_S = 0.5
 
 
 async def serve(
@@ -36,7 +39,15 @@ async def serve(
     registry.load(registry.CONTROLLER)
     go_first()
     link = await connect_unix(socket_path, secret, identity(ROLE, token, broker_id, actor_id))
-    controller = Controller(broker_id=broker_id, secret=secret, zookeeper=zookeeper, config=config)
+
+    async def silences() -> Silences:
+        try:
+            found = await link.call("silences", {}, _ANSWER_WITHIN_S)
+        except (KafkaError, LinkError, TimeoutError):
+            return {}
+        return {int(broker): (epoch, silent_s) for broker, (epoch, silent_s) in found.items()}
+
+    controller = Controller(broker_id=broker_id, secret=secret, zookeeper=zookeeper, config=config, silences=silences)
     link.start(on_call=controller.on_call)
     running = asyncio.ensure_future(controller.run())
     guarding = asyncio.ensure_future(end_deposed_broker(link, controller.broker_is_deposed))

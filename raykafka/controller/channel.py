@@ -21,6 +21,7 @@ from raykafka.link.link import PING_INTERVAL_S, CallHandler, ForwardHandler
 from raykafka.protocol.error_code import ErrorCode
 
 _CONNECT_WITHIN_S = 2.0
+_LAST_TRY_S = 0.2
 _RETRY_S = 0.1
 _CUT_RETRY_S = 0.01
 _CUTS_AT_ONCE = 50
@@ -54,7 +55,8 @@ class BrokerChannel:
     ``current()`` gives the image and its sequence number. ``on_progress()`` is called whenever ``acknowledged`` has
     grown. ``run`` returns "" when this controller was told that it is no longer the active one, else why the broker
     is dead. It connects at once; the broker hears nothing before ``ready`` is set. ``met`` is done when the first
-    attempt to connect has ended, either way.
+    attempt to connect has ended, either way. ``silent_s`` is for how long that life of the broker has been silent
+    already, as others on this node know: that counts.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class BrokerChannel:
         on_call: CallHandler,
         on_forward: ForwardHandler,
         ready: asyncio.Event,
+        silent_s: float = 0.0,
     ) -> None:
         self.registration = registration
         self.met: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -77,6 +80,7 @@ class BrokerChannel:
         self._identity = identity
         self._secret = secret
         self._silent_after_s = silent_after_s
+        self._silent_s = silent_s
         self._current = current
         self._on_progress = on_progress
         self._on_call = on_call
@@ -105,19 +109,21 @@ class BrokerChannel:
     async def _run(self) -> str:
         delay_s, cut = 0.0, 0
         clock = asyncio.get_running_loop().time
-        heard = clock()
+        heard = clock() - self._silent_s
         while True:
             await asyncio.sleep(delay_s)
             delay_s = min(max(_RETRY_S, 2 * delay_s), _LONGEST_RETRY_S)
             info = self.registration.info
+            left_s = self._silent_after_s - (clock() - heard)
             try:
                 link = await asyncio.wait_for(
-                    connect_tcp(info.link_host, info.link_port, self._secret, self._identity), _CONNECT_WITHIN_S
+                    connect_tcp(info.link_host, info.link_port, self._secret, self._identity),
+                    min(_CONNECT_WITHIN_S, max(left_s, _LAST_TRY_S)),
                 )
             except ConnectionRefusedError:
                 return "nobody listens on its inter-broker port"
             except (OSError, LinkError, TimeoutError) as error:
-                if clock() - heard > self._silent_after_s:
+                if clock() - heard >= self._silent_after_s:
                     # Its session may well live, where packets are lost one way only: nobody else would end it.
                     return f"it was out of reach for {self._silent_after_s:g} s"
                 logger.warning("broker %d can't be reached: %s", info.id, str(error) or "no answer")

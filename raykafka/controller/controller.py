@@ -3,7 +3,9 @@
 
 A standby holds a socket to the active controller. End-of-file and then a refused connect mean that it is dead, and so
 does silence of its event loop for the session timeout: the standby takes its place in one transaction (if the epoch is
-still that one), without waiting for the dead one's session to expire.
+still that one), without waiting for the dead one's session to expire. It goes on listening while ZooKeeper is away, as
+it is when the host that fell silent led ZooKeeper as well; and what its broker knows of the silence of others counts
+for the brokers on that host.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +21,7 @@ from kazoo.client import KazooState
 from kazoo.exceptions import ConnectionClosedError, SessionExpiredError
 
 from raykafka.controller import metadata_store, store
-from raykafka.controller.active import ActiveController
+from raykafka.controller.active import ActiveController, Silences
 from raykafka.controller.figures import figures
 from raykafka.controller.metadata_store import Claim
 from raykafka.controller.znodes import ControllerNode
@@ -38,16 +40,26 @@ _CONNECT_WITHIN_S = 2.0
 logger = logging.getLogger(__name__)
 
 
+async def _nobody_listens() -> Silences:
+    return {}
+
+
 class Controller:
     """The candidate of one broker. ``run`` it for life; ``active`` is the ActiveController while it is the elected one,
     ``standing_by`` is true while it holds a socket to another that is.
 
     ``zookeeper`` has ``hosts``, ``auth`` and ``session_timeout_ms`` (``raykafka.broker.settings.ZooKeeperSettings``);
-    ``config`` holds the broker's static configs.
+    ``config`` holds the broker's static configs; ``silences`` asks the broker for how long others have been silent.
     """
 
     def __init__(
-        self, *, broker_id: int, secret: bytes, zookeeper: Mapping[str, Any], config: Mapping[str, str]
+        self,
+        *,
+        broker_id: int,
+        secret: bytes,
+        zookeeper: Mapping[str, Any],
+        config: Mapping[str, str],
+        silences: Callable[[], Awaitable[Silences]] = _nobody_listens,
     ) -> None:
         self.broker_id = broker_id
         self.active: ActiveController | None = None
@@ -55,6 +67,7 @@ class Controller:
         self._secret = secret
         self._zookeeper = zookeeper
         self._config = config
+        self._silences = silences
         self._incarnation = uuid.uuid4().hex
         self._touched = asyncio.Event()
         self._lost = asyncio.Event()
@@ -63,6 +76,8 @@ class Controller:
         self._registered = False
         self._server: asyncio.AbstractServer | None = None
         self._standbys: set[Link] = set()
+        self._watched = ""
+        self._watching: asyncio.Task[str] | None = None
 
     async def broker_is_deposed(self) -> bool:
         """Whether this controller's broker was registered and is so no more; False while ZooKeeper can't be asked."""
@@ -128,10 +143,12 @@ class Controller:
                 if standing is not None:
                     claim = await self._stand_by(client, node, standing, epoch_version)
                 else:
+                    self._watch_none()
                     claim = await asyncio.to_thread(metadata_store.claim_controller, client, node)
                 if claim is not None:
                     await self._be_active(client, claim)
         finally:
+            self._watch_none()
             server.close()
 
     def _accept(self, link: Link) -> None:
@@ -174,16 +191,27 @@ class Controller:
     async def _stand_by(
         self, client: ZooKeeperClient, node: ControllerNode, active: ControllerNode, epoch_version: int
     ) -> Claim | None:
-        """Return when ``/controller`` has changed; with a claim, when the active controller was found dead and this one
-        is its successor."""
-        watching = asyncio.create_task(self._until_dead(active, client.negotiated_session_timeout_ms / 1000))
-        try:
-            if await self._first(watching, self._touched, self._lost) is not watching:
-                return None
-            logger.warning("the controller on broker %d is dead: %s", active.broker_id, watching.result())
-            return await asyncio.to_thread(metadata_store.succeed_controller, client, node, epoch_version)
-        finally:
-            watching.cancel()
+        """Return when ``/controller`` may have changed; with a claim, when the active controller was found dead and
+        this one is its successor."""
+        watching = self._watch(active, client.negotiated_session_timeout_ms / 1000)
+        if await self._first(watching, self._touched, self._lost) is not watching:
+            return None
+        self._watch_none()
+        logger.warning("the controller on broker %d is dead: %s", active.broker_id, watching.result())
+        return await asyncio.to_thread(metadata_store.succeed_controller, client, node, epoch_version)
+
+    def _watch(self, active: ControllerNode, silent_after_s: float) -> asyncio.Task[str]:
+        """Listen to that life of a controller, from the first time that it is asked for."""
+        if self._watching is None or self._watched != active.incarnation:
+            self._watch_none()
+            self._watched = active.incarnation
+            self._watching = asyncio.create_task(self._until_dead(active, silent_after_s))
+        return self._watching
+
+    def _watch_none(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+        self._watching = None
 
     async def _until_dead(self, active: ControllerNode, silent_after_s: float) -> str:
         identity = {"role": "controller_standby", "broker_id": self.broker_id}
@@ -232,6 +260,7 @@ class Controller:
                 secret=self._secret,
                 config=self._config,
                 silent_after_s=client.negotiated_session_timeout_ms / 1000,
+                silences=await self._silences(),
             )
             watching = asyncio.create_task(self._until_deposed(client))
             try:

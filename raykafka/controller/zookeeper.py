@@ -26,7 +26,7 @@ from kazoo.exceptions import (
     RolledBackError,
     RuntimeInconsistency,
 )
-from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
 from kazoo.retry import KazooRetry
 from kazoo.security import CREATOR_ALL_ACL
 
@@ -47,13 +47,27 @@ class ZooKeeperUnreachable(RaykafkaError):
     """No ZooKeeper server answered in time."""
 
 
+class _Handler(SequentialThreadingHandler):
+    """Gives up on a server that does not take the connection while there is time left to try the others: kazoo would
+    wait for a silent host until the session is over."""
+
+    def __init__(self, connect_within_s: float) -> None:
+        super().__init__()
+        self._connect_within_s = connect_within_s
+
+    def create_connection(self, *args: Any, timeout: float, **kwargs: Any) -> Any:
+        return super().create_connection(*args, timeout=min(timeout, self._connect_within_s), **kwargs)
+
+
 class ZooKeeperClient(KazooClient):
-    """kazoo's client, which also tells the session timeout that the server granted."""
+    """kazoo's client, which tries the servers in the order given, each for a part of the session timeout only, and
+    tells the session timeout that the server granted."""
 
     negotiated_session_timeout_ms: int
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, hosts: str, timeout: float, **kwargs: Any) -> None:
+        handler = _Handler(timeout / (2 * len(hosts.split(","))))
+        super().__init__(hosts=hosts, timeout=timeout, randomize_hosts=False, handler=handler, **kwargs)
         self.negotiated_session_timeout_ms = self._session_timeout
         invoke = self._connection._invoke
 
@@ -83,7 +97,6 @@ def connect(
     client = ZooKeeperClient(
         hosts=hosts.partition("/")[0],
         timeout=session_timeout_ms / 1000,
-        randomize_hosts=False,  # whoever gives the hosts gives them in the order of preference
         connection_retry=forever,
         auth_data=[("digest", f"{DIGEST_USER}:{digest_password(secret)}")] if secret else None,
         default_acl=CREATOR_ALL_ACL if secret else None,

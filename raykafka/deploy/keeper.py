@@ -17,7 +17,7 @@ from typing import Any
 from raykafka.deploy import ray_access
 from raykafka.deploy.names import BROKER, NAMESPACE, ZOOKEEPER, actor_name
 from raykafka.deploy.placement import Placement
-from raykafka.deploy.pulse import Pulse, end_process
+from raykafka.deploy.pulse import Pulse, end_if_silent
 from raykafka.errors import DeployError, RaykafkaError
 
 _ACTOR_CLASSES = {
@@ -195,10 +195,14 @@ class Keeper:
         """A broker whose process stands still has been replaced by others long before this ends it."""
         if self.placement.role != BROKER or not pid or self._configuring is not None or self.state is None:
             return
-        if self._pulse.ask(self._handle) >= _SILENT_ROUNDS:
-            logger.warning("%s has been silent for %.0f s and is killed", self.name, _SILENT_ROUNDS * _POLL_S)
-            self._pulse.forget()
-            await asyncio.to_thread(end_process, self.state.node_id, pid)
+        if self._pulse.ask(self._handle) < _SILENT_ROUNDS:
+            return
+        self._pulse.forget()
+        silent_s = _SILENT_ROUNDS * _POLL_S
+        if await asyncio.to_thread(end_if_silent, self.state.node_id, pid, self.placement.settings):
+            logger.warning("%s was silent for %.0f s and is killed", self.name, silent_s)
+        else:
+            logger.warning("%s was silent for %.0f s; as far as its node knows it is well", self.name, silent_s)
 
     def _wait_for_node(self) -> None:
         """Leave what runs there, if it does: its node may only be out of sight."""

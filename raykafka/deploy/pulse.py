@@ -1,7 +1,8 @@
-"""Whether an actor's process still answers, and the end of one that does not.
+"""Whether a broker's process still answers, and the end of one that does not.
 
 Ray restarts a process that has ended; one that was stopped it leaves alone. A broker that stands still is ended by its
-own controller once it is deposed; this here is for the case that nobody beside it is left who could.
+own controller once it is deposed; this here is for the case that nobody beside it is left who could. Who hears nothing
+of it may be the one that is cut off, so the verdict is given on the broker's own node.
 """
 
 from __future__ import annotations
@@ -10,8 +11,16 @@ import asyncio
 import logging
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from raykafka.broker.settings import BrokerSettings
+from raykafka.errors import LinkError
+from raykafka.link import connect_tcp
+
+_ANSWER_WITHIN_S = 3.0
+_VERDICT_WITHIN_S = 15.0
 
 logger = logging.getLogger(__name__)
 
@@ -45,21 +54,44 @@ async def _pulse(handle: Any) -> None:
     await handle.pulse.remote()
 
 
-def end_process(node_id: str, pid: int) -> None:
-    """``kill -9`` a process of Ray's on one of its nodes. Blocks until that is done, for at most half a minute."""
+def end_if_silent(node_id: str, pid: int, settings: dict[str, Any]) -> bool:
+    """Have the broker's node kill its process ``pid`` if the broker does not answer there either; whether it did.
+    False as well where the node can't be asked. Blocks for at most a quarter of a minute."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    task = ray.remote(_kill).options(
+    task = ray.remote(kill_if_silent).options(
         num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
     )
-    ray.get(task.remote(pid), timeout=30)
-
-
-def _kill(pid: int) -> None:
+    verdict = task.remote(pid, settings)
     try:
+        return bool(ray.get(verdict, timeout=_VERDICT_WITHIN_S))
+    except ray.exceptions.GetTimeoutError:
+        ray.cancel(verdict, force=True)
+    except ray.exceptions.RayError as error:
+        logger.warning("node %s could not look after process %d: %s", node_id, pid, error)
+    return False
+
+
+def kill_if_silent(pid: int, settings: dict[str, Any]) -> bool:
+    """``kill -9`` a process of Ray's on this node unless the broker that it is answers on its inter-broker port;
+    whether it was killed."""
+    if asyncio.run(_answers(BrokerSettings.from_json(settings))):
+        return False
+    with suppress(FileNotFoundError, ProcessLookupError):
         title = Path(f"/proc/{pid}/cmdline").read_bytes()
         if title.startswith(b"ray"):  # the pid is not somebody else's by now
             os.kill(pid, signal.SIGKILL)
-    except (FileNotFoundError, ProcessLookupError):
-        return
+            return True
+    return False
+
+
+async def _answers(settings: BrokerSettings) -> bool:
+    """Whether the broker's event loop takes part in opening a link."""
+    try:
+        async with asyncio.timeout(_ANSWER_WITHIN_S):
+            link = await connect_tcp(settings.link_host, settings.link_port, settings.secret, {"role": "probe"})
+    except (OSError, LinkError, TimeoutError):
+        return False
+    link.close()
+    return link.peer.get("broker_id") == settings.broker_id

@@ -268,13 +268,16 @@ class Link(FrameProtocol):
             correlation, answered = self._expect()
             self.send(messages.PING, correlation)
             left_s = silent_after_s
-            while not answered.done():
-                if left_s <= 0:
-                    raise TimeoutError(f"no answer for {silent_after_s:g} s")
-                began = loop.time()
-                await asyncio.wait([answered], timeout=min(left_s, _STALL_S))
-                left_s -= min(loop.time() - began, _STALL_S)
-            answered.result()
+            try:
+                while not answered.done():
+                    if left_s <= 0:
+                        raise TimeoutError(f"no answer for {silent_after_s:g} s")
+                    began = loop.time()
+                    await asyncio.wait([answered], timeout=min(left_s, _STALL_S))
+                    left_s -= min(loop.time() - began, _STALL_S)
+                answered.result()
+            finally:
+                answered.cancel()  # nobody waits for it any more
             await asyncio.wait([self.ended], timeout=interval_s)
 
     # handing over
@@ -348,8 +351,11 @@ async def _opened(link: Link) -> Link:
     try:
         return await asyncio.wait_for(asyncio.shield(link.opened), _HANDSHAKE_TIMEOUT_S)
     except TimeoutError:
-        link.transport.abort()
         raise LinkError("the peer did not finish the handshake") from None
+    finally:
+        if not link.opened.done():  # whoever gives up leaves no connection behind
+            link.opened.cancel()
+            link.transport.abort()
 
 
 def _server_factory(secret: bytes, identity: dict[str, Any], accept: Callable[[Link], None]) -> Callable[[], Link]:

@@ -67,7 +67,8 @@ def recover_segments(
     """Open all segments; check every batch from ``recovery_point`` on and cut what is not whole and sound.
 
     What comes before was flushed and is taken as it is, but for indexes that cannot be right: those are made again.
-    Where an unflushed batch is broken, everything behind it goes too, later segments included: a log has no hole. A
+    Where an unflushed batch is broken, everything behind it goes too, later segments included: a log has no hole. Nor
+    may one arise where a power cut took the end of a segment and left the next one; only compaction makes such gaps. A
     broken batch amid flushed ones is a broken disk, and no reason to drop the good ones behind it: KAFKA_STORAGE_ERROR.
     OSError.
     """
@@ -88,7 +89,8 @@ def recover_segments(
         for _, header in segment.recover(recovery_point, config.index_interval_bytes):
             log_end_offset = header.last_offset + 1
             epochs.assign_if_newer(header.leader_epoch, header.base_offset)
-        if segment.size == size_before:
+        unflushed_gap = next_base is not None and max(log_end_offset, recovery_point) < next_base
+        if segment.size == size_before and (config.compact or not unflushed_gap):
             if next_base is not None:
                 segment.seal_indexes()
             continue
@@ -106,7 +108,7 @@ def recover_segments(
                 (directory / offset_name(offset, suffix)).unlink(missing_ok=True)
         bytes_cut = size_before - segment.size + bytes_later
         _logger.warning(
-            "%s: cut %d bytes behind offset %d that are no whole, sound batches", directory, bytes_cut, log_end_offset
+            "%s: cut %d bytes behind offset %d, where no sound batch follows", directory, bytes_cut, log_end_offset
         )
         break
     return Recovered(log_end_offset, bytes_cut)

@@ -118,9 +118,9 @@ class Parts:
         self._brokers.append(made)
         return made
 
-    def controller(self, broker_id: int = 0, config: dict[str, str] | None = None) -> Controller:
+    def controller(self, broker_id: int = 0, config: dict[str, str] | None = None, **more: Any) -> Controller:
         settings = {"hosts": self.hosts, "auth": False, "session_timeout_ms": self.session_ms}
-        made = Controller(broker_id=broker_id, secret=SECRET, zookeeper=settings, config=config or {})
+        made = Controller(broker_id=broker_id, secret=SECRET, zookeeper=settings, config=config or {}, **more)
         self._controllers.append((made, asyncio.create_task(made.run())))
         return made
 

@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from raykafka.controller import metadata_store, store, znodes
-from raykafka.controller.active import ActiveController
+from raykafka.controller.active import ActiveController, Silences
 from raykafka.controller.config_admin import Resource, alter_configs
 from raykafka.controller.configs import ResourceType
 from raykafka.controller.elections import BrokerLife, first_state
@@ -26,7 +27,7 @@ from raykafka.controller.topics import TopicRequest
 from raykafka.controller.znodes import ControllerNode, TopicNode
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 from raykafka.errors import KafkaError
-from raykafka.link import serve_unix
+from raykafka.link import Link, serve_tcp, serve_unix
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
 from tests.conftest import free_port
@@ -171,6 +172,49 @@ def test_a_broker_that_can_not_be_reached_is_left_to_its_session(zookeeper: str)
         await until(lambda: 1 not in active.image.brokers, "its session has ended, and it is gone")
 
     play(zookeeper, scenario)
+
+
+def test_a_new_controller_knows_from_its_broker_who_has_been_silent(zookeeper: str) -> None:
+    async def scenario(made: Parts) -> None:
+        broker = await made.broker(0)
+        silent, other_life = await made.broker(1, serve=False), await made.broker(2, serve=False)
+
+        async def silences() -> Silences:
+            return {1: (silent.registration.info.epoch, 60.0), 2: (other_life.registration.info.epoch - 1, 60.0)}
+
+        controller = made.controller(0, silences=silences)
+        await until(lambda: controller.active, "active")
+        await until(lambda: broker.applied and sorted(broker.image.brokers) == [0, 2], "the silent one is dead")
+        assert await asyncio.to_thread(silent.client.exists, "/brokers/ids/1") is None
+        assert silent.client.connected
+
+    play(zookeeper, scenario)
+
+
+def test_a_standby_goes_on_listening_while_zookeeper_is_away(zookeeper_server: ZooKeeperProcess) -> None:
+    """The host of a controller falls silent, and with it the ZooKeeper server that led."""
+
+    async def scenario(made: Parts) -> None:
+        silent: list[Link] = []
+        identity = {"role": "controller", "incarnation": "silent"}
+        server: Any = await serve_tcp("127.0.0.1", 0, SECRET, identity, silent.append)
+        port = server.sockets[0].getsockname()[1]
+        client = await made.client()
+        node = ControllerNode(7, "127.0.0.1", port, "silent")
+        await asyncio.to_thread(metadata_store.claim_controller, client, node)
+        await made.broker(0)
+        standby = made.controller(0)
+        await until(lambda: standby.standing_by, "it listens")
+        await asyncio.to_thread(zookeeper_server.kill)
+        server.close()
+        with socket.create_server(("127.0.0.1", port)):  # whoever connects anew hears nothing
+            await asyncio.to_thread(zookeeper_server.start)
+            await asyncio.to_thread(zookeeper_server.wait_ready, 60)
+            active = await until(lambda: standby.active, "it has taken the silent one's place")
+        assert active.epoch == 2
+        assert client.connected, "the session of the silent one has not ended"
+
+    play(zookeeper_server.hosts, scenario)
 
 
 def test_a_replica_on_another_directory_leads_only_by_unclean_election(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 from kazoo.client import KazooClient
@@ -127,6 +129,18 @@ def test_a_transaction_whose_condition_fails_writes_nothing_and_says_which_one(c
 
 def test_a_session_is_granted_the_timeout_it_reports(connect: Connect) -> None:
     assert connect().negotiated_session_timeout_ms == 6000
+
+
+def test_a_server_that_takes_no_connection_costs_only_a_part_of_the_session(zookeeper: str) -> None:
+    with ExitStack() as held:
+        full = held.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):  # fills its backlog: whoever comes now hears nothing
+            waiting = held.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        silent = f"127.0.0.1:{full.getsockname()[1]}"
+        client = store.connect(f"{silent},{zookeeper}", session_timeout_ms=10_000, connect_timeout_s=8.0)
+        store.close(client)
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 A host is a process tree in its own pid, mount, uts, ipc and network namespaces, on a bridge that all hosts of a lab
 share. They share this machine's files, apart from what a second machine would have for itself: /tmp, /dev/shm, /srv,
-/etc/hosts and root's home. So one virtual environment serves all hosts, and a Ray on one does not see another's.
+/etc/hosts, root's home and the boot's id, a new one each time that the host is powered on. So one virtual environment
+serves all hosts, and a Ray on one does not see another's.
 
 What is made needs no cleaning by hand: the kernel ends a host with the process that made it, and its namespaces, mounts
 and link with the host. A bridge and a folder that a killed run left behind go when the next lab takes their number.
@@ -20,6 +21,7 @@ import socket
 import subprocess
 import textwrap
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -288,6 +290,7 @@ class Host:
         etc = self.folder / "etc"
         names = [("127.0.0.1", "localhost"), *((host.address, host.name) for host in self.lab.hosts)]
         (etc / "hosts").write_text("".join(f"{address} {name}\n" for address, name in names))
+        (etc / "boot_id").write_text(f"{uuid.uuid4()}\n")
         self._write_accounts(etc)
         if not (etc / "host_key").exists():
             _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.name, "-f", str(etc / "host_key"))
@@ -346,6 +349,7 @@ class Host:
             {show}
             mount --rbind {self.tmp} /tmp
             mount -t proc proc /proc
+            mount --bind {etc}/boot_id /proc/sys/kernel/random/boot_id
             echo $pid >{folder}/started.new
             mv {folder}/started.new {folder}/started
             until [ -e {folder}/linked ]; do sleep 0.05; done

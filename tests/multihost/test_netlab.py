@@ -13,6 +13,8 @@ import pytest
 
 from tests.multihost.netlab import Host, Lab
 
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
@@ -55,7 +57,7 @@ def test_loss_one_way_concerns_one_pair_only(lab: Lab) -> None:
     assert _reaches(first, second)
 
 
-def test_a_powered_off_host_is_silent_and_keeps_its_files(lab: Lab) -> None:
+def test_a_powered_off_host_is_silent_and_boots_anew_with_its_files(lab: Lab) -> None:
     first, second, _ = lab.hosts
     listen = "import socket,time; s=socket.create_server(('', 700)); c=s.accept()[0]; c.send(b'hello'); time.sleep(60)"
     server = subprocess.Popen(second.command([sys.executable, "-c", listen]))
@@ -80,6 +82,7 @@ def test_a_powered_off_host_is_silent_and_keeps_its_files(lab: Lab) -> None:
     assert peer.stdout is not None
     assert peer.stdout.readline() == "hello\n"
     second.run("touch", "/srv/kept", "/dev/shm/lost")
+    boot_id = second.run("cat", _BOOT_ID)
     second.power_off()
     assert server.wait(10) != 0
     assert peer.stdout.readline() == "silence\n"
@@ -88,6 +91,7 @@ def test_a_powered_off_host_is_silent_and_keeps_its_files(lab: Lab) -> None:
     assert _reaches(first, second)
     assert second.run("ls", "/srv", "/dev/shm").count("kept") == 1
     assert "lost" not in second.run("ls", "/dev/shm")
+    assert len({boot_id, second.run("cat", _BOOT_ID), first.run("cat", _BOOT_ID), Path(_BOOT_ID).read_text()}) == 4
 
 
 def test_what_is_to_be_visible_is_seen_in_tmp_too(tmp_path: Path) -> None:

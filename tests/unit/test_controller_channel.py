@@ -8,9 +8,11 @@ import uuid
 from dataclasses import replace
 from functools import reduce
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raykafka.broker.links import ControllerLinks
 from raykafka.cluster.image import (
     BrokerInfo,
     ClusterImage,
@@ -22,8 +24,10 @@ from raykafka.cluster.image import (
 )
 from raykafka.controller.channel import BrokerChannel, merged
 from raykafka.controller.znodes import Registration
+from raykafka.link import Link
 from raykafka.types import TopicPartition
 
+SECRET = b"secret"
 NAMES = ("a", "b", "c")
 topics = st.builds(
     lambda name, number, leader: Topic(
@@ -91,27 +95,53 @@ def test_a_delta_survives_its_way_over_the_link(delta: ImageDelta) -> None:
     assert delta_from_json(delta_to_json(delta)) == delta
 
 
-def test_a_broker_that_stays_out_of_reach_is_dead_though_nobody_refuses() -> None:
-    """Rule 14: silence for the session time-out means dead, also where the connection itself gets no answer."""
+def _channel(port: int, *, silent_after_s: float, silent_s: float = 0.0) -> BrokerChannel:
+    ready = asyncio.Event()
+    ready.set()
+    return BrokerChannel(
+        Registration(BrokerInfo(1, 1, (), "127.0.0.1", port, "d", "b", True), "incarnation", 1, 1),
+        identity={"role": "controller", "broker_id": 0, "controller_epoch": 1},
+        secret=SECRET,
+        silent_after_s=silent_after_s,
+        current=lambda: (ClusterImage("c"), 0),
+        on_progress=lambda: None,
+        on_call=_refuse,
+        on_forward=_refuse,
+        ready=ready,
+        silent_s=silent_s,
+    )
+
+
+@pytest.mark.parametrize(("silent_after_s", "silent_s"), [(0.5, 0.0), (1000.0, 1000.0)])
+def test_a_broker_that_stays_out_of_reach_is_dead_though_nobody_refuses(silent_after_s: float, silent_s: float) -> None:
+    """Rule 14: silence for the session time-out means dead, also where the connection itself gets no answer, and
+    where some of it had gone by when this controller came."""
 
     async def verdict(port: int) -> str:
-        ready = asyncio.Event()
-        ready.set()
-        channel = BrokerChannel(
-            Registration(BrokerInfo(1, 1, (), "127.0.0.1", port, "d", "b", True), "incarnation", 1, 1),
-            identity={"controller_epoch": 1},
-            secret=b"secret",
-            silent_after_s=0.5,
-            current=lambda: (ClusterImage("c"), 0),
-            on_progress=lambda: None,
-            on_call=_refuse,
-            on_forward=_refuse,
-            ready=ready,
-        )
+        channel = _channel(port, silent_after_s=silent_after_s, silent_s=silent_s)
         return await asyncio.wait_for(channel.run(), 30)
 
     with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections, and says nothing
-        assert asyncio.run(verdict(mute.getsockname()[1])) == "it was out of reach for 0.5 s"
+        assert asyncio.run(verdict(mute.getsockname()[1])) == f"it was out of reach for {silent_after_s:g} s"
+
+
+def test_a_broker_that_was_silent_and_answers_is_alive() -> None:
+    async def scenario() -> None:
+        async def apply(image: ClusterImage) -> None: ...
+
+        links = ControllerLinks(SECRET, apply, Link.close)
+        port = links.open("127.0.0.1", 0)
+        await links.serve("c", 1, 1)
+        channel = _channel(port, silent_after_s=1000.0, silent_s=2000.0)
+        running = asyncio.create_task(channel.run())
+        async with asyncio.timeout(30):
+            while channel.acknowledged < 0:
+                await asyncio.sleep(0.01)
+        assert not running.done()
+        running.cancel()
+        links.stop()
+
+    asyncio.run(scenario())
 
 
 async def _refuse(*_: object) -> None:

@@ -1,14 +1,17 @@
 """Links between actors: the handshake, frames of every size, calls and their errors."""
 
 import asyncio
+import gc
+import socket
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from raykafka.errors import KafkaError, LinkError
-from raykafka.link import Link, connect_unix, serve_unix
+from raykafka.link import Link, connect_tcp, connect_unix, serve_unix
 from raykafka.link import messages as m
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import LogPosition
@@ -55,6 +58,22 @@ def test_a_peer_without_the_secret_is_refused_on_either_side(tmp_path: Path) -> 
         server.close()
 
     asyncio.run(run())
+
+
+def test_a_handshake_that_is_given_up_leaves_no_connection_behind(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await connect_tcp(*mute.getsockname(), SECRET, {"role": "replica"})
+            with mute.accept()[0] as connection:
+                connection.settimeout(30)
+                with suppress(ConnectionResetError):
+                    assert await asyncio.to_thread(connection.recv, 1) == b""
+
+    asyncio.run(run())
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_531 - 5, 65_536, 300_000, 5_000_000])

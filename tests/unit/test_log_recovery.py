@@ -116,6 +116,26 @@ def test_damage_in_the_unflushed_part_ends_the_log_there(tmp_path):
     log.close()
 
 
+@pytest.mark.parametrize("next_is_empty", [True, False])
+def test_a_segment_that_ends_early_at_a_batch_is_the_end_of_the_log(tmp_path, next_is_empty):
+    """A power cut may take the end of a segment and leave the next one, or just its name."""
+    directory = tmp_path / "t-0"
+    log = open_log(directory, SMALL)
+    for _ in range(60):
+        log.append_as_leader(batch(3), 0, NOW_MS)
+    first, second, third = log.segments[:3]
+    crash(log)
+    path = directory / f"{second:020d}.log"
+    batches = [position for position, _ in iter_batches(path.read_bytes())]
+    os.truncate(path, batches[5])
+    if next_is_empty:
+        os.truncate(directory / f"{third:020d}.log", 0)
+    log = open_log(directory, SMALL)
+    assert (log.log_end_offset, log.segments) == (second + 15, (first, second))
+    assert [record.offset for record in read_all(log)] == list(range(log.log_end_offset))
+    log.close()
+
+
 def test_damage_amid_flushed_batches_drops_none_of_them(tmp_path):
     directory = tmp_path / "t-0"
     log = open_log(directory, SMALL)
