@@ -281,6 +281,29 @@ def test_a_topic_made_again_under_its_name_begins_empty(tmp_path: Path) -> None:
     run(test)
 
 
+def test_a_topic_deleted_while_its_log_is_being_opened_leaves_nothing_in_the_way_of_its_successor(
+    tmp_path: Path,
+) -> None:
+    async def test() -> None:
+        async with Dataplane(tmp_path) as dataplane:
+            children = dataplane.children
+            children.hang_new = True
+            await dataplane.create()
+            write = asyncio.ensure_future(dataplane.produce(batch(b"a")))
+            await until(lambda: bool(children.acquired))
+            children.hang_new = False
+            await dataplane.delete()
+            assert (await write).error_code.value == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            await until(lambda: children.acquired[0].link.is_closed)
+            children.acquired[0].read_on()  # a process that still runs does what it was asked for before
+            await children.acquired[0].replica.ended
+            await dataplane.create()
+            assert (await dataplane.produce(batch(b"b"))).error_code.value == ErrorCode.NONE
+            assert await stored(dataplane) == [b"b"]
+
+    run(test)
+
+
 def test_a_name_of_the_longest_kind_can_be_deleted(tmp_path: Path) -> None:
     async def test() -> None:
         topic = "x" * 249
