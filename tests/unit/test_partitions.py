@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -164,6 +166,43 @@ def test_a_successor_waits_for_the_log_and_a_process_that_holds_it_long_is_kille
             await until(lambda: host_of(dataplane).life == "awake")
             assert len(dataplane.links.reports) == 1
             assert (await dataplane.produce(batch(b"b"))).base_offset == 1
+
+    run(test)
+
+
+def test_a_log_that_can_not_be_cut_back_ends_its_leadership(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule 2: what a write left half done, and can't be taken away, must not be taken for a batch of this epoch."""
+
+    def torn(fd: int, data: memoryview, position: int) -> int:
+        if not failing:
+            return pwrite(fd, data, position)
+        pwrite(fd, data[: len(data) // 2], position)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def refuse(fd: int, length: int) -> None:
+        if failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        ftruncate(fd, length)
+
+    failing, pwrite, ftruncate = False, os.pwrite, os.ftruncate
+    monkeypatch.setattr(os, "pwrite", torn)
+    monkeypatch.setattr(os, "ftruncate", refuse)
+
+    async def test() -> None:
+        nonlocal failing
+        async with Dataplane(tmp_path) as dataplane:
+            await dataplane.create()
+            await dataplane.produce(batch(b"a"))
+            failing, dataplane.links.elects = True, False
+            answer = await dataplane.produce(batch(b"torn"))
+            assert answer.error_code.value == ErrorCode.KAFKA_STORAGE_ERROR
+            await until(lambda: bool(dataplane.links.reports))
+            failing = False
+            answer = await dataplane.produce(batch(b"in the same epoch"))
+            assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
+            await dataplane.lead()
+            assert (await dataplane.produce(batch(b"b"))).base_offset == 1
+            assert await stored(dataplane) == [b"a", b"b"]
 
     run(test)
 
