@@ -300,7 +300,7 @@ class PartitionHost(SleepingLog):
 
     async def _wake_replica(self) -> None:
         if self._after is not None:
-            await self._after
+            await asyncio.wait([asyncio.ensure_future(self._after)])  # where it failed, opening the log tells why
             self._after = None
         await asyncio.sleep(self._backoff.delay_s)
         await self._wait_for_lock()

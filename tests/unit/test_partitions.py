@@ -343,6 +343,26 @@ def test_a_topic_deleted_while_its_log_is_being_opened_leaves_nothing_in_the_way
     run(test)
 
 
+def test_a_deletion_that_fails_is_told_to_who_writes_to_the_topics_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: object, target: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def test() -> None:
+        async with Dataplane(tmp_path) as dataplane:
+            await dataplane.create()
+            await dataplane.produce(batch(b"a"))
+            monkeypatch.setattr(os, "rename", refuse)
+            await dataplane.delete()
+            await dataplane.create()
+            answer = await dataplane.produce(batch(b"b"))
+            assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
+            assert "holds topic id" in answer.error_message
+
+    run(test)
+
+
 def test_a_name_of_the_longest_kind_can_be_deleted(tmp_path: Path) -> None:
     async def test() -> None:
         topic = "x" * 249
