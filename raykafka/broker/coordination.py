@@ -134,7 +134,8 @@ class Coordination:
         if host is not None and host.is_leader:
             # figures first: what is read afterwards is never less than they say
             view = host.view
-            if view is None:
+            # a follower's view may end before its log does, and knows less of what is committed
+            if view is None or view.leader_epoch != host.state.leader_epoch:
                 answer = messages.LogRecords(read.correlation, ErrorCode.OFFSET_NOT_AVAILABLE)
             else:
                 answer = messages.LogRecords(read.correlation, ErrorCode.NONE, view.high_watermark, view.log_end_offset)

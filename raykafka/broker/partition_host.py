@@ -300,7 +300,7 @@ class PartitionHost(SleepingLog):
 
     async def _wake_replica(self) -> None:
         if self._after is not None:
-            await self._after
+            await asyncio.wait([asyncio.ensure_future(self._after)])  # where it failed, opening the log tells why
             self._after = None
         await asyncio.sleep(self._backoff.delay_s)
         await self._wait_for_lock()
@@ -323,7 +323,7 @@ class PartitionHost(SleepingLog):
 
     async def _wait_for_lock(self) -> None:
         """Until the last process has let the log go (rule 4); it is killed if that takes long."""
-        leaving, self._leaving = self._leaving, None
+        leaving = self._leaving
         if leaving is None:
             return
         deadline = self._loop.time() + LEAVE_WITHIN_S
@@ -333,6 +333,7 @@ class PartitionHost(SleepingLog):
                 leaving.kill()
                 deadline += LEAVE_WITHIN_S
             await asyncio.sleep(LOCK_POLL_S)
+        self._leaving = None
 
     async def _acquire(self) -> ReplicaChild:
         """A replica process. Appends do not wait for it forever; who opens a log that is on disk does."""
@@ -582,9 +583,12 @@ class PartitionHost(SleepingLog):
 
     # the end, and figures
 
-    async def close(self, reason: ErrorCode = ErrorCode.NOT_LEADER_OR_FOLLOWER) -> bool:
+    async def close(
+        self, reason: ErrorCode = ErrorCode.NOT_LEADER_OR_FOLLOWER, *, frees_directory: bool = False
+    ) -> bool:
         """Flush and close the log and let the process go. Appends that wait are answered ``reason``. True when the log
-        was closed cleanly: it is whole up to its recovery point."""
+        was closed cleanly: it is whole up to its recovery point. ``frees_directory``: no process of this partition
+        touches the directory any more when this returns."""
         deadline = self._loop.time() + CLOSE_WITHIN_S
         while self.life is Life.DOZING and self._loop.time() < deadline:
             await asyncio.sleep(LOCK_POLL_S)
@@ -606,9 +610,14 @@ class PartitionHost(SleepingLog):
             except (KafkaError, LinkError, TimeoutError) as error:
                 logger.error("%s was not closed cleanly: %s", self.tp, error)
         if child is not None:
+            if frees_directory and not clean:
+                child.kill()  # it may be about to open the log, and has no lock yet that could be waited for
+                await asyncio.wait([child.link.ended], timeout=LEAVE_WITHIN_S)
             child.link.close()
             await asyncio.wait([child.link.ended])
             self._ended(child.link, "the partition was closed")
+        if frees_directory:
+            await self._wait_for_lock()
         for task in list(self._tasks):
             task.cancel()
         return clean

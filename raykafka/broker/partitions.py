@@ -269,7 +269,7 @@ class Partitions:
     async def _delete(self, host: PartitionHost, reason: ErrorCode) -> None:
         """Close the log and rename its directory; the files go after ``file.delete.delay.ms``, so that reads under way
         can end."""
-        await host.close(reason)
+        await host.close(reason, frees_directory=True)
         if not host.has_files:
             return
         path = await asyncio.to_thread(_rename_away, host.directory, DELETE)

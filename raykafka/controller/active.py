@@ -115,7 +115,7 @@ class ActiveController:
                     broker_configs=metadata.broker_configs,
                 )
             )
-            await self.elect(self.all_partitions(), dead=dead)
+            await self.elect(self.all_partitions(), dead=dead, news=ImageDelta())
             self._loaded.set()
         for name in list(self.deleting):
             self.run(self._finish_deleting(name))
@@ -340,8 +340,11 @@ class ActiveController:
         dead: Sequence[Registration] = (),
         news: ImageDelta | None = None,
     ) -> None:
-        """Write and publish decisions about partitions, and the end of ``dead`` brokers with them; within ``turn``."""
-        if changes or dead:
+        """Write and publish decisions about partitions, and the end of ``dead`` brokers with them; within ``turn``.
+
+        ``news`` of another life are checked with ZooKeeper though nothing may follow from them: that life has not heard
+        of a newer controller yet, and would believe a deposed one (rule 16)."""
+        if changes or dead or news is not None:
             written = await self.in_store(self.store.write_states, changes, dead)
             for tp, state in written.items():
                 self.records[tp.topic].states[tp.partition] = state

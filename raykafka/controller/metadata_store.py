@@ -250,7 +250,8 @@ class MetadataStore:
         self, changes: Mapping[TopicPartition, StateNode], dead: Sequence[Registration] = ()
     ) -> dict[TopicPartition, StateNode]:
         """Write changed states, each conditional on the version it was made from; the answer has the new versions. The
-        registrations of brokers that were found ``dead`` go in the same transaction (rule 14)."""
+        registrations of brokers that were found ``dead`` go in the same transaction (rule 14). With nothing to write,
+        this only finds out whether this controller still is the active one."""
         writes = [Write(znodes.state_path(*tp), state.pack(), state.version) for tp, state in changes.items()]
         removals = [operation for registration in dead for operation in removal(registration.info)]
         try:
@@ -320,9 +321,9 @@ class MetadataStore:
     # transactions
 
     def _write(self, operations: Sequence[Operation]) -> None:
-        """Write in as few transactions as fit, in order, each checking the controller's epoch."""
+        """Write in as few transactions as fit, in order, each checking the controller's epoch: one at least."""
         epoch = Check(znodes.CONTROLLER_EPOCH, self._epoch_version)
-        for start in range(0, len(operations), _OPERATIONS_AT_ONCE):
+        for start in range(0, len(operations) or 1, _OPERATIONS_AT_ONCE):
             try:
                 commit(self._client, [epoch, *operations[start : start + _OPERATIONS_AT_ONCE]])
             except Conflict:

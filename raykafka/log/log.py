@@ -28,6 +28,7 @@ from raykafka.log.files import claim, storage_error, write_all
 from raykafka.log.lock import DirectoryLock
 from raykafka.log.producers import ProducerStates
 from raykafka.log.recovery import marker_of, rebuild_producers, recover_segments, tidy
+from raykafka.log.recovery_bound import RecoveryBound
 from raykafka.log.retention import expired_count
 from raykafka.log.seal import LogSeal, take_seal, write_seal
 from raykafka.log.segment import Segment
@@ -74,6 +75,7 @@ class Log:
         self.truncations = 0
         self._lock = lock
         self._segments = Segments(directory)
+        self._bound = RecoveryBound(directory)
         self._boundaries: dict[int, tuple[int, int]] = {}
         self._failure: KafkaError | None = None
         self._unflushed_since_ms: int | None = None
@@ -109,6 +111,8 @@ class Log:
                 log = Log(directory, config, lock, topic_id)
                 on_failure.callback(log._segments.close)
                 log._recover(log_start_offset, recovery_point, now_ms)
+            except ValueError as error:
+                raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
             except OSError as error:
                 raise storage_error(f"opening {directory}", error) from error
             on_failure.pop_all()
@@ -117,6 +121,7 @@ class Log:
     def _recover(self, log_start_offset: int, recovery_point: int, now_ms: int) -> None:
         seal = take_seal(self.directory)
         clean = seal is not None
+        told, recovery_point = recovery_point, self._bound.limit(recovery_point)
         tidy(self.directory)
         segments = self._segments
         # A cleanly closed log is whole; the batches behind the last index entry are read all the same.
@@ -131,6 +136,7 @@ class Log:
         self.log_end_offset = end
         self.log_start_offset = max(log_start_offset, segments[0].base_offset)
         self.recovery_point = end if clean else max(min(recovery_point, end), segments[0].base_offset)
+        self._bound.lower(told, self.recovery_point)
         self.epochs.forget_beyond(end)
         self.epochs.truncate_from_start(self.log_start_offset)
         rebuild_producers(self.producers, segments, self.log_start_offset, end)
@@ -341,6 +347,7 @@ class Log:
         with self._recovery_lock:
             if truncations == self.truncations:
                 self.recovery_point = max(self.recovery_point, end)
+                self._bound.flushed(self.recovery_point)
 
     def close(self, note: Mapping[str, Any] | None = _NO_NOTE) -> None:
         """Flush, write the producers' snapshot and the seal with ``note`` (None: no seal), and let go of the directory.
@@ -403,7 +410,8 @@ class Log:
             self.truncations += 1
             self.log_end_offset = end
             self.log_start_offset = min(self.log_start_offset, end)
-            self.recovery_point = min(self.recovery_point, end)
+            told, self.recovery_point = self.recovery_point, min(self.recovery_point, end)
+        self._bound.lower(told, end)
 
     def advance_log_start(self, offset: int) -> None:
         """Records below ``offset`` are no longer served; ``expire`` removes the segments that hold only such."""

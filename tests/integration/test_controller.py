@@ -362,6 +362,22 @@ def test_a_fenced_controller_resigns_and_stands_by(zookeeper: str) -> None:
     play(zookeeper, scenario)
 
 
+def test_a_deposed_controller_tells_a_new_life_nothing_though_it_has_nothing_to_decide(zookeeper: str) -> None:
+    """A broker sets directories aside that the first image it hears of does not know."""
+
+    async def scenario(made: Parts) -> None:
+        await made.broker(0)
+        active = await made.active(0)
+        await create(active, "t")
+        client = await made.client()
+        await asyncio.to_thread(client.set, "/controller_epoch", b"%d" % (active.epoch + 1))
+        broker = await made.broker(1)
+        await until(lambda: active.resigned.done() or broker.applied, "the old epoch has ended")
+        assert broker.applied == []
+
+    play(zookeeper, scenario)
+
+
 def test_a_begun_deletion_is_finished_by_the_next_controller(zookeeper: str) -> None:
     async def scenario(made: Parts) -> None:
         broker = await made.broker(0)

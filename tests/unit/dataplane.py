@@ -55,12 +55,14 @@ class LocalChild:
 
 
 class LocalReplicas:
-    """A replica source whose replicas live in this process. ``gate`` holds new ones back while it is cleared."""
+    """A replica source whose replicas live in this process. ``gate`` holds new ones back while it is cleared;
+    ``hang_new`` has them hang from their beginning."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.gate = asyncio.Event()
         self.gate.set()
+        self.hang_new = False
         self.acquired: list[LocalChild] = []
         self._accepted: asyncio.Queue[Link] = asyncio.Queue()
         self._server: asyncio.AbstractServer | None = None
@@ -73,6 +75,8 @@ class LocalReplicas:
         replica = ReplicaServer(await connect_unix(self.path, SECRET, {"role": "replica"}), SECRET)
         replica.start()
         child = LocalChild(await self._accepted.get(), replica)
+        if self.hang_new:
+            child.stop_reading()
         self.acquired.append(child)
         return child
 

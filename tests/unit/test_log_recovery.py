@@ -391,6 +391,43 @@ def test_a_flush_that_a_cut_overtakes_vouches_for_nothing(tmp_path, monkeypatch)
     log.close()
 
 
+@pytest.mark.parametrize("cut", ["in the log", "below the log", "before the crash"])
+def test_what_was_written_behind_a_cut_is_checked_though_an_older_recovery_point_covers_it(tmp_path, cut):
+    """The broker's file of recovery points may not have heard of the cut when the power goes."""
+    directory, config = tmp_path / "t-0", {"index.interval.bytes": "1"}
+
+    def write(count, epoch):
+        for _ in range(count):
+            log.append_as_leader(batch(1), epoch, NOW_MS)
+        log._segments.active.write_indexes()
+
+    log = open_log(directory, config)
+    write(100, 0)
+    log.flush()
+    told = log.recovery_point
+    if cut == "below the log":
+        log.truncate_fully(50)
+    else:
+        log.truncate_to(50)
+    if cut == "before the crash":
+        crash(log)
+        log = open_log(directory, config, recovery_point=told)
+    write(100, 1)
+    crash(log)
+    path = sorted(directory.glob("*.log"))[-1]
+    data = bytearray(path.read_bytes())
+    position = next(at for at, header in iter_batches(data) if header.base_offset == 80)
+    data[position + 70] ^= 1
+    path.write_bytes(data)
+    log = open_log(directory, config, recovery_point=told)
+    assert log.log_end_offset == 80
+    write(30, 2)
+    log.flush()
+    assert log.recovery_point > told
+    assert not (directory / "recovery-bound").exists()
+    log.close()
+
+
 def test_a_failed_fsync_ends_the_logs_writes(tmp_path, monkeypatch):
     log = open_log(tmp_path / "t-0")
     log.append_as_leader(batch(3), 0, NOW_MS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -168,6 +170,43 @@ def test_a_successor_waits_for_the_log_and_a_process_that_holds_it_long_is_kille
     run(test)
 
 
+def test_a_log_that_can_not_be_cut_back_ends_its_leadership(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule 2: what a write left half done, and can't be taken away, must not be taken for a batch of this epoch."""
+
+    def torn(fd: int, data: memoryview, position: int) -> int:
+        if not failing:
+            return pwrite(fd, data, position)
+        pwrite(fd, data[: len(data) // 2], position)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def refuse(fd: int, length: int) -> None:
+        if failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        ftruncate(fd, length)
+
+    failing, pwrite, ftruncate = False, os.pwrite, os.ftruncate
+    monkeypatch.setattr(os, "pwrite", torn)
+    monkeypatch.setattr(os, "ftruncate", refuse)
+
+    async def test() -> None:
+        nonlocal failing
+        async with Dataplane(tmp_path) as dataplane:
+            await dataplane.create()
+            await dataplane.produce(batch(b"a"))
+            failing, dataplane.links.elects = True, False
+            answer = await dataplane.produce(batch(b"torn"))
+            assert answer.error_code.value == ErrorCode.KAFKA_STORAGE_ERROR
+            await until(lambda: bool(dataplane.links.reports))
+            failing = False
+            answer = await dataplane.produce(batch(b"in the same epoch"))
+            assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
+            await dataplane.lead()
+            assert (await dataplane.produce(batch(b"b"))).base_offset == 1
+            assert await stored(dataplane) == [b"a", b"b"]
+
+    run(test)
+
+
 def test_a_full_failure_is_retried_with_each_election(tmp_path: Path) -> None:
     """A directory that can't be opened, until it can."""
 
@@ -277,6 +316,49 @@ def test_a_topic_made_again_under_its_name_begins_empty(tmp_path: Path) -> None:
                 assert [a.base_offset for a in answers] == [0, 1]
                 assert await stored(dataplane) == [b"%d" % number] * 2
                 await dataplane.delete()
+
+    run(test)
+
+
+def test_a_topic_deleted_while_its_log_is_being_opened_leaves_nothing_in_the_way_of_its_successor(
+    tmp_path: Path,
+) -> None:
+    async def test() -> None:
+        async with Dataplane(tmp_path) as dataplane:
+            children = dataplane.children
+            children.hang_new = True
+            await dataplane.create()
+            write = asyncio.ensure_future(dataplane.produce(batch(b"a")))
+            await until(lambda: bool(children.acquired))
+            children.hang_new = False
+            await dataplane.delete()
+            assert (await write).error_code.value == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            await until(lambda: children.acquired[0].link.is_closed)
+            children.acquired[0].read_on()  # a process that still runs does what it was asked for before
+            await children.acquired[0].replica.ended
+            await dataplane.create()
+            assert (await dataplane.produce(batch(b"b"))).error_code.value == ErrorCode.NONE
+            assert await stored(dataplane) == [b"b"]
+
+    run(test)
+
+
+def test_a_deletion_that_fails_is_told_to_who_writes_to_the_topics_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: object, target: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def test() -> None:
+        async with Dataplane(tmp_path) as dataplane:
+            await dataplane.create()
+            await dataplane.produce(batch(b"a"))
+            monkeypatch.setattr(os, "rename", refuse)
+            await dataplane.delete()
+            await dataplane.create()
+            answer = await dataplane.produce(batch(b"b"))
+            assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
+            assert "holds topic id" in answer.error_message
 
     run(test)
 

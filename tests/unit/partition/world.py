@@ -60,12 +60,16 @@ class Produced(NamedTuple):
 
 @dataclass(slots=True)
 class Disk:
+    """``seal`` is what the broker goes by while the replica sleeps, in memory; ``sealed`` is what the log was closed
+    with, which is all that a later life of the broker finds."""
+
     start: int = 0
     records: list[Record] = field(default_factory=list)
     history: EpochHistory = field(default_factory=EpochHistory)
     checkpoint: int | None = None
     flushed: int = 0
     seal: ev.Seal | None = NEVER_WRITTEN
+    sealed: ev.Seal = NEVER_WRITTEN
 
     @property
     def end(self) -> int:
@@ -183,6 +187,9 @@ class World:
         b = self.brokers[broker]
         b.alive = False
         b.asked_asleep.clear()
+        if b.disk.seal is not None and b.disk.seal != b.disk.sealed:
+            self.count("forgot what it obeyed asleep")
+            b.disk.seal = b.disk.sealed
         self.kill_process(b)
 
     def power_off(self, broker: int) -> None:
@@ -335,7 +342,7 @@ class World:
         disk = b.disk
         disk.flushed = disk.end
         disk.checkpoint = seal.high_watermark
-        disk.seal = seal
+        disk.seal = disk.sealed = seal
         self.kill_process(b)
 
     def channels_of(self, stream: ev.StreamId, follower: int) -> list[Channel]:

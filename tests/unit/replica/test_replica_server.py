@@ -112,6 +112,15 @@ async def test_min_insync_replicas_is_checked_before_an_append_of_acks_all(repli
 
 
 @with_replica
+async def test_acks_all_says_so_when_too_few_were_left_in_sync_meanwhile(replica: ReplicaProcess) -> None:
+    await replica.open(state(isr=(1, 2)), config={"min.insync.replicas": "2"})
+    waiting = replica.append(batch(b"alone"))
+    await replica.tell(state(isr=(1,), version=1))
+    assert (await waiting).error == ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND
+    assert stored(replica.directory) == [(0, 0, b"alone")]
+
+
+@with_replica
 async def test_acks_all_times_out_while_an_in_sync_replica_is_away_and_the_record_stays(
     replica: ReplicaProcess,
 ) -> None:

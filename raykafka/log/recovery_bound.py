@@ -1,0 +1,48 @@
+"""What a cut takes back of the recovery point, until a flush has got there again.
+
+The broker's file of recovery points is some seconds old. A log that was cut below what that file says, written on, and
+then lost with the page cache would be trusted up to there, though nothing behind the cut was flushed. So a cut leaves a
+file of its own before anything is written behind it: ``recovery-bound`` holds a format number and an offset.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from raykafka.durable import write_whole
+
+BOUND_FILE = "recovery-bound"
+_FORMAT = "0"
+
+
+class RecoveryBound:
+    """The bound of one log. Methods raise OSError, and ValueError for a file that is none."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / BOUND_FILE
+        self._until: int | None = None
+
+    def limit(self, told: int) -> int:
+        """How far a log is known to be flushed of which ``told`` was remembered."""
+        try:
+            version, offset = self._path.read_text().split()
+        except FileNotFoundError:
+            return told
+        if version != _FORMAT:
+            raise ValueError(f"{self._path} has the unknown format {version}")
+        self._until = told
+        return min(told, int(offset))
+
+    def lower(self, told: int, flushed_to: int) -> None:
+        """The log is flushed up to ``flushed_to``, and up to ``told`` may be remembered of it."""
+        if flushed_to < told:
+            write_whole(self._path, f"{_FORMAT}\n{flushed_to}\n".encode())
+            self._until = max(told, self._until or 0)
+
+    def flushed(self, recovery_point: int) -> None:
+        """The log is flushed up to ``recovery_point``. A file that stays all the same costs a longer recovery."""
+        if self._until is not None and recovery_point >= self._until:
+            self._until = None
+            with suppress(OSError):
+                self._path.unlink()
