@@ -1,12 +1,9 @@
-"""Real parts that tests share: ZooKeeper servers and free ports. A cluster that runs already is left alone."""
+"""Real parts that tests share: ZooKeeper servers and cluster files. A cluster that runs already is left alone."""
 
 from __future__ import annotations
 
 import os
-import random
-import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,34 +11,7 @@ import yaml
 from _pytest.terminal import TerminalReporter
 
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
-
-_given: set[int] = set()
-
-
-def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on just now."""
-    return free_ports(1)
-
-
-def free_ports(count: int) -> int:
-    """The first of ``count`` consecutive free TCP ports on 127.0.0.1.
-
-    They lie between those that a Ray gives its workers and those that the kernel gives outgoing connections: either
-    could take one before a server does. None is given twice: two servers of one test would get the same.
-    """
-    while True:
-        first = random.randrange(20_000, 32_000)
-        ports = range(first, first + count)
-        if not _given.isdisjoint(ports):
-            continue
-        with ExitStack() as held:
-            try:
-                for port in ports:
-                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            _given.update(ports)
-            return first
+from tests.free_ports import free_port, free_ports
 
 
 def cluster_file(folder: Path, name: str = "test", brokers: int = 3, config: dict[str, object] | None = None) -> Path:

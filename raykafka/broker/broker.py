@@ -302,6 +302,7 @@ class Broker:
     async def _apply(self, image: ClusterImage) -> None:
         self.configs.apply(image)
         self.neighbours.apply(image.brokers)
+        self.coordination.expect()
         await self.partitions.apply(image)
         self.coordination.apply(image)
         if self.state is BrokerState.REGISTERED:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -21,14 +22,20 @@ from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import OFFSETS_TOPIC, TopicPartition
 
 _ALL = -1
-_LIST_GROUPS = 16
+_OFFSET_FETCH, _DESCRIBE_GROUPS, _LIST_GROUPS = 9, 15, 16
+_READING = {_OFFSET_FETCH, _DESCRIBE_GROUPS, _LIST_GROUPS}
+# less than any client waits for an answer
+COORDINATOR_WITHIN_S = 20.0
+_COORDINATORS_ASKED = 3
 
 logger = logging.getLogger(__name__)
 
 
 def _unavailable(context: RequestContext) -> ErrorCode:
-    """What sends a client back to look for its coordinator: to an OffsetFetch COORDINATOR_NOT_AVAILABLE is final, to a
-    ListGroups NOT_COORDINATOR is."""
+    """What has a client ask again while its coordinator is here, and no process for it: librdkafka takes any other code
+    for the final answer to an OffsetFetch or a ListGroups."""
+    if context.api_key == _OFFSET_FETCH:
+        return ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
     return ErrorCode.COORDINATOR_NOT_AVAILABLE if context.api_key == _LIST_GROUPS else ErrorCode.NOT_COORDINATOR
 
 
@@ -39,6 +46,9 @@ class Coordination:
         self._broker_id = broker_id
         self._partitions = partitions
         self._link: Link | None = None
+        self._arrived = asyncio.Event()
+        self._in_step = asyncio.Event()
+        self._in_step.set()
         self._led: dict[int, int] = {}
         self._count = 0
         self._topics: Mapping[str, Topic] = {}
@@ -52,14 +62,25 @@ class Coordination:
         self._tell(link, "topics", {"full": True, "topics": _counts(self._topics), "deleted": []})
         for partition, epoch in self._led.items():
             self._tell(link, "lead", {"partition": partition, "leader_epoch": epoch, "partitions": self._count})
+        self._arrived.set()
 
     def _gone(self, link: Link) -> None:
         if self._link is link:
             self._link = None
+            self._arrived.clear()
+
+    def expect(self) -> None:
+        """The broker begins to go by another image, which clients may know already: what they ask waits until
+        ``apply`` has told the coordinator of it."""
+        self._in_step.clear()
 
     def apply(self, image: ClusterImage) -> None:
         """Tell the coordinator what topics there are, and what of the offsets topic this broker leads."""
         self._apply_topics(image.topics)
+        self._apply_leaderships(image)
+        self._in_step.set()  # last: what waits for it is sent behind all that
+
+    def _apply_leaderships(self, image: ClusterImage) -> None:
         topic = image.topics.get(OFFSETS_TOPIC)
         states = topic.partitions if topic else {}
         leads = {p: s.leader_epoch for p, s in states.items() if s.leader == self._broker_id}
@@ -84,13 +105,30 @@ class Coordination:
             self._tell(self._link, "topics", {"full": False, "topics": _counts(changed), "deleted": deleted})
 
     async def forward(self, context: RequestContext, body: memoryview) -> memoryview:
-        """Have the coordinator answer a group request. Raises KafkaError."""
-        if self._link is None:
-            raise KafkaError(_unavailable(context), "the coordinator process is being started")
-        try:
-            return await self._link.forward(*pack_forward(context, body))
-        except LinkError as error:
-            raise KafkaError(_unavailable(context), str(error)) from error
+        """Have the coordinator answer a group request, once there is one. Raises KafkaError.
+
+        A request that changes nothing is asked again when the coordinator ends over it.
+        """
+        for _ in range(_COORDINATORS_ASKED if context.api_key in _READING else 1):
+            link = await self._coordinator(context)
+            try:
+                return await link.forward(*pack_forward(context, body))
+            except LinkError as error:
+                logger.warning("the coordinator ended over a request of API %d: %s", context.api_key, error)
+        raise KafkaError(_unavailable(context), "the coordinator ended over this request")
+
+    async def _coordinator(self, context: RequestContext) -> Link:
+        """The link of the coordinator process, waited for while this broker coordinates groups. Raises KafkaError."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(COORDINATOR_WITHIN_S):
+                await self._in_step.wait()
+                if self._led or context.api_key == _LIST_GROUPS:
+                    await self._arrived.wait()
+        if self._link is not None:
+            return self._link
+        if not self._led and context.api_key != _LIST_GROUPS:
+            raise KafkaError(ErrorCode.NOT_COORDINATOR, "this broker coordinates no groups")
+        raise KafkaError(_unavailable(context), "the coordinator process is being started")
 
     async def committed(self, most: int, within_s: float) -> list[tuple[str, TopicPartition, int]]:
         """(group, partition, offset) of committed offsets, ``most`` at most, as far as they are loaded: none from a

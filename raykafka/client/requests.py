@@ -11,11 +11,14 @@ from contextlib import closing
 from types import ModuleType
 from typing import Any
 
-from kio.index import load_payload_module, load_response_schema
-from kio.serial import entity_reader, entity_writer
-from kio.static.constants import EntityType
-
 from raykafka.errors import ClientError
+from raykafka.protocol.kio_schemas import (
+    EntityType,
+    entity_reader,
+    entity_writer,
+    load_payload_module,
+    load_response_schema,
+)
 
 _CLIENT_ID = "raykafka-admin"
 _CONNECT_WITHIN_S = 5.0

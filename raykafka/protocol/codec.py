@@ -9,9 +9,14 @@ import io
 from types import ModuleType
 from typing import Any
 
-from kio.index import load_payload_module, load_request_schema, load_response_schema
-from kio.serial import entity_reader, entity_writer
-from kio.static.constants import EntityType
+from raykafka.protocol.kio_schemas import (
+    EntityType,
+    entity_reader,
+    entity_writer,
+    load_payload_module,
+    load_request_schema,
+    load_response_schema,
+)
 
 NO_THROTTLE = datetime.timedelta(0)
 

@@ -15,7 +15,7 @@ import psutil
 from raykafka_cluster import RaykafkaCluster
 
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
-from tests.conftest import free_port
+from tests.free_ports import free_port
 from tests.integration.plain_broker import PlainBroker
 
 BROKERS = 3

@@ -25,7 +25,7 @@ from raykafka.broker.broker import Broker
 from raykafka.broker.children import CONTROLLER, COORDINATOR, REPLICA
 from raykafka.broker.settings import BrokerSettings, ListenerAddress, ZooKeeperSettings
 from raykafka.logs import log_to_stderr
-from tests.conftest import free_port
+from tests.free_ports import free_port
 
 MODULES = {
     REPLICA: "raykafka.replica.actor",

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from tests.conftest import free_port
+from tests.free_ports import free_port
 
 SCRAPE_INTERVAL_S = 1
 

@@ -30,7 +30,7 @@ from raykafka.errors import KafkaError
 from raykafka.link import Link, serve_tcp, serve_unix
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
-from tests.conftest import free_port
+from tests.free_ports import free_port
 from tests.integration.controller_parts import SECRET, SESSION_MS, WITHIN_S, BrokerEnd, Parts, parts, random_id, until
 
 Scenario = Callable[[Parts], Awaitable[None]]

@@ -14,7 +14,8 @@ import psutil
 import pytest
 import yaml
 
-from tests.conftest import cluster_file, free_port
+from tests.conftest import cluster_file
+from tests.free_ports import free_port
 
 
 def _deploy(file: Path, **environment: str) -> str:

@@ -15,7 +15,7 @@ from raykafka.broker.broker import LOST_EXIT_CODE
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 from raykafka.group.partitioning import partition_for
 from raykafka.types import OFFSETS_TOPIC
-from tests.conftest import free_port
+from tests.free_ports import free_port
 from tests.integration.plain_broker import PlainBroker
 from tests.integration.replicated import (
     BROKERS,

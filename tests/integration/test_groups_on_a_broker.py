@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from kio.index import load_payload_module
 from kio.static.constants import EntityType
@@ -114,6 +115,19 @@ def test_a_group_goes_on_after_its_coordinator_was_killed(broker: PlainBroker) -
         assert (await b_joins).generation_id == 2
 
     asyncio.run(story())
+
+
+def test_committed_offsets_are_answered_while_a_coordinator_starts(broker: PlainBroker) -> None:
+    """librdkafka gives up on an OffsetFetch that is told of another coordinator."""
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap, "log_level": 0, "group.id": "patient"})
+    try:
+        consumer.commit(offsets=[TopicPartition(TOPIC, 0, 7)], asynchronous=False)
+        (process,) = broker.children(COORDINATOR)
+        process.kill()
+        process.wait(WITHIN_S)
+        assert [p.offset for p in consumer.committed([TopicPartition(TOPIC, 0)], timeout=WITHIN_S)] == [7]
+    finally:
+        consumer.close()
 
 
 def test_offsets_of_a_deleted_topic_are_forgotten(broker: PlainBroker) -> None:

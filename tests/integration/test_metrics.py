@@ -19,7 +19,7 @@ from raykafka.broker.children import CONTROLLER, COORDINATOR
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 from raykafka.metrics.catalogue import CATALOGUE
 from raykafka.metrics.targets import targets_of, write_targets
-from tests.conftest import free_port
+from tests.free_ports import free_port
 from tests.integration.plain_broker import PlainBroker
 from tests.integration.prometheus import Prometheus
 from tests.integration.replicated import WITHIN_S, Load, admin, bootstrap, create, metadata, running_brokers, until

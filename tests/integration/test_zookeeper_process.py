@@ -12,7 +12,7 @@ from kazoo.client import KazooClient
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess, ask, find_jar
 from raykafka.deploy.zookeeper_server import ZooKeeperServerActor
 from raykafka.errors import DeployError
-from tests.conftest import free_port
+from tests.free_ports import free_port
 
 
 def _write(hosts: str, path: str, data: bytes) -> None:
