@@ -56,8 +56,9 @@ class Hosts:
 
     @property
     def metrics_targets(self) -> Path:
-        """The Supervisor keeps it on the head's disk, as on every node's."""
-        return _data(self._cluster.hosts[0]) / "prometheus-targets.json"
+        """The Supervisor keeps it on the node where it runs."""
+        places = [_data(host) / "prometheus-targets.json" for host in self._cluster.hosts]
+        return next((place for place in places if place.exists()), places[0])
 
     def host(self, broker: int) -> Host:
         """The host that has a broker's data: that does not change."""
