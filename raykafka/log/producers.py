@@ -1,6 +1,9 @@
 """What a log remembers of idempotent producers: their epochs, last batches and open transactions (KIP-98, KIP-360).
 
-Snapshots are Kafka's ``<offset>.snapshot`` files: the state after every batch below that offset.
+Snapshots are Kafka's ``<offset>.snapshot`` files: the state after every batch below that offset. Kafka writes an entry
+for each producer, which holds its last batch; here is one for each batch that is remembered, the last one last, so
+that Kafka reads what it would have written. A producer may have five batches in flight: whichever of them is sent again
+to a log that was opened meanwhile, it must be known.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +47,9 @@ class RememberedBatch(NamedTuple):
     timestamp: int
 
 
+_NO_BATCH = RememberedBatch(NO_SEQUENCE, NO_SEQUENCE, _NO_OFFSET, 0, -1)
+
+
 class Producer:
     """One producer id as its batches left it."""
 
@@ -58,6 +65,22 @@ class Producer:
     @property
     def last_sequence(self) -> int:
         return self.batches[-1].last_sequence if self.batches else NO_SEQUENCE
+
+
+def _entries(producer_id: int, producer: Producer) -> Iterator[bytes]:
+    """The snapshot's entries of one producer. Kafka goes by the timestamp of the last one to forget a producer."""
+    batches = producer.batches or (_NO_BATCH,)
+    for number, batch in enumerate(batches, 1):
+        yield _ENTRY.pack(
+            producer_id,
+            producer.epoch,
+            batch.last_sequence,
+            batch.last_offset,
+            batch.offset_delta,
+            producer.last_timestamp if number == len(batches) else batch.timestamp,
+            producer.coordinator_epoch,
+            producer.transaction_start,
+        )
 
 
 def _expected_after(sequence: int) -> int:
@@ -180,19 +203,8 @@ class ProducerStates:
         """Write the state as it is at ``end_offset``. OSError. A snapshot that is torn by a crash before
         ``sync_snapshots`` is seen and passed over when it is read.
         """
-        body = bytearray(_COUNT.pack(len(self._producers)))
-        for producer_id, producer in self._producers.items():
-            last = producer.batches[-1] if producer.batches else None
-            body += _ENTRY.pack(
-                producer_id,
-                producer.epoch,
-                last.last_sequence if last else NO_SEQUENCE,
-                last.last_offset if last else _NO_OFFSET,
-                last.offset_delta if last else 0,
-                producer.last_timestamp,
-                producer.coordinator_epoch,
-                producer.transaction_start,
-            )
+        entries = [entry for known in self._producers.items() for entry in _entries(*known)]
+        body = _COUNT.pack(len(entries)) + b"".join(entries)
         path = self.snapshot_path(self.end_offset)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
@@ -227,7 +239,7 @@ class ProducerStates:
         for producer_id, epoch, sequence, last, delta, timestamp, coordinator_epoch, start in _ENTRY.iter_unpack(
             body[_COUNT.size :]
         ):
-            producer = self._producers[producer_id] = Producer(epoch)
+            producer = self._producers.setdefault(producer_id, Producer(epoch))
             producer.last_timestamp, producer.coordinator_epoch = timestamp, coordinator_epoch
             producer.transaction_start = start
             if start != _NO_OFFSET:

@@ -145,6 +145,8 @@ class _Check:
     def _excused(self, partition: int, offset: int, at: float, *, unclean: bool) -> Election | None:
         """The election by which a record that was at ``offset`` at the moment ``at`` may have been lost: its leader's
         log ended before, and it was not over long before. Only an unclean one where ``unclean`` says so."""
+        if offset < 0:  # it is not known how far on it was
+            offset = max((election.start for election in self.partitions[partition].elections), default=offset)
         for election in self.partitions[partition].elections:
             if (election.unclean or not unclean) and election.start <= offset and at <= election.at + LATE_S:
                 return election
@@ -157,6 +159,8 @@ class _Check:
             who = (e.writer, e.number)
             stored = self.at.get(e.partition, {}).get(e.offset)
             if stored is not None and stored.who == who:
+                continue
+            if e.offset < 0 and who in self.places:
                 continue
             where = f"{e.writer} {e.number}, acknowledged at {e.partition}-{e.offset} at {e.at:.3f}"
             election = self._excused(e.partition, e.offset, e.at, unclean=WRITERS[e.writer].kept)

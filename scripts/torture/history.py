@@ -24,7 +24,7 @@ class Sent(NamedTuple):
 
 
 class Acked(NamedTuple):
-    """The client said that a record is written, at that offset."""
+    """The client said that a record is written, at that offset: -1 where it only learned that it is."""
 
     writer: str
     number: int

@@ -61,6 +61,7 @@ RETRIABLE = {
     KafkaError._RESOLVE,
     KafkaError._WAIT_COORD,
     KafkaError._NO_OFFSET,
+    KafkaError._NOENT,  # list_offsets: nobody leads any of the partitions
     KafkaError._ASSIGNMENT_LOST,
     KafkaError._TIMED_OUT_QUEUE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -122,6 +123,12 @@ class WriterThread(threading.Thread):
         )
 
     def run(self) -> None:
+        try:
+            self._write()
+        except KafkaException as raised:  # a fatal error, after which it takes no more records
+            self._clients.note(Refused(self.name, str(raised), time.time()))
+
+    def _write(self) -> None:
         pause_s, number, next_at = 1 / RATE_PER_S[self.name], 0, time.monotonic()
         while not self._clients.enough.is_set():
             if len(self._producer) < MOST_IN_FLIGHT:
@@ -150,7 +157,8 @@ class WriterThread(threading.Thread):
                 clients.note(Failed(name, number, f"{error.name()}: {error.str()}", now))
                 clients.note_error(name, error)
                 return
-            clients.note(Acked(name, number, message.partition(), message.offset(), now))
+            offset = message.offset()
+            clients.note(Acked(name, number, message.partition(), -1 if offset is None else offset, now))
             if self._kind.kept:
                 clients.acknowledged[message.partition()] = now
 

@@ -47,6 +47,15 @@ def test_a_record_that_is_somewhere_else_than_acknowledged_is_found() -> None:
     assert run.violations() == {"moved": 1}
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_record_that_was_acknowledged_without_its_offset_has_to_be_somewhere(stored: bool) -> None:
+    run = good_run()
+    number = 0 if stored else 1000
+    run.events.append(Sent("idempotent", 1000, 1, "", 1.0))
+    run.events.append(Acked("idempotent", number, 1, -1, 2000.0))
+    assert run.violations() == ({} if stored else {"lost": 1})
+
+
 def append(run: Run, partition: int, record: tuple[str, int] | None, key: str = "") -> None:
     """Store one record more, which all readers get."""
     offset = len(run.stored(partition))
