@@ -23,6 +23,8 @@ AWAY_S = (0.5, 5.0)
 ALONE_S = 2.0
 CUT_S = (1.0, 12.0)
 OFF_S = (0.0, 10.0)
+# how long a fault may last before something is said, whatever its share of the time
+PATIENCE_S = 20.0
 # how often the next fault comes before the last one is over
 OVERLAP = 0.3
 ACTIVE = "active controller"
@@ -79,8 +81,9 @@ class Injector:
         self.done.append(Fault(kind.name, what, began, time.time()))
         if overlap:
             time.sleep(max(0.0, min(2.0 * shares, deadline - time.monotonic())))
-        else:
-            self.watch.wait_acknowledged(time.time(), deadline)
+        elif not self.watch.wait_acknowledged(time.time(), max(deadline, time.monotonic() + PATIENCE_S)):
+            silent = [p for p, at in enumerate(self.watch.acknowledged()) if at < time.time() - PATIENCE_S]
+            print(f"      partitions {silent} acknowledge nothing", *self.watch.views(), sep="\n        ", flush=True)
 
     def go_on(self) -> None:
         """Let everything that was stopped go on, as far as it still is there."""
@@ -130,7 +133,7 @@ class Injector:
     def lose_disk_alone(self) -> Done:
         """Two brokers die, the third goes on alone for a while, and then its disk is lost: with
         min.insync.replicas=1 what it acknowledged meanwhile is gone."""
-        if not self.watch.in_sync():
+        if self.watch.wait_in_sync(PATIENCE_S):
             raise NotNow
         alone, *others = self.rng.sample(list(self.system.brokers), len(self.system.brokers))
         for target in self.system.targets("broker"):

@@ -24,6 +24,7 @@ class Watch:
         self.topic = topic
         self._brokers = brokers
         self._folder = folder
+        self._bootstrap = bootstrap
         self._admin = AdminClient({"bootstrap.servers": bootstrap, **CLIENT})
 
     def create(self, partitions: int, config: dict[str, str]) -> None:
@@ -83,6 +84,20 @@ class Watch:
         """Ask for leaders that may have lost records."""
         with contextlib.suppress(KafkaException):
             self._admin.elect_leaders(ElectionType.UNCLEAN, partitions).result(ASK_WITHIN_S)
+
+    def views(self) -> list[str]:
+        """What each broker says of the topic, for who wonders why nothing is acknowledged."""
+        found = []
+        for address in self._bootstrap.split(","):
+            try:
+                answer = AdminClient({"bootstrap.servers": address, **CLIENT}).list_topics(self.topic, ASK_WITHIN_S)
+            except KafkaException as error:
+                found.append(f"{address}: {error}")
+                continue
+            states = {p.id: (p.leader, sorted(p.isrs)) for p in answer.topics[self.topic].partitions.values()}
+            brokers = sorted(answer.brokers)
+            found.append(f"{address}: brokers {brokers}, controller {answer.controller_id}, leader and ISR {states}")
+        return found
 
     def acknowledged(self) -> list[float]:
         """When each partition last acknowledged an acks=all record to the load."""
