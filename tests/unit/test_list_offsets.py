@@ -189,3 +189,23 @@ def test_the_end_of_each_leader_epoch(tmp_path: Path) -> None:
         assert await find(dataplane, EARLIEST) == (0, -1, 0, 0)
 
     run(tmp_path, test)
+
+
+def test_a_leader_does_not_tell_where_epochs_end_before_its_replica_leads(tmp_path: Path) -> None:
+    """A consumer that heard of an end below its position would go back, or to where its reset policy says."""
+
+    async def test(dataplane: Dataplane) -> None:
+        await dataplane.create()
+        await dataplane.produce(batch(b"a"))
+        await dataplane.lead(leader=1)
+        (replica,) = dataplane.children.acquired
+        replica.stop_reading()
+        await dataplane.lead()
+        for epoch in (0, 1, 2):
+            assert (await end_of(dataplane, epoch))[0] == ErrorCode.NOT_LEADER_OR_FOLLOWER
+        replica.read_on()
+        while (ended := await end_of(dataplane, 0))[0]:
+            await asyncio.sleep(0.005)
+        assert ended == (0, 0, 1)
+
+    run(tmp_path, test)
