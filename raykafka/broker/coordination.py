@@ -177,7 +177,14 @@ class Coordination:
                 answer = messages.LogRecords(read.correlation, ErrorCode.OFFSET_NOT_AVAILABLE)
             else:
                 answer = messages.LogRecords(read.correlation, ErrorCode.NONE, view.high_watermark, view.log_end_offset)
-                records = await host.read(max(read.offset, view.log_start_offset), read.max_bytes)
+                offset = max(read.offset, view.log_start_offset)
+                try:
+                    records = await host.read(offset, read.max_bytes)
+                except KafkaError as error:
+                    answer = messages.LogRecords(read.correlation, error.code)
+                if not answer.error and not records and offset < view.high_watermark:
+                    # the log was closed or cut over the read
+                    answer = messages.LogRecords(read.correlation, ErrorCode.OFFSET_NOT_AVAILABLE)
         if not link.is_closed:
             link.send(messages.LOG_RECORDS, answer.pack(), records)
 

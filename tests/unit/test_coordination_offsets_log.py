@@ -9,10 +9,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from raykafka.broker.coordination import Coordination
 from raykafka.broker.partition_host import PartitionHost
 from raykafka.group.offsets_log import LinkedOffsetsLog
 from raykafka.link import Link, connect_unix, serve_unix
+from raykafka.log import LogReader, StaleRange
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import OFFSETS_TOPIC
 from tests.unit.dataplane import BROKER, SECRET, Dataplane, batch
@@ -63,5 +66,31 @@ def test_a_view_from_before_this_broker_led_does_not_say_where_the_offsets_log_e
             while (answer := (await log.read(0, 0, 1 << 20))[0]).error:
                 await asyncio.sleep(0.005)
             assert (answer.high_watermark, answer.log_end_offset) == (1, 1)
+
+    run(test)
+
+
+def test_a_read_over_which_the_log_is_closed_does_not_look_like_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A coordinator that found nothing below the high watermark would take what it has for everything."""
+
+    def closed_meanwhile(self: LogReader, *args: Any, **more: Any) -> Any:
+        raise StaleRange("planted")
+
+    async def test() -> None:
+        async with Dataplane(tmp_path) as dataplane, offsets_log(dataplane, tmp_path) as log:
+            await dataplane.create(OFFSETS_TOPIC)
+            host = dataplane.partitions.get((OFFSETS_TOPIC, 0))
+            assert isinstance(host, PartitionHost)
+            await host.append(memoryview(batch(b"a")), -1, 1000)
+            with monkeypatch.context() as planted:
+                planted.setattr(LogReader, "fetch_bytes", closed_meanwhile)
+                answer, records = await log.read(0, 0, 1 << 20)
+                assert (answer.error, len(records)) == (ErrorCode.OFFSET_NOT_AVAILABLE, 0)
+            answer, records = await log.read(0, 0, 1 << 20)
+            assert answer.error is ErrorCode.NONE and len(records)
+            answer, records = await log.read(0, 1, 1 << 20)
+            assert (answer.error, len(records)) == (ErrorCode.NONE, 0)
 
     run(test)

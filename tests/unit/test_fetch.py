@@ -341,6 +341,26 @@ def test_leader_epochs_fence(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
+def test_an_offset_that_a_new_leader_can_not_know_yet_is_not_out_of_range(tmp_path: Path) -> None:
+    """Rule 9: what it knows of its log is from the time when it followed."""
+
+    async def test(dataplane: Dataplane) -> None:
+        await dataplane.create()
+        await dataplane.produce(batch(b"a"))
+        await dataplane.lead(leader=1)
+        (replica,) = dataplane.children.acquired
+        replica.stop_reading()
+        await dataplane.lead()
+        found = await fetch_one(dataplane, 2)
+        assert (found.error_code.value, found.records or b"") == (ErrorCode.NONE, b"")
+        replica.read_on()
+        while (found := await fetch_one(dataplane, 2)).error_code.value == ErrorCode.NONE:
+            await asyncio.sleep(0.005)
+        assert found.error_code.value == ErrorCode.OFFSET_OUT_OF_RANGE
+
+    run(tmp_path, test)
+
+
 def test_strangers_get_the_code_that_says_why(tmp_path: Path) -> None:
     async def test(dataplane: Dataplane) -> None:
         await dataplane.create()

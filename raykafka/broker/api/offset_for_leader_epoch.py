@@ -68,11 +68,9 @@ async def _find(server: Broker, topic: str, asked: Any) -> EpochEntry:
 async def end_of_epoch(host: PartitionHost, epoch: int) -> EpochEntry:
     """The largest epoch not above ``epoch`` that the log knows, and the offset behind its last record."""
     view, reader = host.view, host.reader
-    if view is None:
-        raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "the log is being opened")
-    if view.leader_epoch != host.state.leader_epoch:
-        # what a follower told of its log last can be older than what consumers have read meanwhile (rule 9)
-        raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "the replica does not lead its epoch yet")
+    # A view from before this broker led may end before what consumers have read: they would take that for a truncation.
+    if view is None or view.leader_epoch != host.state.leader_epoch:
+        raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "the log is being opened, or its replica does not lead yet")
     if epoch < 0 or epoch > view.leader_epoch:
         return _UNDEFINED
     if reader is None or epoch == view.leader_epoch:
