@@ -26,7 +26,6 @@ from tests.integration.zookeeper_history import changes, counts_of  # noqa: E402
 
 TOPIC = "chaos"
 IN_SYNC_WITHIN_S = 180.0
-OFFLINE_FOR_S = 15.0
 LOAD_ENDS_WITHIN_S = 300.0
 BEGUN_WITHIN_S = 90.0
 # of a run's minutes, what goes to deploying, settling and checking
@@ -134,21 +133,13 @@ def start_load(system: System, partitions: int, cleanup: ExitStack) -> subproces
 
 
 def settle(system: System, watch: Watch, injector: Injector, may_lose: bool) -> list[str]:
-    """Undo what is not undone yet and wait until all is well. Where losses are allowed, a partition whose last in-sync
-    replica lost its disk is given a leader that may lack records."""
+    """Undo what is not undone yet and wait until all is well; what is not, in the end."""
     injector.go_on()
     for broker in system.halted():
         injector.bring_back(broker)
-    deadline, offline_since = time.monotonic() + IN_SYNC_WITHIN_S, time.monotonic()
-    while (wrong := watch.out_of_sync()) and time.monotonic() < deadline:
-        offline = watch.offline() if may_lose else []
-        if not offline:
-            offline_since = time.monotonic()
-        elif time.monotonic() - offline_since > OFFLINE_FOR_S:
-            watch.elect_unclean(offline)
-            print(f"      {time.strftime('%H:%M:%S')}  unclean elections asked for: {offline}", flush=True)
-            offline_since = time.monotonic()
-        time.sleep(0.2)
+    if may_lose:
+        injector.give_up_what_is_lost()
+    wrong = watch.wait_in_sync(IN_SYNC_WITHIN_S)
     return [f"not well again after {IN_SYNC_WITHIN_S:.0f} s: {line}" for line in wrong]
 
 

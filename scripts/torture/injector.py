@@ -23,6 +23,7 @@ AWAY_S = (0.5, 5.0)
 ALONE_S = 2.0
 CUT_S = (1.0, 12.0)
 OFF_S = (0.0, 10.0)
+GIVE_UP_WITHIN_S = 60.0
 # how long a fault may last before something is said, whatever its share of the time
 PATIENCE_S = 20.0
 # how often the next fault comes before the last one is over
@@ -141,7 +142,15 @@ class Injector:
                 target.signal(signal.SIGKILL)
         time.sleep(ALONE_S)
         self.system.lose_disk(alone)
-        return f"of broker {alone}, alone in the ISR", None, 0.0
+        return f"of broker {alone}, alone in the ISR", self.give_up_what_is_lost, ALONE_S
+
+    def give_up_what_is_lost(self) -> None:
+        """Once every broker is back, ask for leaders that may lack records, for partitions whose last in-sync replica has
+        lost its disk."""
+        deadline = time.monotonic() + GIVE_UP_WITHIN_S
+        while (self.watch.offline() or not self.watch.all_there()) and time.monotonic() < deadline:
+            self.watch.elect_unclean(self.watch.offline())
+            time.sleep(0.2)
 
     def cut_link(self) -> Done:
         system = cast(Network, self.system)

@@ -80,8 +80,15 @@ class Watch:
                 ]
         return []
 
+    def all_there(self) -> bool:
+        with contextlib.suppress(KafkaException):
+            return len(self._metadata().brokers) == self._brokers
+        return False
+
     def elect_unclean(self, partitions: list[TopicPartition]) -> None:
         """Ask for leaders that may have lost records."""
+        if not partitions:
+            return
         with contextlib.suppress(KafkaException):
             self._admin.elect_leaders(ElectionType.UNCLEAN, partitions).result(ASK_WITHIN_S)
 
