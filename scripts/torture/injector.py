@@ -145,12 +145,11 @@ class Injector:
         return f"of broker {alone}, alone in the ISR", self.give_up_what_is_lost, ALONE_S
 
     def give_up_what_is_lost(self) -> None:
-        """Once every broker is back, ask for leaders that may lack records, for partitions whose last in-sync replica has
-        lost its disk."""
-        deadline = time.monotonic() + GIVE_UP_WITHIN_S
-        while (self.watch.offline() or not self.watch.all_there()) and time.monotonic() < deadline:
+        """Until every partition acknowledges: ask for leaders that may lack records, where every broker is back and the
+        last in-sync replica has lost its disk."""
+        moment, deadline = time.time(), time.monotonic() + GIVE_UP_WITHIN_S
+        while not self.watch.wait_acknowledged(moment, time.monotonic() + 1.0) and time.monotonic() < deadline:
             self.watch.elect_unclean(self.watch.offline())
-            time.sleep(0.2)
 
     def cut_link(self) -> Done:
         system = cast(Network, self.system)

@@ -80,11 +80,6 @@ class Watch:
                 ]
         return []
 
-    def all_there(self) -> bool:
-        with contextlib.suppress(KafkaException):
-            return len(self._metadata().brokers) == self._brokers
-        return False
-
     def elect_unclean(self, partitions: list[TopicPartition]) -> None:
         """Ask for leaders that may have lost records."""
         if not partitions:
