@@ -279,7 +279,8 @@ class Children:
         self._by_token[token] = child
         self._run(self._follow(child))
         try:
-            await asyncio.wait_for(asyncio.shield(connected), CONNECT_WITHIN_S)
+            async with asyncio.timeout(CONNECT_WITHIN_S):
+                await asyncio.shield(connected)
         except TimeoutError:
             child.kill()
             raise RaykafkaError(f"it did not connect within {CONNECT_WITHIN_S:.0f} s") from None

@@ -149,7 +149,8 @@ class ControllerLinks:
     async def controller(self, within_s: float = CONTROLLER_WITHIN_S) -> Link:
         """The link of the active controller, waited for during ``within_s``. Raises KafkaError(NOT_CONTROLLER)."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._arrived.wait(), within_s)
+            async with asyncio.timeout(within_s):
+                await self._arrived.wait()
         if self._active is None:
             raise KafkaError(ErrorCode.NOT_CONTROLLER, "no controller is active at the moment")
         return self._active

@@ -116,10 +116,8 @@ class BrokerChannel:
             info = self.registration.info
             left_s = self._silent_after_s - (clock() - heard)
             try:
-                link = await asyncio.wait_for(
-                    connect_tcp(info.link_host, info.link_port, self._secret, self._identity),
-                    min(_CONNECT_WITHIN_S, max(left_s, _LAST_TRY_S)),
-                )
+                async with asyncio.timeout(min(_CONNECT_WITHIN_S, max(left_s, _LAST_TRY_S))):
+                    link = await connect_tcp(info.link_host, info.link_port, self._secret, self._identity)
             except ConnectionRefusedError:
                 return "nobody listens on its inter-broker port"
             except (OSError, LinkError, TimeoutError) as error:

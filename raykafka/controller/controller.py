@@ -218,9 +218,8 @@ class Controller:
         soon = _SOON_TRIES
         while True:
             try:
-                link = await asyncio.wait_for(
-                    connect_tcp(active.link_host, active.link_port, self._secret, identity), _CONNECT_WITHIN_S
-                )
+                async with asyncio.timeout(_CONNECT_WITHIN_S):
+                    link = await connect_tcp(active.link_host, active.link_port, self._secret, identity)
             except ConnectionRefusedError:
                 return "nobody listens on its port"
             except (ConnectionError, LinkError) as error:

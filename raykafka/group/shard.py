@@ -70,9 +70,9 @@ class Shard:
             self._predecessor = None
         replay, offset, end = Replay(), 0, None
         while end is None or offset < end:
-            read = self._log.read(self.partition, offset, self._config.offsets_load_buffer_size)
             try:
-                answer, data = await asyncio.wait_for(read, _READ_TIMEOUT_S)
+                async with asyncio.timeout(_READ_TIMEOUT_S):
+                    answer, data = await self._log.read(self.partition, offset, self._config.offsets_load_buffer_size)
             except TimeoutError:
                 logger.warning("offsets partition %d: a read from %d was not answered", self.partition, offset)
                 continue

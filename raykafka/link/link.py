@@ -239,7 +239,8 @@ class Link(FrameProtocol):
         TimeoutError."""
         correlation, future = self._expect()
         self.send(messages.CALL, correlation, json.dumps({"method": method, "args": args}).encode())
-        return await asyncio.wait_for(future, timeout_s)
+        async with asyncio.timeout(timeout_s):
+            return await future
 
     def tell(self, method: str, args: dict[str, Any]) -> None:
         """Like ``call``, but nothing comes back."""
@@ -249,13 +250,15 @@ class Link(FrameProtocol):
         """Send raw bytes to the peer's ``on_forward`` and return the raw bytes it answers with: none if it failed."""
         correlation, future = self._expect()
         self.send(messages.FORWARD, correlation, *parts)
-        return await asyncio.wait_for(future, timeout_s)
+        async with asyncio.timeout(timeout_s):
+            return await future
 
     async def ping(self, timeout_s: float) -> None:
         """Return once the peer's event loop has answered. Raises TimeoutError or LinkError."""
         correlation, future = self._expect()
         self.send(messages.PING, correlation)
-        await asyncio.wait_for(future, timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await future
 
     async def until_silent(self, silent_after_s: float, interval_s: float = PING_INTERVAL_S) -> None:
         """Ping for as long as the link lives. Raises TimeoutError once a ping was not answered for ``silent_after_s``,
@@ -349,7 +352,8 @@ async def adopt(sock: socket.socket, peer: dict[str, Any]) -> Link:
 
 async def _opened(link: Link) -> Link:
     try:
-        return await asyncio.wait_for(asyncio.shield(link.opened), _HANDSHAKE_TIMEOUT_S)
+        async with asyncio.timeout(_HANDSHAKE_TIMEOUT_S):  # wait_for may forget that its task was cancelled
+            return await asyncio.shield(link.opened)
     except TimeoutError:
         raise LinkError("the peer did not finish the handshake") from None
     finally:

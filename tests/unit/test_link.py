@@ -7,11 +7,13 @@ import stat
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, connect_tcp, connect_unix, serve_unix
+from raykafka.link import link as link_module
 from raykafka.link import messages as m
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import LogPosition
@@ -197,3 +199,24 @@ def test_messages_survive_packing() -> None:
     assert append == m.Append(9, -1, 4, 30_000) and bytes(records) == b"batch"
     appended = m.Appended(9, ErrorCode.NOT_ENOUGH_REPLICAS, message="isr is {1}")
     assert m.Appended.unpack(memoryview(appended.pack())) == appended
+
+
+def test_who_is_cancelled_while_its_link_opens_stays_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would go on for ever: a loop that connects, and has been told to end."""
+
+    async def scenario() -> None:
+        class Watched(Link):
+            def __init__(self, *args: Any, server_side: bool) -> None:
+                super().__init__(*args, server_side=server_side)
+                if not server_side:
+                    self.opened.add_done_callback(lambda _: connecting.cancel())
+
+        monkeypatch.setattr(link_module, "Link", Watched)
+        path = str(tmp_path / "l.sock")
+        server = await serve_unix(path, SECRET, {}, lambda link: link.start())
+        connecting = asyncio.create_task(connect_unix(path, SECRET, {}))
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        server.close()
+
+    asyncio.run(scenario())
