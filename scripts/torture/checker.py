@@ -81,7 +81,7 @@ class Verdict:
     read: int = 0
     # what the rules allow, and happened: acknowledged records that were lost, by writer; records that are there again
     allowed_losses: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    allowed_changes: list[str] = field(default_factory=list)
+    allowed_changes: list[str] = field(default_factory=list)  # and what clients say of them
     repeated: int = 0
     elections: int = 0
     unclean_elections: int = 0
@@ -136,7 +136,7 @@ class _Check:
         self.check_group()
         for p, part in sorted(self.partitions.items()):
             self.found(Violation.DIVERGED, *(f"partition {p}: {line}" for line in part.differences))
-        self.found(Violation.REFUSED, *(f"{e.client}: {e.error}" for e in self.by_kind[Refused]))
+        self.check_refused()
         verdict.gaps = gaps(self.by_kind[Fault], self.by_kind[Acked])
 
     def found(self, violation: Violation, *lines: str) -> None:
@@ -151,6 +151,20 @@ class _Check:
             if (election.unclean or not unclean) and election.start <= offset and at <= election.at + LATE_S:
                 return election
         return None
+
+    def _unclean_between(self, partition: int, since: float, until: float) -> bool:
+        """Whether records may have been lost in that time."""
+        elections = self.partitions[partition].elections
+        return any(election.unclean and since - LATE_S <= election.at <= until for election in elections)
+
+    def check_refused(self) -> None:
+        """A client that meets a log from which records were lost says so: that is what it should do then."""
+        for e in self.by_kind[Refused]:
+            line = f"{e.client}: {e.error}"
+            if any(self._unclean_between(p, 0.0, e.at) for p in self.partitions):
+                self.verdict.allowed_changes.append(line)
+            else:
+                self.found(Violation.REFUSED, line)
 
     # writers
 
@@ -225,7 +239,7 @@ class _Check:
                     self.found(Violation.CHANGED, line)
             if not e.reader.startswith(GROUP):
                 expected = last.get((e.reader, e.partition), -1) + 1
-                if e.offset != expected and not self._excused(e.partition, e.offset, e.at, unclean=True):
+                if e.offset != expected and not self._unclean_between(e.partition, 0.0, e.at):
                     self.found(Violation.SKIPPED, f"{e.reader}: {e.partition}-{e.offset} came after {expected - 1}")
                 last[e.reader, e.partition] = e.offset
         watchers = {reader for reader, _ in last}
@@ -238,13 +252,13 @@ class _Check:
                     )
 
     def check_latest(self) -> None:
-        newest: dict[tuple[str, int], int] = {}
+        before: dict[tuple[str, int], Latest] = {}
         for e in self.by_kind[Latest]:
-            before = newest.get((e.observer, e.partition), -1)
-            if e.offset < before and not self._excused(e.partition, e.offset, e.at, unclean=True):
-                line = f"{e.observer}: latest of {e.partition} was {before}, then {e.offset} at {e.at:.3f}"
+            last = before.get((e.observer, e.partition), e)
+            if e.offset < last.offset and not self._unclean_between(e.partition, last.at, e.at):
+                line = f"{e.observer}: latest of {e.partition} was {last.offset}, then {e.offset} at {e.at:.3f}"
                 self.found(Violation.WENT_BACK, line)
-            newest[e.observer, e.partition] = max(before, e.offset)
+            before[e.observer, e.partition] = e
 
     def check_group(self) -> None:
         """Every record reached the group, and whoever got a partition went on at what had been committed."""
@@ -268,14 +282,11 @@ class _Check:
                 begun[event.reader, event.partition] = event
             elif (assigned := begun.pop((event.reader, event.partition), None)) is not None:
                 before = [c.offset for c in commits[event.partition] if c.at < assigned.at]
-                if before and event.offset < max(before) and not self._unclean(event.partition):
+                if before and event.offset < max(before) and not self._unclean_between(event.partition, 0.0, event.at):
                     line = (
                         f"{event.reader} was given {event.partition} at {assigned.at:.3f} and began at {event.offset}"
                     )
                     self.found(Violation.WENT_BACK, f"{line}, {max(before)} was committed")
-
-    def _unclean(self, partition: int) -> bool:
-        return any(election.unclean for election in self.partitions[partition].elections)
 
 
 def _writer(record: StoredRecord) -> Writer | None:

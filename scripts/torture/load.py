@@ -118,31 +118,40 @@ class WriterThread(threading.Thread):
         self._clients = clients
         self._kind = history.WRITERS[name]
         self._random = random.Random(name)
-        self._producer = Producer(
-            {**clients.settings, **WRITER, **SETTINGS[name], "error_cb": lambda error: clients.note_error(name, error)}
-        )
+        self._number = 0
+        self._producer = self._make()
+
+    def _make(self) -> Producer:
+        def show(error: KafkaError) -> None:
+            self._clients.note_error(self.name, error)
+
+        return Producer({**self._clients.settings, **WRITER, **SETTINGS[self.name], "error_cb": show})
 
     def run(self) -> None:
-        try:
-            self._write()
-        except KafkaException as raised:  # a fatal error, after which it takes no more records
-            self._clients.note(Refused(self.name, str(raised), time.time()))
-
-    def _write(self) -> None:
-        pause_s, number, next_at = 1 / RATE_PER_S[self.name], 0, time.monotonic()
         while not self._clients.enough.is_set():
-            if len(self._producer) < MOST_IN_FLIGHT:
-                self._send(number)
-                number += 1
-            next_at = max(next_at + pause_s, time.monotonic() - 1.0)
-            while (left_s := next_at - time.monotonic()) > 0:
-                self._producer.poll(left_s)
+            try:
+                self._write()
+            except KafkaException as raised:  # a fatal error, after which a producer takes no more records
+                self._clients.note(Refused(self.name, str(raised), time.time()))
+                self._producer.purge()
+                self._producer.flush(1.0)
+                self._producer = self._make()
         deadline = time.monotonic() + FLUSH_WITHIN_S
         while len(self._producer) and time.monotonic() < deadline:
             self._producer.flush(0.5)
         if len(self._producer):
             error = f"{len(self._producer)} records are neither acknowledged nor given up after {FLUSH_WITHIN_S:.0f} s"
             self._clients.note(Refused(self.name, error, time.time()))
+
+    def _write(self) -> None:
+        pause_s, next_at = 1 / RATE_PER_S[self.name], time.monotonic()
+        while not self._clients.enough.is_set():
+            if len(self._producer) < MOST_IN_FLIGHT:
+                self._send(self._number)
+                self._number += 1
+            next_at = max(next_at + pause_s, time.monotonic() - 1.0)
+            while (left_s := next_at - time.monotonic()) > 0:
+                self._producer.poll(left_s)
 
     def _send(self, number: int) -> None:
         clients, name = self._clients, self.name
@@ -214,10 +223,11 @@ class ReaderThread(threading.Thread):
 
 
 class Watcher(ReaderThread):
-    """Reads every partition from its beginning, and is told where to go on by nobody."""
+    """Reads every partition from its beginning, and is told where to go on by nobody. It begins anew where it learns that
+    records are gone: nothing else may make it."""
 
     def __init__(self, clients: Clients) -> None:
-        super().__init__(clients, "watcher", {"auto.offset.reset": "error"})
+        super().__init__(clients, "watcher", {"auto.offset.reset": "earliest"})
         places = [TopicPartition(clients.topic, p, OFFSET_BEGINNING) for p in range(clients.partitions)]
         self.consumer.assign(places)
 

@@ -24,7 +24,7 @@ def lines(verdict: Verdict) -> Iterator[str]:
         f"Allowed, and seen: {verdict.repeated} repeated records of writers without idempotence; "
         f"{sum(map(len, verdict.allowed_losses.values()))} acknowledged records lost to elections"
         + "".join(f"; {len(lost)} of writer {name}" for name, lost in sorted(verdict.allowed_losses.items()))
-        + f"; {len(verdict.allowed_changes)} read before an unclean election lost them."
+        + f"; {len(verdict.allowed_changes)} times a reader or writer met what an unclean election had lost."
     )
     for name, lost in sorted(verdict.allowed_losses.items()):
         yield from _some(f"allowed loss of {name}", lost)

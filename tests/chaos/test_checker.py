@@ -220,6 +220,15 @@ def test_what_was_read_may_vanish_by_an_unclean_election_only() -> None:
         assert found == ({} if unclean else {"changed": 2}), (unclean, found)
 
 
+def test_clients_may_meet_what_an_unclean_election_lost_and_only_then() -> None:
+    for unclean in (False, True):
+        run = good_run()
+        run.partitions[0].elections = [Election(1, PER_PARTITION, 3000.0, unclean)]
+        run.events += [Latest("observer", 0, 5, 3001.0), Refused("watcher", "truncation detected", 3001.0)]
+        run.events += [Read("watcher", 0, n, *(run.stored(0)[n].who or ("", 0)), 3002.0) for n in range(PER_PARTITION)]
+        assert run.violations() == ({} if unclean else {"went back": 1, "refused": 1, "skipped": 1})
+
+
 # what replicas hold
 
 
