@@ -223,8 +223,8 @@ class ReaderThread(threading.Thread):
 
 
 class Watcher(ReaderThread):
-    """Reads every partition from its beginning, and is told where to go on by nobody. It begins anew where it learns that
-    records are gone: nothing else may make it."""
+    """Reads every partition from its beginning, and is told where to go on by nobody. It begins anew where it learns
+    that records are gone: nothing else may make it."""
 
     def __init__(self, clients: Clients) -> None:
         super().__init__(clients, "watcher", {"auto.offset.reset": "earliest"})
