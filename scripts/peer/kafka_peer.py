@@ -137,9 +137,18 @@ def tool_command(tool: str, *args: str, version: str = SERVER_VERSION) -> list[s
 def run_tool(
     tool: str, *args: str, version: str = SERVER_VERSION, stdin: str = "", timeout_s: float = 60.0
 ) -> subprocess.CompletedProcess[str]:
-    """Run a tool to its end. Raises ``PeerError`` with what it printed when it fails."""
+    """Run a tool to its end. Raises ``PeerError`` with what it printed when it fails.
+
+    The first run leaves the classes that it has loaded in an archive: with that, all others start in half the time.
+    """
     command = tool_command(tool, *args, version=version)
+    archive = cache_dir() / f"classes-{version}.jsa"
+    made = None if archive.exists() else archive.with_name(f"{archive.name}.{os.getpid()}")
+    sharing = f"-XX:SharedArchiveFile={archive}" if made is None else f"-XX:ArchiveClassesAtExit={made}"
+    command[1:1] = [sharing, "-Xlog:disable"]  # the JVM would tell of classes that it leaves out, between tool's words
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout_s)
+    if made is not None and made.exists():
+        made.replace(archive)
     if done.returncode != 0:
         raise PeerError(
             f"{tool} {' '.join(args)} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"

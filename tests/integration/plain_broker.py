@@ -32,6 +32,9 @@ MODULES = {
     COORDINATOR: "raykafka.group.actor",
     CONTROLLER: "raykafka.controller.actor",
 }
+SESSION_MS = 6000
+# the longest that ZooKeeper grants: a machine that is busy with other tests must not look like a dead one
+PATIENT_SESSION_MS = 10_000
 FAST_CONFIG = {
     "group.initial.rebalance.delay.ms": "0",
     "offsets.topic.num.partitions": "3",
@@ -102,6 +105,7 @@ class PlainBroker:
         broker_id: int = 0,
         secret_hex: str | None = None,
         config: dict[str, str] | None = None,
+        session_ms: int = SESSION_MS,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -111,7 +115,7 @@ class PlainBroker:
             broker_id=broker_id,
             secret_hex=secret_hex or secrets.token_hex(32),
             data_dir=str(directory / "data"),
-            zookeeper=ZooKeeperSettings(zookeeper),
+            zookeeper=ZooKeeperSettings(zookeeper, session_timeout_ms=session_ms),
             listeners=(address,),
             advertised=(address,),
             link_host="127.0.0.1",
@@ -136,12 +140,18 @@ class PlainBroker:
 
     @property
     def log_text(self) -> str:
-        return (self.directory / "broker.log").read_text(errors="replace")
+        """What it has logged in all its lives."""
+        path = self.directory / "broker.log"
+        return path.read_text(errors="replace") if path.exists() else ""
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
         assert self._process is not None
         return self._process
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
         """Start the process; ``wait_serving`` or ``wait_ended`` tells what became of it."""
@@ -194,11 +204,11 @@ class PlainBroker:
 
     def children(self, role: str = "") -> list[psutil.Process]:
         """The child processes that run now, of one role or all."""
-        if self._process is None or self._process.poll() is not None:
+        if not self.runs:
             return []
         module = MODULES.get(role, "")
         found: list[psutil.Process] = []
-        for process in psutil.Process(self._process.pid).children():
+        for process in psutil.Process(self.process.pid).children():
             try:
                 if module in " ".join(process.cmdline()):
                     found.append(process)

@@ -16,7 +16,7 @@ import yaml
 
 from tests.free_ports import free_port
 
-SCRAPE_INTERVAL_S = 1
+SCRAPE_INTERVAL_MS = 700  # brokers wait 400 ms for what a silent process of theirs has to say
 
 
 class NotInstalled(Exception):
@@ -24,7 +24,7 @@ class NotInstalled(Exception):
 
 
 class Prometheus:
-    """Scrapes the targets of a file-sd file every second. As a context: started, and ended with its data."""
+    """Scrapes the targets of a file-sd file all the time. As a context: started, and ended with its data."""
 
     def __init__(self, directory: Path, targets: Path) -> None:
         self._binary = shutil.which("prometheus")
@@ -35,7 +35,7 @@ class Prometheus:
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         config = {
-            "global": {"scrape_interval": f"{SCRAPE_INTERVAL_S}s", "scrape_timeout": f"{SCRAPE_INTERVAL_S}s"},
+            "global": dict.fromkeys(("scrape_interval", "scrape_timeout"), f"{SCRAPE_INTERVAL_MS}ms"),
             "scrape_configs": [{"job_name": "raykafka", "file_sd_configs": [{"files": [str(targets)]}]}],
         }
         (directory / "prometheus.yaml").write_text(yaml.safe_dump(config))

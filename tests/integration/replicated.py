@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from raykafka.log.batch import iter_batches
-from tests.integration.plain_broker import PlainBroker
+from tests.integration.plain_broker import PATIENT_SESSION_MS, PlainBroker
 
 WITHIN_S = 120
 BROKERS = 3
@@ -25,31 +25,65 @@ CONFIG = {"offsets.topic.replication.factor": "3"}
 
 
 @contextmanager
-def running_brokers(directory: Path, zookeeper: str, **config: str) -> Iterator[list[PlainBroker]]:
+def running_brokers(
+    directory: Path, zookeeper: str, *, session_ms: int = PATIENT_SESSION_MS, **config: str
+) -> Iterator[list[PlainBroker]]:
     """Three brokers of one cluster that know each other; ``config`` with underscores for dots."""
     chroot, secret = secrets.token_hex(4), secrets.token_hex(32)
     settings = CONFIG | {name.replace("_", "."): value for name, value in config.items()}
     made = [
-        PlainBroker(directory / f"broker-{i}", f"{zookeeper}/{chroot}", broker_id=i, secret_hex=secret, config=settings)
+        PlainBroker(
+            directory / f"broker-{i}",
+            f"{zookeeper}/{chroot}",
+            broker_id=i,
+            secret_hex=secret,
+            config=settings,
+            session_ms=session_ms,
+        )
         for i in range(BROKERS)
     ]
     try:
-        for broker in made:
-            broker.start()
-        for broker in made:
-            broker.wait_serving(WITHIN_S)
-        until(lambda: len(admin(made).list_topics(timeout=10).brokers) == BROKERS, "all brokers are known")
-        yield made
+        start(made)
+        with telling(made):
+            yield made
     finally:
         for broker in made:
-            print(f"broker {broker.settings.broker_id}:\n{broker.log_text}")  # shown when the test failed
             broker.end()
 
 
-@pytest.fixture
-def brokers(tmp_path: Path, zookeeper: str) -> Iterator[list[PlainBroker]]:
-    with running_brokers(tmp_path, zookeeper) as made:
+def start(brokers: list[PlainBroker]) -> None:
+    """Start those that do not run, until all know each other."""
+    started = [broker for broker in brokers if not broker.runs]
+    for broker in started:
+        broker.start()
+    for broker in started:
+        broker.wait_serving(WITHIN_S)
+    until(lambda: len(admin(brokers).list_topics(timeout=10).brokers) == BROKERS, "all brokers are known")
+
+
+@contextmanager
+def telling(brokers: list[PlainBroker]) -> Iterator[None]:
+    """Print what they log meanwhile, which pytest shows when the test has failed."""
+    marks = [len(broker.log_text) for broker in brokers]
+    try:
+        yield
+    finally:
+        for broker, mark in zip(brokers, marks, strict=True):
+            print(f"broker {broker.settings.broker_id}:\n{broker.log_text[mark:]}")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, zookeeper: str) -> Iterator[list[PlainBroker]]:
+    with running_brokers(tmp_path_factory.mktemp("brokers"), zookeeper) as made:
         yield made
+
+
+@pytest.fixture
+def brokers(cluster: list[PlainBroker]) -> Iterator[list[PlainBroker]]:
+    """The three brokers of a module, all running; each of its tests takes topics of its own."""
+    start(cluster)
+    with telling(cluster):
+        yield cluster
 
 
 def until(holds: Callable[[], Any], what: str, within_s: float = WITHIN_S) -> None:

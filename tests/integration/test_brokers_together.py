@@ -3,7 +3,6 @@
 import secrets
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +15,11 @@ from tests.integration.replicated import WITHIN_S, admin, bootstrap, running_bro
 PARTITIONS = 6
 
 
-@pytest.fixture
-def brokers(tmp_path: Path, zookeeper: str) -> Iterator[list[PlainBroker]]:
-    with running_brokers(tmp_path, zookeeper, offsets_topic_replication_factor="1") as made:
+@pytest.fixture(scope="module")
+def brokers(tmp_path_factory: pytest.TempPathFactory, zookeeper: str) -> Iterator[list[PlainBroker]]:
+    """For all tests of this file: each leaves them running."""
+    folder = tmp_path_factory.mktemp("together")
+    with running_brokers(folder, zookeeper, offsets_topic_replication_factor="1") as made:
         yield made
 
 

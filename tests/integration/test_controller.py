@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from raykafka.controller import metadata_store, store, znodes
+from raykafka.controller import channel, metadata_store, store, znodes
 from raykafka.controller.active import ActiveController, Silences
 from raykafka.controller.config_admin import Resource, alter_configs
 from raykafka.controller.configs import ResourceType
@@ -158,13 +158,17 @@ def test_a_broker_that_restarted_unseen_leads_on_in_a_new_epoch(zookeeper: str) 
     play(zookeeper, scenario)
 
 
-def test_a_broker_that_can_not_be_reached_is_left_to_its_session(zookeeper: str) -> None:
+def test_a_broker_that_can_not_be_reached_is_left_to_its_session(
+    zookeeper: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "_CONNECT_WITHIN_S", 0.2)
+
     async def scenario(made: Parts) -> None:
         await made.broker(0)
         silent = await made.broker(1, serve=False)
         active = await made.active(0)
         # several times as long as one connect may take
-        done, _ = await asyncio.wait({active._channel_tasks[1]}, timeout=5)
+        done, _ = await asyncio.wait({active._channel_tasks[1]}, timeout=1)
         assert not done
         assert silent.client.exists("/brokers/ids/1") is not None
         await asyncio.to_thread(store.close, silent.client)

@@ -7,7 +7,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+import pytest
+
 from raykafka.cluster.image import PartitionState
+from raykafka.controller import leadership
 from raykafka.controller.active import ActiveController
 from raykafka.controller.leadership import ElectionType, elect_leaders
 from raykafka.controller.reassignment import Assignment
@@ -156,7 +159,11 @@ def test_more_partitions_move_than_one_transaction_takes(zookeeper: str) -> None
     play(zookeeper, scenario)
 
 
-def test_preferred_replicas_lead_again_by_request_and_by_themselves(zookeeper: str) -> None:
+def test_preferred_replicas_lead_again_by_request_and_by_themselves(
+    zookeeper: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leadership, "_FIRST_LOOK_S", 0.1)
+
     async def scenario(made: Parts) -> None:
         brokers = [await made.broker(b) for b in range(2)]
         config = {"leader.imbalance.check.interval.seconds": "1"}

@@ -28,6 +28,7 @@ from raykafka.deploy import local_ray, ray_access
 from raykafka.deploy.checks import own_processes
 from raykafka.deploy.folder import ClusterFolder
 from tests.conftest import cluster_file
+from tests.integration.status_feed import StatusFeed
 
 _T = TypeVar("_T")
 pytestmark = pytest.mark.timeout(300)
@@ -41,16 +42,6 @@ def _command(*words: str, stdin: str = "") -> str:
     return done.stdout
 
 
-def _status(file: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "raykafka", "status", "--json", "-f", str(file)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return json.loads(done.stdout) if done.stdout else {"actors": [], "problems": [done.stderr]}
-
-
 def _until(what: str, ask: Callable[[], _T | None], within_s: float = 120.0) -> _T:
     deadline = time.monotonic() + within_s
     while True:
@@ -58,22 +49,33 @@ def _until(what: str, ask: Callable[[], _T | None], within_s: float = 120.0) -> 
         if answer:
             return answer
         assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {what}"
-        time.sleep(0.2)
+        time.sleep(0.1)
+
+
+def _until_status(file: Path, what: str, holds: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    """The first status of which that holds."""
+    last: dict[str, Any] = {}
+
+    def look() -> bool:
+        last.clear()
+        last.update(feed.status())
+        return bool(holds(last))
+
+    with StatusFeed(file) as feed:
+        try:
+            _until(what, look)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; amiss: {last['problems']}") from None
+    return last
 
 
 def _well(file: Path) -> dict[str, Any]:
     """The status, once nothing is amiss and every actor has begun."""
-    last: dict[str, Any] = {}
-
-    def look() -> dict[str, Any] | None:
-        last.update(_status(file))
-        begun = all(row["state"] == "running" for row in last["actors"])
-        return dict(last) if begun and not last["problems"] else None
-
-    try:
-        return _until("everything is as it should be", look)
-    except AssertionError:
-        raise AssertionError(f"still amiss: {last['problems']}") from None
+    return _until_status(
+        file,
+        "everything is as it should be",
+        lambda found: not found["problems"] and all(row["state"] == "running" for row in found["actors"]),
+    )
 
 
 def _pids(status: dict[str, Any], role: str) -> dict[int, int]:
@@ -129,7 +131,8 @@ def _values(cluster: raykafka.Cluster, topic: str, count: int) -> list[str]:
 
 
 def test_status_shows_every_actor(deployed: Path) -> None:
-    status = _well(deployed)
+    _well(deployed)
+    status = json.loads(_command("status", "--json", "-f", str(deployed)))
     assert set(_pids(status, "broker")) == {0, 1}
     for role in ("supervisor", "zookeeper", "broker", "replica", "coordinator", "controller"):
         rows = [row for row in status["actors"] if row["role"] == role]
@@ -222,16 +225,23 @@ def test_handles_go_through_pickle_and_into_ray_tasks(deployed: Path, cluster: r
         _until("a record", wary.poll).object()
 
 
-def test_a_killed_broker_comes_back_with_its_records(deployed: Path, cluster: raykafka.Cluster) -> None:
+def test_a_killed_supervisor_comes_back_and_a_killed_broker_with_its_records(
+    deployed: Path, cluster: raykafka.Cluster
+) -> None:
     cluster.admin().create_topic("kept", partitions=4)
     with cluster.producer() as producer:
         sent = [producer.send("kept", str(number), partition=number % 4) for number in range(100)]
         assert all(metadata.result(60).offset >= 0 for metadata in sent)
-    before = _pids(_well(deployed), "broker")
-    _kill_and_await_end(before[0])
-    _until("another broker 0", lambda: _pids(_status(deployed), "broker").get(0) not in (before[0], None))
+    before = _well(deployed)
+    _kill_and_await_end(_pids(before, "supervisor")[0])
     after = _well(deployed)
-    assert _pids(after, "broker")[1] == before[1]
+    assert _pids(after, "supervisor") != _pids(before, "supervisor")
+    brokers = _pids(before, "broker")
+    assert _pids(after, "broker") == brokers
+    _kill_and_await_end(brokers[0])
+    _until_status(deployed, "another broker 0", lambda found: _pids(found, "broker").get(0) not in (brokers[0], None))
+    after = _well(deployed)
+    assert _pids(after, "broker")[1] == brokers[1]
     assert next(row for row in after["actors"] if (row["role"], row["id"]) == ("broker", 0))["restarts"] >= 1
     assert sorted(map(int, _values(cluster, "kept", 100))) == list(range(100))
 
@@ -243,14 +253,13 @@ def test_a_stopped_broker_stays_down_until_it_is_started(deployed: Path, cluster
     os.kill(_pids(before, "broker")[1], signal.SIGKILL)
     _kill_and_await_end(_pids(before, "supervisor")[0])
 
-    def stopped() -> bool:
-        found = _status(deployed)
+    def stopped(found: dict[str, Any]) -> bool:
         states = {row["id"]: (row["state"], row["pid"]) for row in found["actors"] if row["role"] == "broker"}
         anew = states.get(1, ("", 0))
         return anew[0] == "halted" and anew[1] not in (0, _pids(before, "broker")[1]) and states[0][0] == "running"
 
-    _until("broker 1 is another process, and halted", stopped)
-    assert any("was stopped with `raykafka brokers stop`" in problem for problem in _status(deployed)["problems"])
+    found = _until_status(deployed, "broker 1 is another process, and halted", stopped)
+    assert any("was stopped with `raykafka brokers stop`" in problem for problem in found["problems"])
     _command("deploy", "-f", str(deployed))
     assert list(cluster.admin().describe_cluster().brokers) == [0]
     listed = json.loads(_command("brokers", "list", "--json", "-f", str(deployed)))
@@ -259,19 +268,6 @@ def test_a_stopped_broker_stays_down_until_it_is_started(deployed: Path, cluster
     _well(deployed)
     assert list(cluster.admin().describe_cluster().brokers) == [0, 1]
     assert "running" in _command("brokers", "describe", "1", "-f", str(deployed))
-
-
-def test_a_killed_supervisor_comes_back_and_goes_on(deployed: Path) -> None:
-    before = _well(deployed)
-    _kill_and_await_end(_pids(before, "supervisor")[0])
-    after = _well(deployed)
-    assert _pids(after, "supervisor") != _pids(before, "supervisor")
-    assert _pids(after, "broker") == _pids(before, "broker")
-    _kill_and_await_end(_pids(after, "broker")[1])
-    _until(
-        "another broker 1", lambda: _pids(_status(deployed), "broker").get(1) not in (_pids(after, "broker")[1], None)
-    )
-    _well(deployed)
 
 
 def test_a_killed_zookeeper_is_started_again_and_brokers_wait(deployed: Path) -> None:
@@ -286,7 +282,7 @@ def test_zookeeper_outlives_its_actor(deployed: Path) -> None:
     before = _pids(_well(deployed), "zookeeper")
     pid = _zookeeper_pid(deployed)
     _kill_and_await_end(before[1])
-    _until("another actor", lambda: _pids(_status(deployed), "zookeeper").get(1) not in (before[1], None))
+    _until_status(deployed, "another actor", lambda found: _pids(found, "zookeeper").get(1) not in (before[1], None))
     _well(deployed)
     assert _zookeeper_pid(deployed) == pid
 

@@ -14,6 +14,10 @@ import psutil
 import pytest
 import yaml
 
+from raykafka.config.cluster import load_cluster_config
+from raykafka.deploy import checks
+from raykafka.deploy.folder import ClusterFolder
+from raykafka.errors import DeployError
 from tests.conftest import cluster_file
 from tests.free_ports import free_port
 
@@ -75,16 +79,34 @@ def test_a_zookeeper_that_does_not_answer_is_named(tmp_path: Path) -> None:
     _nothing_was_started(file)
 
 
-@pytest.mark.parametrize("owner", ["ZooKeeper server 1", "listener OUTSIDE of broker 2", "the link port of broker 1"])
-def test_a_port_in_use_is_named_with_its_holder(tmp_path: Path, owner: str) -> None:
-    from raykafka.config.cluster import load_cluster_config
-
+def test_a_port_in_use_is_named_with_its_holder(tmp_path: Path) -> None:
     file = cluster_file(tmp_path)
-    ((host, port),) = [(host, port) for host, port, name in load_cluster_config(file).ports() if name == owner]
+    host, port = _address(file, "listener OUTSIDE of broker 2")
     with socket.create_server((host, port)):
         said = _deploy(file)
-    assert said.startswith(f"Port {port} on 127.0.0.1 for {owner} is in use by process {os.getpid()} (")
+    assert said.startswith(
+        f"Port {port} on 127.0.0.1 for listener OUTSIDE of broker 2 is in use by process {os.getpid()} ("
+    )
     _nothing_was_started(file)
+
+
+@pytest.mark.parametrize("owner", ["ZooKeeper server 1", "listener INSIDE of broker 0", "the link port of broker 1"])
+def test_every_port_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: str) -> None:
+    monkeypatch.setattr(checks, "_PORT_FREE_WITHIN_S", 0.0)
+    file = cluster_file(tmp_path)
+    host, port = _address(file, owner)
+    ports, folder = list(load_cluster_config(file).ports()), ClusterFolder(tmp_path / "data")
+    checks.check_ports(ports, folder)
+    with (
+        socket.create_server((host, port)),
+        pytest.raises(DeployError, match=f"Port {port} on 127.0.0.1 for {owner} is"),
+    ):
+        checks.check_ports(ports, folder)
+
+
+def _address(file: Path, owner: str) -> tuple[str, int]:
+    ((host, port),) = [(host, port) for host, port, name in load_cluster_config(file).ports() if name == owner]
+    return host, port
 
 
 def test_a_ray_port_in_use_is_named(tmp_path: Path) -> None:
@@ -124,9 +146,6 @@ def test_a_wrong_ray_address_in_the_environment_is_named(tmp_path: Path) -> None
 
 
 def test_a_data_folder_of_another_cluster_is_refused(tmp_path: Path) -> None:
-    from raykafka.config.cluster import load_cluster_config
-    from raykafka.deploy.folder import ClusterFolder
-
     file = cluster_file(tmp_path)
     folder = ClusterFolder(tmp_path / "data")
     with folder.exclusive():
@@ -135,8 +154,6 @@ def test_a_data_folder_of_another_cluster_is_refused(tmp_path: Path) -> None:
 
 
 def test_only_one_deploy_works_at_a_time(tmp_path: Path) -> None:
-    from raykafka.deploy.folder import ClusterFolder
-
     file = cluster_file(tmp_path)
     with ClusterFolder(tmp_path / "data").exclusive():
         assert _deploy(file) == f"Another deploy or undeploy works on {tmp_path}/data just now."
@@ -150,9 +167,6 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_broker_that_cannot_start_ends_the_deploy_and_all_that_it_started(tmp_path: Path) -> None:
-    from raykafka.deploy.checks import own_processes
-    from raykafka.deploy.folder import ClusterFolder
-
     file = cluster_file(tmp_path, brokers=1)
     folder = ClusterFolder(tmp_path / "data")
     folder.broker(0).mkdir(parents=True)
@@ -166,7 +180,7 @@ def test_a_broker_that_cannot_start_ends_the_deploy_and_all_that_it_started(tmp_
     (sentence,) = done.stderr.splitlines()
     assert sentence.startswith("raykafka: Broker 0 does not start: ")
     assert "meta.properties" in sentence
-    assert own_processes(folder) == set()
+    assert checks.own_processes(folder) == set()
     assert folder.deployed() is None
     assert folder.started_ray() is None
     temp_dir = yaml.safe_load(file.read_text())["ray"]["temp_dir"]

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaException
 
 from raykafka.broker.broker import LOST_EXIT_CODE
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 from raykafka.group.partitioning import partition_for
 from raykafka.types import OFFSETS_TOPIC
 from tests.free_ports import free_port
-from tests.integration.plain_broker import PlainBroker
+from tests.integration.plain_broker import SESSION_MS, PlainBroker
 from tests.integration.replicated import (
     BROKERS,
     WITHIN_S,
@@ -30,20 +30,10 @@ from tests.integration.replicated import (
     until,
     wait_in_sync,
 )
+from tests.integration.workload import RETRIABLE
 
 pytestmark = pytest.mark.timeout(400)
 KILLED = -9
-# as Kafka's table of error codes has it, and librdkafka's own words for a connection that is being looked for
-RETRIABLE = {
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.REQUEST_TIMED_OUT,
-    KafkaError._TRANSPORT,
-    KafkaError._TIMED_OUT,
-    KafkaError._WAIT_COORD,
-    KafkaError._ALL_BROKERS_DOWN,
-}
 LONGER_THAN_A_SESSION_S = 8.0
 
 
@@ -61,7 +51,7 @@ def own_zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeepe
 @pytest.fixture(scope="module")
 def brokers(tmp_path_factory: pytest.TempPathFactory, own_zookeeper: ZooKeeperProcess) -> Iterator[list[PlainBroker]]:
     """For all tests here: each leaves all of them running."""
-    with running_brokers(tmp_path_factory.mktemp("brokers"), own_zookeeper.hosts) as made:
+    with running_brokers(tmp_path_factory.mktemp("brokers"), own_zookeeper.hosts, session_ms=SESSION_MS) as made:
         yield made
 
 
@@ -239,9 +229,9 @@ def test_an_outage_of_zookeeper_is_a_wait(brokers: list[PlainBroker], own_zookee
     load = Load(brokers, "outage")
     load.wait_more()
     before = [broker.process.pid for broker in brokers]
-    for _ in range(2):
+    for outage_s in (LONGER_THAN_A_SESSION_S, 0.0):
         own_zookeeper.kill()
-        over_at = time.monotonic() + LONGER_THAN_A_SESSION_S
+        over_at = time.monotonic() + outage_s
         while time.monotonic() < over_at:
             load.wait_more()
         own_zookeeper.start()

@@ -15,7 +15,7 @@ from kio.index import load_payload_module
 from kio.static.constants import EntityType
 
 from raykafka.broker.children import COORDINATOR
-from tests.integration.plain_broker import PlainBroker
+from tests.integration.plain_broker import PATIENT_SESSION_MS, PlainBroker
 from tests.unit.group_dialogues import (
     DIALOGUES,
     FIND_COORDINATOR,
@@ -40,7 +40,8 @@ CONFIG = {
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory, zookeeper: str) -> Iterator[PlainBroker]:
-    made = PlainBroker(tmp_path_factory.mktemp("broker"), f"{zookeeper}/{secrets.token_hex(4)}", config=CONFIG)
+    chroot = f"{zookeeper}/{secrets.token_hex(4)}"
+    made = PlainBroker(tmp_path_factory.mktemp("broker"), chroot, config=CONFIG, session_ms=PATIENT_SESSION_MS)
     try:
         made.start()
         made.wait_serving(WITHIN_S)

@@ -13,14 +13,16 @@ from tests.integration.replicated import (
     admin,
     brokers,
     check,
+    cluster,
     create,
     metadata,
+    start,
     until,
     wait_in_sync,
 )
 from tests.integration.test_moving_partitions import command, holders, place
 
-__all__ = ["brokers"]
+__all__ = ["brokers", "cluster"]
 
 
 def test_a_broker_on_an_empty_disk_catches_up_before_it_counts(brokers: list[PlainBroker], tmp_path: Path) -> None:
@@ -50,15 +52,12 @@ def test_a_partition_whose_last_replica_lost_its_disk_waits_for_an_unclean_elect
     load.stop()
     brokers[0].kill()
     brokers[0].set_data_dir(tmp_path / "empty")
-    for broker in (brokers[0], brokers[1]):
-        broker.start()
-        broker.wait_serving(WITHIN_S)
-    until(lambda: len(admin(brokers).list_topics(timeout=10).brokers) == BROKERS, "all are back")
+    start(brokers)
     assert holders(brokers, "gone") == ([0, 1], {0}, -1)
     assert "Elected 1 leader;" in command(brokers, "partitions", "elect", "gone", "--unclean")
     until(lambda: holders(brokers, "gone")[2] == 0, "broker 0 leads what it has")
     wait_in_sync(brokers, "gone", 2)
-    assert "unclean election" in "".join(broker.log_text for broker in brokers)
+    assert "gone-0: unclean election" in "".join(broker.log_text for broker in brokers)
     again = Load(brokers, "gone")
     again.wait_more()
     again.stop()
@@ -74,10 +73,7 @@ def test_a_log_cut_below_what_was_committed_does_not_lead(brokers: list[PlainBro
     brokers[0].stop()  # which leaves the high watermark in its checkpoint
     (segment,) = (brokers[0].data_dir / "cut-0").glob("*.log")
     os.truncate(segment, segment.stat().st_size // 2)
-    for broker in (brokers[0], brokers[1]):
-        broker.start()
-        broker.wait_serving(WITHIN_S)
-    until(lambda: len(admin(brokers).list_topics(timeout=10).brokers) == BROKERS, "all are back")
+    start(brokers)
     until(lambda: holders(brokers, "cut")[2] == -1, "nobody leads it")
     assert "the log is shorter than its high watermark was" in brokers[0].log_text
     brokers[2].kill()  # whatever happens meanwhile, it stays so

@@ -12,7 +12,7 @@ from typing import Self
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
 
 DEADLINE_S = 90.0
-SEND_INTERVAL_S = 0.002
+SEND_INTERVAL_S = 0.01
 _RETRY = {
     "message.timeout.ms": 180_000,
     "retry.backoff.ms": 50,
@@ -22,6 +22,17 @@ _RETRY = {
 }
 AT_LEAST_ONCE = {"acks": 1, "enable.idempotence": False, "max.in.flight": 1}
 IDEMPOTENT = {"enable.idempotence": True}
+# as Kafka's table of error codes has it, and librdkafka's own words for a connection that is being looked for
+RETRIABLE = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError._TIMED_OUT,
+    KafkaError._WAIT_COORD,
+    KafkaError._ALL_BROKERS_DOWN,
+}
 
 
 class ProduceRun:
