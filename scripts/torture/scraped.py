@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from tests.integration.prometheus import SCRAPE_INTERVAL_S, Prometheus
+from tests.integration.prometheus import SCRAPE_INTERVAL_MS, Prometheus
 from tests.integration.zookeeper_history import Change, Counts
 
 COUNTERS = {
@@ -18,6 +18,7 @@ COUNTERS = {
 }
 UNDER_REPLICATED = "raykafka_cluster_under_replicated_partitions"
 OFFLINE = "raykafka_cluster_offline_partitions"
+SCRAPE_S = SCRAPE_INTERVAL_MS / 1000
 SLACK_S = 0.5  # a scrape is stamped when it begins
 
 
@@ -78,8 +79,8 @@ def gauges(prometheus: Prometheus, truth: Sequence[Moment], since: float) -> tup
     for name in (UNDER_REPLICATED, OFFLINE):
         for at, value in prometheus.samples(name, since):
             count += 1
-            first = bisect_right(starts, at - 2 * SCRAPE_INTERVAL_S - SLACK_S) - 1
-            last = bisect_right(starts, at + SCRAPE_INTERVAL_S + SLACK_S)
+            first = bisect_right(starts, at - 2 * SCRAPE_S - SLACK_S) - 1
+            last = bisect_right(starts, at + SCRAPE_S + SLACK_S)
             allowed = {moment.values[name] for moment in truth[max(first, 0) : last]}
             if value not in allowed:
                 wrong.append(f"{name} was {value:g} at {at:.3f}, ZooKeeper had {sorted(allowed)}")
