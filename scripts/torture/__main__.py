@@ -17,6 +17,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts" / "peer")]
 
 from scripts.torture import evidence, report, scraped  # noqa: E402
 from scripts.torture.archive import Archive  # noqa: E402
+from scripts.torture.history import Fault  # noqa: E402
 from scripts.torture.injector import Injector  # noqa: E402
 from scripts.torture.machine import Machine  # noqa: E402
 from scripts.torture.system import System  # noqa: E402
@@ -28,6 +29,7 @@ TOPIC = "chaos"
 IN_SYNC_WITHIN_S = 180.0
 LOAD_ENDS_WITHIN_S = 300.0
 BEGUN_WITHIN_S = 90.0
+ZOOKEEPER_BACK_WITHIN_S = 5.0
 # of a run's minutes, what goes to deploying, settling and checking
 AROUND_S = 75.0
 
@@ -99,7 +101,7 @@ def torture(options: argparse.Namespace, folder: Path, began: float) -> list[str
         if not wrong:
             wrong += watch.wait_in_sync(IN_SYNC_WITHIN_S)
         if prometheus is not None:
-            wrong += hold_against(prometheus, archive, system.chroot, scraped_since)
+            wrong += hold_against(prometheus, archive, system.chroot, scraped_since, zookeeper_away(injector.done))
         evidence.gather(folder, system, archive.places, TOPIC, watch.ends(), injector.done)
     return wrong
 
@@ -143,7 +145,14 @@ def settle(system: System, watch: Watch, injector: Injector, may_lose: bool) -> 
     return [f"not well again after {IN_SYNC_WITHIN_S:.0f} s: {line}" for line in wrong]
 
 
-def hold_against(prometheus: Prometheus, archive: Archive, chroot: str, since: float) -> list[str]:
+def zookeeper_away(faults: list[Fault]) -> list[tuple[float, float]]:
+    """When ZooKeeper may not have answered: from each fault of it on, and until it has surely come back."""
+    return [(fault.began, fault.ended + ZOOKEEPER_BACK_WITHIN_S) for fault in faults if "zookeeper" in fault.kind]
+
+
+def hold_against(
+    prometheus: Prometheus, archive: Archive, chroot: str, since: float, away: list[tuple[float, float]]
+) -> list[str]:
     """Prometheus' counters and gauges against ZooKeeper's history, two scrapes after the last change of it."""
     while True:
         truth = counts_of(archive.places, chroot)
@@ -152,7 +161,7 @@ def hold_against(prometheus: Prometheus, archive: Archive, chroot: str, since: f
         if counts_of(archive.places, chroot) == truth:
             break
     moments = scraped.timeline(changes(archive.places), chroot)
-    count, untrue = scraped.gauges(prometheus, moments, since)
+    count, untrue = scraped.gauges(prometheus, moments, since, away)
     print(
         f"Prometheus: {truth.elections} elections, {truth.isr_shrinks} ISR shrinks, {truth.isr_expands} expands in"
         f" ZooKeeper's history, {len(wrong)} of its counters differ; {count} samples of gauges, {len(untrue)} of them"

@@ -72,14 +72,18 @@ def timeline(changes: Iterable[Change], chroot: str) -> list[Moment]:
     return found
 
 
-def gauges(prometheus: Prometheus, truth: Sequence[Moment], since: float) -> tuple[int, list[str]]:
-    """How many samples of the gauges there are, and those that were not true within two scrapes."""
+def gauges(
+    prometheus: Prometheus, truth: Sequence[Moment], since: float, away: Sequence[tuple[float, float]]
+) -> tuple[int, list[str]]:
+    """How many samples of the gauges there are, and those that were not true within two scrapes. While ZooKeeper is
+    ``away`` nobody hears that it has taken a change: what was true before counts as well."""
     count, wrong = 0, []
     starts = [moment.at for moment in truth]
     for name in (UNDER_REPLICATED, OFFLINE):
         for at, value in prometheus.samples(name, since):
             count += 1
-            first = bisect_right(starts, at - 2 * SCRAPE_S - SLACK_S) - 1
+            earliest = min([at, *(began for began, ended in away if began <= at <= ended)]) - 2 * SCRAPE_S - SLACK_S
+            first = bisect_right(starts, earliest) - 1
             last = bisect_right(starts, at + SCRAPE_S + SLACK_S)
             allowed = {moment.values[name] for moment in truth[max(first, 0) : last]}
             if value not in allowed:
