@@ -264,6 +264,9 @@ class ZooKeeperProcess:
             # How long one server of an ensemble tries to reach another before it asks the next: by default 5 s, for
             # which an election stands still when a host is silent.
             "-Dzookeeper.cnxTimeout=500",
+            # How long a server that is alone waits at most before it makes itself heard again: by default a minute. A
+            # leader that is lost soon after another server's link was healed would not be replaced for as long.
+            "-Dzookeeper.fastleader.maxNotificationInterval=1000",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
             "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
