@@ -31,6 +31,7 @@ from raykafka.broker.lease import boot_clock
 from raykafka.broker.links import ControllerLinks
 from raykafka.broker.neighbours import Neighbours
 from raykafka.broker.partitions import Partitions
+from raykafka.broker.peers import Peers
 from raykafka.broker.registration import Session
 from raykafka.broker.server import Listener
 from raykafka.broker.settings import BrokerSettings, ListenerAddress
@@ -89,6 +90,7 @@ class Broker:
         self.children: Children
         self.partitions: Partitions
         self.links: ControllerLinks
+        self.peers: Peers
         self.neighbours: Neighbours
         self.registration: BrokerInfo
         self.listeners: list[Listener] = []
@@ -152,17 +154,18 @@ class Broker:
         self._has_controller = False
         if settings.controller_first:
             self._keep_controller()
+        self.peers = Peers(self, settings.secret)
+        undo.append(self.peers.close)
+        self.links = ControllerLinks(settings.secret, self._apply, lambda link: self.partitions.take_stream(link))
         self.partitions = Partitions(self, directory.path, found)
         self.coordination = Coordination(settings.broker_id, self.partitions)
-        self.links = ControllerLinks(settings.secret, self._apply, self.partitions.take_stream)
         self._auto_creation = AutoCreation(self.links)
         undo.append(self.links.stop)
         self.neighbours = Neighbours(settings.broker_id, settings.secret)
         undo.append(self.neighbours.stop)
         await self._bind_ports()
         consumer_lag = ConsumerLag(self)
-        undo.append(consumer_lag.close)
-        self.links.answer_peer = consumer_lag.answer
+        self.links.answer_peer = self.peers.answer
 
         info = BrokerInfo(
             id=settings.broker_id,

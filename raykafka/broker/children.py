@@ -34,6 +34,7 @@ _STEADY_AFTER_S = 30.0
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 10.0
 _STARTS_AT_ONCE = 4
+_FILL_AFTER_S = 0.2
 _STOP_WITHIN_S = 5.0
 
 logger = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ class Children:
         self._wanted: deque[asyncio.Future[Child]] = deque()
         self._starting_replicas = 0
         self._replica_backoff = Backoff()
+        self._filling: asyncio.TimerHandle | None = None
         self._server: asyncio.AbstractServer | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
@@ -186,7 +188,7 @@ class Children:
         while self._spares:
             child = self._spares.popleft()
             if not child.link.is_closed:
-                self._fill()
+                self._fill_later()
                 return child
         waiter: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         self._wanted.append(waiter)
@@ -198,7 +200,16 @@ class Children:
                 self._offer(waiter.result())
             raise
 
+    def _fill_later(self) -> None:
+        """Have another spare soon: a process that starts takes the processors from the one that was just given away,
+        for which somebody waits."""
+        if self._filling is None:
+            self._filling = asyncio.get_running_loop().call_later(_FILL_AFTER_S, self._fill)
+
     def _fill(self) -> None:
+        if self._filling is not None:
+            self._filling.cancel()
+            self._filling = None
         if self._stopping:
             return
         while self._wanted and self._wanted[0].done():

@@ -10,23 +10,24 @@ import asyncio
 import logging
 import socket
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Set
+from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from contextlib import suppress
 from typing import Any
 
 from raykafka.broker.children import Backoff
+from raykafka.broker.peers import PEER_ROLE
 from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState, delta_from_json
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, open_port, serve_socket
 from raykafka.link.link import CallHandler
 from raykafka.protocol.context import RequestContext, pack_forward
 from raykafka.protocol.error_code import ErrorCode
+from raykafka.replica.events import Propose
 from raykafka.replica.partition import SHORT_LOG
 from raykafka.replica.stream import STREAM_ROLE
 from raykafka.types import TopicPartition
 
 CONTROLLER_ROLE = "controller"
-PEER_ROLE = "peer"
 # clients of the admin APIs wait longer than it takes to elect a controller; those of Metadata ask again at once
 CONTROLLER_WITHIN_S = 15.0
 CONTROLLER_SOON_S = 2.0
@@ -181,6 +182,17 @@ class ControllerLinks:
         link = await self.controller(CONTROLLER_SOON_S)
         args = {"topic": tp.topic, "topic_id": str(topic_id), "partition": tp.partition, **proposal}
         await link.call("alter_partition", args, ANSWER_WITHIN_S)
+
+    async def alter_partitions(self, proposals: Sequence[tuple[TopicPartition, uuid.UUID, Propose]]) -> int:
+        """Ask the active controller for many ISRs at once; how many were written. Raises KafkaError, LinkError,
+        TimeoutError."""
+        link = await self.controller(CONTROLLER_SOON_S)
+        asked = [
+            {"topic": tp.topic, "topic_id": str(topic_id), "partition": tp.partition, **proposal._asdict()}
+            for tp, topic_id, proposal in proposals
+        ]
+        answer = await link.call("alter_partitions", {"partitions": asked}, ANSWER_WITHIN_S)
+        return int(answer["written"])
 
     async def report_failed_partition(self, tp: TopicPartition, state: PartitionState, reason: str) -> None:
         """Have the controller end the leadership ``state`` of this broker (rule 1). Returns once it has answered, or

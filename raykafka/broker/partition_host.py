@@ -29,8 +29,9 @@ from raykafka.link import Link
 from raykafka.link.messages import ANY_EPOCH, APPEND, APPENDED, VIEW, Appended, View, pack_append
 from raykafka.log import lock_holder
 from raykafka.protocol.error_code import ErrorCode
+from raykafka.replica.events import Propose
 from raykafka.replica.leaving import Left
-from raykafka.replica.sealed import behind
+from raykafka.replica.sealed import SealedEnd, behind
 from raykafka.types import NO_EPOCH, TopicPartition
 
 ACQUIRE_WITHIN_S = 30.0
@@ -89,14 +90,15 @@ class Checkpoint(NamedTuple):
 class Surroundings:
     """What all partitions of a broker share. ``report_failed(tp, state, reason)`` returns once the controller knows
     that the leadership ``state`` has ended; ``propose(tp, topic id, proposal)`` asks the controller for an ISR (rule
-    7). ``brokers`` are those that are alive; ``replica_failures`` counts replica processes that ended before they were
-    let go."""
+    7); ``rouse(tp, topic id, state)`` tells the followers' brokers that the leader wakes. ``brokers`` are those that
+    are alive; ``replica_failures`` counts replica processes that ended before they were let go."""
 
     broker_id: int
     log_dir: Path
     children: ReplicaSource
     report_failed: Callable[[TopicPartition, PartitionState, str], Awaitable[None]]
     propose: Callable[[TopicPartition, uuid.UUID, dict[str, Any]], Awaitable[None]]
+    rouse: Callable[[TopicPartition, uuid.UUID, PartitionState], None]
     brokers: Mapping[int, BrokerInfo] = field(default_factory=dict)
     replica_failures: int = 0
     cold_reads: ThreadPoolExecutor = field(
@@ -221,6 +223,15 @@ class PartitionHost(SleepingLog):
         """The live replicas that this broker has to get back into the ISR; none unless it leads and sleeps."""
         return behind(self._around.broker_id, self.state, self._around.brokers) if self.life is Life.ASLEEP else ()
 
+    def ask_asleep(self, found: Mapping[int, SealedEnd]) -> Propose | None:
+        """The ISR to ask the controller for, while this leader sleeps, with those of ``found`` that sleep on the same
+        log."""
+        if self.life is not Life.ASLEEP:
+            return None
+        around = self._around
+        epochs = {broker: info.epoch for broker, info in around.brokers.items()}
+        return self.ask_for_isr(around.broker_id, self.state, epochs, found)
+
     def _wanted(self) -> tuple[PartitionState, Mapping[str, str], Peers]:
         """What the replica has to go by: where the brokers live that hold this partition is part of it."""
         state, brokers = self.state, self._around.brokers
@@ -293,7 +304,14 @@ class PartitionHost(SleepingLog):
         """Whether it is awake only for others to catch up."""
         return self._briefly and self.life in (Life.WAKING, Life.AWAKE, Life.DOZING)
 
+    def rouse(self, leader_epoch: int) -> None:
+        """The leader of that epoch wakes, and its stream will come: open the log meanwhile."""
+        if self.life is Life.ASLEEP and not self.is_leader and leader_epoch == self.state.leader_epoch:
+            self._wake()
+
     def _wake(self) -> None:
+        if self.is_leader:
+            self._around.rouse(self.tp, self.topic_id, self.state)
         self.life = Life.WAKING
         self._diverged = False
         self._run(self._wake_replica())

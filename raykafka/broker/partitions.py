@@ -12,12 +12,14 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from raykafka.broker.checkpoints import HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS
 from raykafka.broker.configs import Configs
 from raykafka.broker.fetch_sessions import FetchSessions
+from raykafka.broker.joining import Joining
 from raykafka.broker.links import ControllerLinks
 from raykafka.broker.partition_host import (
     Checkpoint,
@@ -27,9 +29,10 @@ from raykafka.broker.partition_host import (
     Surroundings,
     directory_name,
 )
+from raykafka.broker.peers import Peers
 from raykafka.cluster.image import ClusterImage, PartitionState, Topic
 from raykafka.durable import sync_directory
-from raykafka.errors import RaykafkaError
+from raykafka.errors import KafkaError, LinkError, RaykafkaError
 from raykafka.link import Link
 from raykafka.log import read_seal
 from raykafka.log.files import LOG, METADATA_FILE, offset_of_name, read_topic_id
@@ -48,6 +51,8 @@ DOZING_AT_ONCE = 8
 CATCH_UPS_AT_ONCE = 4
 # a replica that hangs must not keep its broker from what else the controller decides
 TELL_WITHIN_S = 0.25
+ROUSE = "rouse"
+ROUSED_WITHIN_S = 2.0
 _MAX_NAME_BYTES = 255
 
 logger = logging.getLogger(__name__)
@@ -73,6 +78,8 @@ class PartitionsServer(Protocol):
     def children(self) -> ReplicaSource: ...
     @property
     def links(self) -> ControllerLinks: ...
+    @property
+    def peers(self) -> Peers: ...
 
 
 class Partitions:
@@ -91,7 +98,9 @@ class Partitions:
         configs = server.configs
         self.fetch_sessions = FetchSessions(configs.number("max.incremental.fetch.session.cache.slots"))
         self._server = server
-        self._around = Surroundings(server.broker_id, log_dir, server.children, self._report_failed, self._propose)
+        self._around = Surroundings(
+            server.broker_id, log_dir, server.children, self._report_failed, self._propose, self._rouse
+        )
         self._checkpointed = checkpointed
         self._hosts: dict[tuple[str, int], PartitionHost] = {}
         self._found: dict[str, _Found] = {}
@@ -99,12 +108,31 @@ class Partitions:
         self.traffic = Traffic()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._image: ClusterImage | None = None
+        self._joining = Joining(server.peers, server.links, self.get, lambda: self._image is not None)
+        server.peers.answers[ROUSE] = self._answer_rouse
 
     async def _report_failed(self, tp: TopicPartition, state: PartitionState, reason: str) -> None:
         await self._server.links.report_failed_partition(tp, state, reason)
 
     async def _propose(self, tp: TopicPartition, topic_id: uuid.UUID, proposal: dict[str, Any]) -> None:
         await self._server.links.alter_partition(tp, topic_id, proposal)
+
+    def _rouse(self, tp: TopicPartition, topic_id: uuid.UUID, state: PartitionState) -> None:
+        """Have the followers' replicas wake beside their leader's."""
+        args = {"topic": tp.topic, "topic_id": str(topic_id), "partition": tp.partition, "epoch": state.leader_epoch}
+        for broker in state.replicas:
+            if broker != self._around.broker_id and broker in self._around.brokers:
+                self._run(self._rouse_at(broker, args))
+
+    async def _rouse_at(self, broker: int, args: dict[str, Any]) -> None:
+        # nobody has to hear of it: the leader's stream wakes a replica as well, a little later
+        with suppress(OSError, KafkaError, LinkError, TimeoutError):
+            await self._server.peers.call(broker, ROUSE, args, ROUSED_WITHIN_S)
+
+    async def _answer_rouse(self, args: dict[str, Any]) -> None:
+        host = self._hosts.get((args["topic"], args["partition"]))
+        if host is not None and str(host.topic_id) == args["topic_id"]:
+            host.rouse(args["epoch"])
 
     # looking
 
@@ -150,6 +178,7 @@ class Partitions:
             for path in doomed:
                 self._run(self._remove_later(path, 0))
             self._run(self._sweep())
+            self._run(self._gather())
             await self._set_strays_aside(image)
         others_changed = before is not None and before.broker_configs != image.broker_configs
         # leaders want nothing of a broker that is about to stop: what it still acknowledges nobody may wait for
@@ -237,20 +266,23 @@ class Partitions:
         """Have idle partitions fall asleep, a few at a time."""
         while True:
             await asyncio.sleep(SWEEP_S)
-            self._help_up(CATCH_UPS_AT_ONCE)
             room = DOZING_AT_ONCE - sum(host.life is Life.DOZING for host in self._hosts.values())
             for host in self._hosts.values():
                 if room > 0 and host.life is Life.AWAKE:
                     host.doze_if_idle()
                     room -= host.life is Life.DOZING
 
-    def _help_up(self, at_once: int) -> None:
-        """Wake sleeping leaders whose followers are back and not in sync, a few at a time; they sleep again soon."""
-        behind = [host for host in self._hosts.values() if host.behind()]
-        if behind:
-            up = sum(host.is_up_briefly for host in self._hosts.values())
-            for host in behind[: max(0, at_once - up)]:
-                host.wake_for_others()
+    async def _gather(self) -> None:
+        """Get replicas that are back into the ISRs of sleeping leaders: asleep, as many as can be. The leaders of the
+        others wake for it, a few at a time, and sleep again soon."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            behind = [host for host in self._hosts.values() if host.behind()]
+            if behind:
+                needed = await self._joining.round(behind)
+                up = sum(host.is_up_briefly for host in self._hosts.values())
+                for host in needed[: max(0, CATCH_UPS_AT_ONCE - up)]:
+                    host.wake_for_others()
 
     # closing and deleting
 

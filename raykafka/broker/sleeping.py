@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from raykafka.broker.log_view import LogView, empty_view
 from raykafka.cluster.image import PartitionState
+from raykafka.replica.events import Propose
 from raykafka.replica.leaving import Left
-from raykafka.replica.sealed import NEVER_WRITTEN, SealedEnd, must_wake, told_asleep
+from raykafka.replica.sealed import NEVER_WRITTEN, SealedEnd, ask_asleep, must_wake, told_asleep
 from raykafka.types import NO_EPOCH
 
 
@@ -48,3 +50,15 @@ class SleepingLog(LogView):
         """How the log of this replica ends, None while that is not for its broker to say."""
         left = self.left
         return None if left is None else SealedEnd(left.seal.epoch, left.seal.log_end, left.last_epoch)
+
+    def ask_for_isr(
+        self, broker: int, state: PartitionState, broker_epochs: Mapping[int, int], found: Mapping[int, SealedEnd]
+    ) -> Propose | None:
+        """``sealed.ask_asleep`` for this replica; what it asks for counts from now on."""
+        left, own = self.left, self.sealed_end()
+        if left is None or own is None:
+            return None
+        proposal = ask_asleep(broker, left.seal, own, state, broker_epochs, found)
+        if proposal is not None and (isr := frozenset(proposal.isr)) not in self.asked:
+            self.asked.append(isr)
+        return proposal

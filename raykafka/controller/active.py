@@ -449,6 +449,8 @@ class ActiveController:
             case "alter_partition":
                 await asked.alter_partition(self, args)
                 return {}
+            case "alter_partitions":
+                return {"written": await asked.alter_partitions(self, args)}
             case "partition_failed":
                 await asked.partition_failed(self, args)
                 return {}

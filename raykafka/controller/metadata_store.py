@@ -26,6 +26,7 @@ from raykafka.controller.zookeeper import (
     Conflict,
     Create,
     Delete,
+    Node,
     Operation,
     Write,
     children_of_all,
@@ -265,16 +266,18 @@ class MetadataStore:
             self._write(writes)
         return {tp: state.stored_at(state.version + 1) for tp, state in changes.items()}
 
-    def write_isr(self, tp: TopicPartition, state: StateNode) -> StateNode | None:
-        """Write a state that differs in its ISR from the one it was made from, if every member of the ISR still
-        lives the life that ``isr_epochs`` names (rule 7). None if one does not."""
-        members = zip(state.isr, state.isr_epochs, strict=True)
-        checks = [Check(znodes.broker_epoch_path(broker), epoch) for broker, epoch in members]
+    def write_isrs(self, changes: Mapping[TopicPartition, StateNode]) -> dict[TopicPartition, StateNode] | None:
+        """Write states that differ in their ISR from those they were made from, if every member of an ISR still lives
+        the life that ``isr_epochs`` names (rule 7); None if one does not. One transaction, so not more than some 800 of
+        them."""
+        members = {m for state in changes.values() for m in zip(state.isr, state.isr_epochs, strict=True)}
+        checks = [Check(znodes.broker_epoch_path(broker), epoch) for broker, epoch in sorted(members)]
+        writes = [Write(znodes.state_path(*tp), state.pack(), state.version) for tp, state in changes.items()]
         try:
-            self._write([*checks, Write(znodes.state_path(*tp), state.pack(), state.version)])
+            self._write([*checks, *writes])
         except Conflict:
             return None
-        return state.stored_at(state.version + 1)
+        return {tp: state.stored_at(state.version + 1) for tp, state in changes.items()}
 
     def mark_deleting(self, name: str) -> None:
         """Begin a topic's deletion: from here on it is gone, whoever has to finish it."""
@@ -336,7 +339,7 @@ class MetadataStore:
             raise ControllerFenced(f"controller epoch {self.epoch} has ended")
 
 
-def _deleted_changes(node: tuple[bytes, Any] | None) -> tuple[Changes, int]:
+def _deleted_changes(node: Node) -> tuple[Changes, int]:
     """What deleted topics have left, and the version of its node (-1: there is none)."""
     return (znodes.unpack_deleted_topics(node[0]), node[1].version) if node else (Changes(), -1)
 

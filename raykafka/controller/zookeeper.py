@@ -25,18 +25,24 @@ from kazoo.exceptions import (
     NotEmptyError,
     RolledBackError,
     RuntimeInconsistency,
+    UnimplementedError,
 )
 from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
 from kazoo.retry import KazooRetry
 from kazoo.security import CREATOR_ALL_ACL
 
+from raykafka.controller import multi_read
 from raykafka.errors import RaykafkaError
 
 DIGEST_USER = "raykafka"
 ANY_VERSION = -1
 _RECONNECT_DELAY_S = 0.05
 _RECONNECT_MAX_DELAY_S = 1.0
+# some 100 KB of paths: a request has at most 1 MB (ZooKeeper's jute.maxbuffer)
+_READ_AT_ONCE = 1000
 _T = TypeVar("_T")
+
+Node = tuple[bytes, Any] | None
 
 
 class Conflict(RaykafkaError):
@@ -147,20 +153,34 @@ def create_if_missing(client: KazooClient, path: str, data: bytes) -> None:
         reading(lambda: client.create(path, data, makepath=True))
 
 
-def reading_all(client: KazooClient, paths: Iterable[str]) -> list[tuple[bytes, Any] | None]:
+def reading_all(client: KazooClient, paths: Iterable[str]) -> list[Node]:
     """Data and stat of each path, None where there is no node. One round trip's wait for all of them."""
-
-    def read() -> list[tuple[bytes, Any] | None]:
-        found: list[tuple[bytes, Any] | None] = []
-        for result in [client.get_async(path) for path in wanted]:
-            try:
-                found.append(result.get())
-            except NoNodeError:
-                found.append(None)
-        return found
-
     wanted = list(paths)
-    return reading(read)
+    try:
+        return reading(lambda: _read_together(client, wanted))
+    except UnimplementedError:
+        return reading(lambda: _read_singly(client, wanted))  # ZooKeeper 3.5
+
+
+def _read_together(client: KazooClient, paths: Sequence[str]) -> list[Node]:
+    parts = [paths[start : start + _READ_AT_ONCE] for start in range(0, len(paths), _READ_AT_ONCE)]
+    nodes: list[Node] = []
+    for result in [multi_read.read_async(client, part) for part in parts]:
+        for found in result.get():
+            if isinstance(found, KazooException) and not isinstance(found, NoNodeError):
+                raise found
+            nodes.append(None if isinstance(found, NoNodeError) else found)
+    return nodes
+
+
+def _read_singly(client: KazooClient, paths: Sequence[str]) -> list[Node]:
+    nodes: list[Node] = []
+    for result in [client.get_async(path) for path in paths]:
+        try:
+            nodes.append(result.get())
+        except NoNodeError:
+            nodes.append(None)
+    return nodes
 
 
 def children_of_all(client: KazooClient, paths: Sequence[str]) -> list[list[str]]:
@@ -253,7 +273,7 @@ def _stands(client: KazooClient, operations: Sequence[Operation]) -> bool:
     return all(_as_left(operation, node) for operation, node in zip(expected, found, strict=True))
 
 
-def _as_left(operation: Operation, node: tuple[bytes, Any] | None) -> bool:
+def _as_left(operation: Operation, node: Node) -> bool:
     match operation:
         case Create(_, data, _):
             return node is not None and node[0] == data

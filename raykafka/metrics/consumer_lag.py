@@ -12,17 +12,15 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from raykafka.broker.links import PEER_ROLE
 from raykafka.broker.partition_host import PartitionHost
 from raykafka.errors import KafkaError, LinkError
-from raykafka.link import Link, connect_tcp
 from raykafka.metrics.catalogue import MOST_SAMPLES
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
 
 if TYPE_CHECKING:
     from raykafka.broker.broker import Broker
 
+METHOD = "log_ends"
 ANSWER_WITHIN_S = 0.4
 
 logger = logging.getLogger(__name__)
@@ -49,16 +47,10 @@ class ConsumerLag:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._links: dict[int, tuple[int, Link]] = {}
+        broker.peers.answers[METHOD] = self.answer
 
-    def close(self) -> None:
-        for _, link in self._links.values():
-            link.close()
-
-    async def answer(self, method: str, args: dict[str, Any]) -> Any:
+    async def answer(self, args: dict[str, Any]) -> list[int | None]:
         """``log_ends`` {partitions: [[topic, partition], ...]}: the end of each in that order, None where unknown."""
-        if method != "log_ends":
-            raise KafkaError(ErrorCode.INVALID_REQUEST, f"a broker does not answer {method!r} to its peers")
         return self._local_ends([TopicPartition(*tp) for tp in args["partitions"]])
 
     def _local_ends(self, partitions: Iterable[TopicPartition]) -> list[int | None]:
@@ -93,28 +85,10 @@ class ConsumerLag:
     async def _ends_at(self, leader: int, partitions: Sequence[TopicPartition]) -> list[int | None]:
         if leader == self._broker.broker_id:
             return self._local_ends(partitions)
+        args = {"partitions": [list(tp) for tp in partitions]}
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                link = await self._link(leader)
-                answer: list[int | None] = await link.call("log_ends", {"partitions": [list(tp) for tp in partitions]})
-                return answer
+            answer: list[int | None] = await self._broker.peers.call(leader, METHOD, args, ANSWER_WITHIN_S)
+            return answer
         except (OSError, KafkaError, LinkError, TimeoutError) as error:
             logger.info("broker %d told no log ends: %s", leader, error or type(error).__name__)
-            known = self._links.pop(leader, None)
-            if known is not None:
-                known[1].close()
             return []
-
-    async def _link(self, broker: int) -> Link:
-        """A link to that life of the broker. Raises OSError, LinkError."""
-        info = self._broker.image.brokers.get(broker)
-        if info is None:
-            raise LinkError("it is not registered")
-        known = self._links.get(broker)
-        if known is not None and known[0] == info.epoch and not known[1].is_closed:
-            return known[1]
-        identity = {"role": PEER_ROLE, "broker_id": self._broker.broker_id}
-        link = await connect_tcp(info.link_host, info.link_port, self._broker.settings.secret, identity)
-        link.start()
-        self._links[broker] = info.epoch, link
-        return link

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 from raykafka.cluster.image import PartitionState
-from raykafka.replica.events import Seal
+from raykafka.replica.events import Propose, Seal
 from raykafka.types import NO_EPOCH
 
 # what a partition that was never written is sealed with
@@ -41,6 +41,26 @@ def must_wake(broker: int, state: PartitionState, seal: Seal) -> bool:
     """Whether a sleeping leader is needed before anybody writes: it does not know yet that all of its log is
     committed, or it may not lead this epoch and has to say so (rule 1)."""
     return state.leader == broker and (seal.high_watermark < seal.log_end or not seal.leading)
+
+
+def ask_asleep(
+    broker: int,
+    seal: Seal,
+    own: SealedEnd,
+    state: PartitionState,
+    broker_epochs: Mapping[int, int],
+    found: Mapping[int, SealedEnd],
+) -> Propose | None:
+    """The ISR to ask for in a sleeping leader's name: with every replica outside of it that sleeps on the same log, of
+    those that were ``found`` in the lives that ``broker_epochs`` names. None if there is none. Its members count for
+    the leader once it is awake (rule 5)."""
+    if not seal.leading:
+        return None
+    joining = [b for b in behind(broker, state, broker_epochs) if b in found and may_join_asleep(own, found[b])]
+    if not joining:
+        return None
+    isr = (*state.isr, *joining)
+    return Propose(isr, tuple(broker_epochs.get(member, -1) for member in isr), own.epoch, state.version)
 
 
 def may_join_asleep(leader: SealedEnd, follower: SealedEnd) -> bool:

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -15,10 +16,12 @@ import psutil
 from raykafka_cluster import RaykafkaCluster
 
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
+from raykafka.log import lock_holder
 from tests.free_ports import free_port
 from tests.integration.plain_broker import PlainBroker
 
 BROKERS = 3
+SPARE, ZOOKEEPER, RAY = "spare replica", "zookeeper", "Ray's daemons"
 CONFIG = {"group.initial.rebalance.delay.ms": "0", "offsets.topic.replication.factor": "3"}
 _LINE = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) (.*)")
 
@@ -28,6 +31,11 @@ class System(Protocol):
 
     @property
     def bootstrap(self) -> str: ...
+
+    @property
+    def metrics_ports(self) -> list[int]:
+        """Where each broker shows its metrics, on 127.0.0.1."""
+        ...
 
     def start(self) -> None: ...
 
@@ -57,8 +65,16 @@ class System(Protocol):
 
     def logs(self) -> list[Path]: ...
 
+    def pids(self) -> list[int]:
+        """Every process of the cluster."""
+        ...
 
-def lock_holder(directory: Path) -> psutil.Process:
+    def roles(self) -> dict[int, str]:
+        """What each process of the cluster is, by pid; takes a while."""
+        ...
+
+
+def holder(directory: Path) -> psutil.Process:
     return psutil.Process(int((directory / ".lock").read_text().split()[0]))
 
 
@@ -67,12 +83,17 @@ class Deployed:
 
     name = "raykafka in Ray"
 
-    def __init__(self) -> None:
-        self._cluster = RaykafkaCluster(brokers=BROKERS, config=dict(CONFIG))
+    def __init__(self, config: Mapping[str, str] = CONFIG) -> None:
+        self._cluster = RaykafkaCluster(brokers=BROKERS, config=dict(config))
 
     @property
     def bootstrap(self) -> str:
         return self._cluster.bootstrap
+
+    @property
+    def metrics_ports(self) -> list[int]:
+        first = self._cluster.settings["brokers"]["metrics_port"]
+        return [first + i for i in range(BROKERS)]
 
     def start(self) -> None:
         self._cluster.deploy()
@@ -84,7 +105,7 @@ class Deployed:
         return self._cluster.data_dir / f"broker-{broker}"
 
     def broker(self, broker: int) -> psutil.Process:
-        return lock_holder(self._data(broker))
+        return holder(self._data(broker))
 
     def controller(self, broker: int) -> psutil.Process:
         title = f"controller of broker {broker}"
@@ -95,7 +116,7 @@ class Deployed:
         raise LookupError(f"no process is the {title}")
 
     def replica(self, broker: int, topic: str, partition: int) -> psutil.Process:
-        return lock_holder(self._data(broker) / f"{topic}-{partition}")
+        return holder(self._data(broker) / f"{topic}-{partition}")
 
     def heal(self, broker: int) -> None:
         """Ray restarts it."""
@@ -109,24 +130,39 @@ class Deployed:
     def logs(self) -> list[Path]:
         return sorted((self._cluster.folder / "ray").glob("session_latest/logs/worker-*.err"))
 
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._cluster.processes()]
+
+    def roles(self) -> dict[int, str]:
+        actors = [actor for actor in self._cluster.status()["actors"] if actor["pid"]]
+        roles = {actor["pid"]: SPARE if actor["for"] == "spare" else actor["role"] for actor in actors}
+        for process in self._cluster.processes():
+            with contextlib.suppress(psutil.Error):
+                roles.setdefault(process.pid, ZOOKEEPER if process.name() == "java" else RAY)
+        return roles
+
 
 class Plain:
     """Brokers and their children as plain processes, and a ZooKeeper; what the Supervisor would do is done here."""
 
     name = "raykafka without Ray"
 
-    def __init__(self) -> None:
+    def __init__(self, config: Mapping[str, str] = CONFIG) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="rk-"))
         self._zookeeper = ZooKeeperProcess(self._folder / "zookeeper", free_port())
         hosts, secret = f"{self._zookeeper.hosts}/failover", secrets.token_hex(32)
         self._brokers = [
-            PlainBroker(self._folder / f"broker-{i}", hosts, broker_id=i, secret_hex=secret, config=dict(CONFIG))
+            PlainBroker(self._folder / f"broker-{i}", hosts, broker_id=i, secret_hex=secret, config=dict(config))
             for i in range(BROKERS)
         ]
 
     @property
     def bootstrap(self) -> str:
         return ",".join(broker.bootstrap for broker in self._brokers)
+
+    @property
+    def metrics_ports(self) -> list[int]:
+        return [broker.settings.metrics_port or 0 for broker in self._brokers]
 
     def start(self) -> None:
         self._zookeeper.start()
@@ -165,6 +201,24 @@ class Plain:
 
     def logs(self) -> list[Path]:
         return [broker.directory / "broker.log" for broker in self._brokers]
+
+    def pids(self) -> list[int]:
+        own = [pid for pid in (self._zookeeper.pid,) if pid is not None]
+        for broker in self._brokers:
+            if broker.process.poll() is None:
+                own += [broker.process.pid, *(child.pid for child in broker.children())]
+        return own
+
+    def roles(self) -> dict[int, str]:
+        roles = {self._zookeeper.pid: ZOOKEEPER}
+        for broker in self._brokers:
+            roles[broker.process.pid] = "broker"
+            for role in ("controller", "coordinator", "replica"):
+                roles |= {child.pid: role for child in broker.children(role)}
+            locks = broker.data_dir.glob("*/.lock")
+            writers = {writer.pid for lock in locks if (writer := lock_holder(lock.parent)) is not None}
+            roles |= {child.pid: SPARE for child in broker.children("replica") if child.pid not in writers}
+        return roles
 
 
 def timeline(system: System, begin: float, end: float) -> list[str]:

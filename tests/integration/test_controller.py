@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from raykafka.controller import channel, metadata_store, store, znodes
+from raykafka.cluster.image import PartitionState
+from raykafka.controller import asked, channel, metadata_store, store, znodes
 from raykafka.controller.active import ActiveController, Silences
 from raykafka.controller.config_admin import Resource, alter_configs
 from raykafka.controller.configs import ResourceType
@@ -29,6 +30,7 @@ from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 from raykafka.errors import KafkaError
 from raykafka.link import Link, serve_tcp, serve_unix
 from raykafka.protocol.error_code import ErrorCode
+from raykafka.replica.events import Propose
 from raykafka.types import TopicPartition
 from tests.free_ports import free_port
 from tests.integration.controller_parts import SECRET, SESSION_MS, WITHIN_S, BrokerEnd, Parts, parts, random_id, until
@@ -263,6 +265,43 @@ def test_a_failed_replica_leads_again_only_in_a_new_epoch(zookeeper: str) -> Non
     play(zookeeper, scenario)
 
 
+def test_many_isrs_are_written_at_once_each_only_for_the_state_and_the_lives_it_names(zookeeper: str) -> None:
+    async def scenario(made: Parts) -> None:
+        brokers = [await made.broker(b) for b in range(3)]
+        active = await made.active(0)
+        count = 2 * asked.ISRS_AT_ONCE
+        (result,) = await create_topics(active, [TopicRequest("t", count, 3)], timeout_s=WITHIN_S)
+        assert result.error is None
+        leader = brokers[0]
+        topic = leader.image.topics["t"]
+        epochs = {b.id: b.registration.info.epoch for b in brokers}
+        states = {TopicPartition("t", p): state for p, state in topic.partitions.items()}
+
+        def proposal(state: PartitionState, **changes: Any) -> Propose:
+            isr = (state.leader,)
+            return Propose(isr, (epochs[state.leader],), state.leader_epoch, state.version)._replace(**changes)
+
+        asked_for = {tp: proposal(state) for tp, state in states.items()}
+        old, dead, other = (TopicPartition("t", p) for p in (0, 1, count - 1))
+        asked_for[old] = proposal(states[old], version=states[old].version - 1)
+        asked_for[dead] = proposal(states[dead], broker_epochs=(7,))
+        ids = dict.fromkeys(states, topic.id) | {other: random_id()}
+        written = await leader.links.alter_partitions([(tp, ids[tp], asked_for[tp]) for tp in states])
+        assert written == count - 3
+        refused = {old, dead, other}
+
+        def heard() -> bool:
+            now = leader.image.topics["t"].partitions
+            return all(
+                (now[tp.partition].version > state.version) == (tp not in refused) for tp, state in states.items()
+            )
+
+        await until(heard, "the broker has heard of them, and of nothing else")
+        assert {tp for tp in states if len(active.records["t"].states[tp.partition].isr) == 3} == refused
+
+    play(zookeeper, scenario)
+
+
 def test_an_isr_is_written_only_for_the_state_and_the_lives_it_names(zookeeper: str) -> None:
     async def scenario(made: Parts) -> None:
         brokers = [await made.broker(b) for b in range(3)]
@@ -300,7 +339,7 @@ def test_an_isr_is_written_only_for_the_state_and_the_lives_it_names(zookeeper: 
         # a life that ended since, unknown to this controller: the transaction itself refuses it
         record = active.records["t"].states[0]
         stale = dataclasses.replace(record, isr=everybody, isr_epochs=tuple(epochs[b] + 1 for b in everybody))
-        assert await asyncio.to_thread(active.store.write_isr, tp, stale) is None
+        assert await asyncio.to_thread(active.store.write_isrs, {tp: stale}) is None
         assert leader.partition("t") == second
         await leader.links.alter_partition(tp, topic_id, proposal(everybody, second.version))
         await until(lambda: leader.partition("t").isr == everybody, "all are in sync")  # type: ignore[union-attr]

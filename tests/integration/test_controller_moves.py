@@ -116,7 +116,7 @@ def test_a_move_that_was_ready_when_its_controller_died_is_ended_by_the_next(zoo
         record = active.records["t"]
         everybody = tuple(brokers[b].registration.info.epoch for b in range(3))
         ready = replace(record.states[0], isr=(0, 1, 2), isr_epochs=everybody)
-        await active.in_store(active.store.write_isr, T0, ready)
+        await active.in_store(active.store.write_isrs, {T0: ready})
         active = await controllers.next()
         done = active.image.partition(T0)
         assert done is not None and (done.replicas, done.leader, done.isr) == ((2,), 2, (2,))

@@ -7,15 +7,16 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from kazoo.client import KazooClient
-from kazoo.exceptions import NoAuthError
+from kazoo.exceptions import NoAuthError, UnimplementedError
 
 from raykafka.cluster.image import BrokerInfo, Endpoint
-from raykafka.controller import metadata_store, store, znodes
+from raykafka.controller import metadata_store, multi_read, store, znodes
 from raykafka.controller.znodes import ControllerNode, StateNode, TopicNode
-from raykafka.controller.zookeeper import Check, Conflict, Create, commit
+from raykafka.controller.zookeeper import Check, Conflict, Create, commit, reading_all
 from raykafka.types import TopicPartition
 from tests.integration.controller_parts import LossyProxy
 
@@ -204,3 +205,34 @@ def test_a_block_of_producer_ids_whose_answer_was_lost_is_never_handed_out(
 
 def _fields(info: BrokerInfo) -> dict:
     return {name: getattr(info, name) for name in info.__slots__}
+
+
+@pytest.mark.parametrize("knows_multi_read", [True, False], ids=["3.6", "3.5"])
+def test_thousands_of_nodes_are_read_together_and_missing_ones_are_told(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, knows_multi_read: bool
+) -> None:
+    client = connect()
+    count = 2_500
+    there = {f"/n/{i}": b"%d" % i if i % 5 else b"" for i in range(count) if i % 3}
+    commit(client, [Create("/n")])
+    for start in range(0, count, 500):
+        commit(client, [Create(f"/n/{i}", there[f"/n/{i}"]) for i in range(start, start + 500) if i % 3])
+    client.set("/n/1", b"written again")
+    if not knows_multi_read:
+
+        def refused(client: KazooClient, paths: list[str]) -> Any:
+            result = client.handler.async_result()
+            result.set_exception(UnimplementedError())
+            return result
+
+        monkeypatch.setattr(multi_read, "read_async", refused)
+    found = reading_all(client, [f"/n/{i}" for i in range(count)])
+    values = {f"/n/{i}": node[0] for i, node in enumerate(found) if node is not None}
+    assert values == {**there, "/n/1": b"written again"}
+    assert [node[1].version for node in found[1:3] if node is not None] == [1, 0]
+
+
+def test_nodes_that_may_not_be_read_are_an_error(connect: Connect) -> None:
+    connect(b"secret").create("/own", b"x")
+    with pytest.raises(NoAuthError):
+        reading_all(connect(), ["/missing", "/own"])

@@ -52,8 +52,8 @@ def change_all(controller: MetadataStore, topic: str) -> None:
     states = {TopicPartition(topic, p): s for p, s in controller.load().topics[topic].states.items()}
     elected = {tp: replace(s, leader=1, leader_epoch=1, isr=(1,), isr_epochs=(1,)) for tp, s in states.items()}
     for tp, state in controller.write_states(elected).items():
-        assert controller.write_isr(tp, replace(state, isr=(1, 0), isr_epochs=(9, 9))) is None  # other lives
-        assert controller.write_isr(tp, replace(state, isr=(1, 0), isr_epochs=(0, 0)))
+        assert controller.write_isrs({tp: replace(state, isr=(1, 0), isr_epochs=(9, 9))}) is None  # other lives
+        assert controller.write_isrs({tp: replace(state, isr=(1, 0), isr_epochs=(0, 0))})
 
 
 @pytest.mark.parametrize("cut", range(1, 6))

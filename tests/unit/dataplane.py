@@ -11,7 +11,7 @@ import io
 import struct
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from kio.serial import entity_reader, entity_writer
 
 from raykafka.broker.configs import Configs
 from raykafka.broker.partitions import Partitions
+from raykafka.broker.peers import Peers
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, ImageDelta, PartitionState, Topic
 from raykafka.errors import KafkaError
 from raykafka.link import Link, connect_unix, serve_unix
@@ -26,6 +27,7 @@ from raykafka.log.batch import Record, build_batch
 from raykafka.protocol import acl, codec, registry
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.error_code import ErrorCode
+from raykafka.replica.events import Propose
 from raykafka.replica.server import ReplicaServer
 from raykafka.types import TopicPartition
 
@@ -99,6 +101,9 @@ class Links:
     async def alter_partition(self, tp: TopicPartition, topic_id: uuid.UUID, proposal: dict[str, Any]) -> None:
         raise KafkaError(ErrorCode.NOT_CONTROLLER, "no ISR changes here")
 
+    async def alter_partitions(self, proposals: Sequence[tuple[TopicPartition, uuid.UUID, Propose]]) -> int:
+        raise KafkaError(ErrorCode.NOT_CONTROLLER, "no ISR changes here")
+
     async def report_failed_partition(self, tp: TopicPartition, state: PartitionState, reason: str) -> None:
         self.reports.append((tp, state.leader_epoch, reason))
         current = self._dataplane.image.partition(tp)
@@ -124,6 +129,7 @@ class Dataplane:
             for b in (BROKER, 1)
         }
         self.image = ClusterImage("test", brokers=brokers)
+        self.peers = Peers(self, SECRET)
         self._checkpoints: Mapping[str, Mapping[TopicPartition, int]] = {}
 
     async def __aenter__(self) -> Dataplane:

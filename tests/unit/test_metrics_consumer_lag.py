@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from raykafka.broker.links import PEER_ROLE
 from raykafka.broker.log_view import empty_view
+from raykafka.broker.peers import PEER_ROLE, Peers
 from raykafka.cluster.image import BrokerInfo, ClusterImage, ImageDelta, PartitionState, Topic
 from raykafka.errors import KafkaError
 from raykafka.link import Link, serve_tcp
@@ -45,16 +45,25 @@ class FakeBroker:
         self.broker_id = broker_id
         self.coordination = FakeCoordination()
         self.partitions: dict[TopicPartition, Any] = {}
-        self.settings = SimpleNamespace(secret=SECRET)
         self.lease = True
         leaders = {0: 0, 1: 1, 2: -1}
         states = {p: PartitionState((0, 1), leader, 3, (0, 1), 0) for p, leader in leaders.items()}
         brokers = {b: BrokerInfo(b, 1, (), "127.0.0.1", port, "", "", True) for b, port in ports.items()}
         topic = Topic("t", uuid.uuid4(), states)
         self.image = ClusterImage("c").apply(ImageDelta(brokers=brokers, topics={"t": topic}))
+        self.peers = Peers(self, SECRET)
 
     def holds_lease(self) -> bool:
         return self.lease
+
+
+async def serve_life(epoch: int, accept: Callable[[Link], None]) -> Any:
+    """The inter-broker port of that life of broker 1."""
+    return await serve_tcp("127.0.0.1", 0, SECRET, {"role": "broker", "broker_id": 1, "broker_epoch": epoch}, accept)
+
+
+def port_of(server: Any) -> int:
+    return int(server.sockets[0].getsockname()[1])
 
 
 def run(test: Callable[[FakeBroker, FakeBroker, ConsumerLag], Awaitable[None]]) -> None:
@@ -67,15 +76,16 @@ def run(test: Callable[[FakeBroker, FakeBroker, ConsumerLag], Awaitable[None]]) 
         def accept(link: Link) -> None:
             assert link.peer["role"] == PEER_ROLE
             accepted.append(link)
-            link.start(on_call=ConsumerLag(far).answer)  # type: ignore[arg-type]
+            link.start(on_call=far.peers.answer)
 
-        server: Any = await serve_tcp("127.0.0.1", 0, SECRET, {"role": "broker"}, accept)
-        near = FakeBroker(0, {1: server.sockets[0].getsockname()[1]})
+        ConsumerLag(far)  # type: ignore[arg-type]
+        server = await serve_life(1, accept)
+        near = FakeBroker(0, {1: port_of(server)})
         lag = ConsumerLag(near)  # type: ignore[arg-type]
         try:
             await test(near, far, lag)
         finally:
-            lag.close()
+            near.peers.close()
             server.close()
             for link in accepted:
                 link.close()
@@ -123,23 +133,26 @@ def test_a_broker_that_does_not_answer_costs_its_own_partitions_only(monkeypatch
 
         near.partitions[LED] = host(100)
         near.coordination.commits = [("g", LED, 0), ("g", FAR, 0)]
-        silent: Any = await serve_tcp("127.0.0.1", 0, SECRET, {}, lambda link: link.start(on_call=hangs))
-        info = near.image.brokers[1]
-        there, port = near.image, silent.sockets[0].getsockname()[1]
-        near.image = there.apply(ImageDelta(brokers={1: replace(info, link_port=port, epoch=2)}))
+        silent = await serve_life(2, lambda link: link.start(on_call=hangs))
+        next_life = await serve_life(3, lambda link: link.start(on_call=far.peers.answer))
+        info, there = near.image.brokers[1], near.image
+        near.image = there.apply(ImageDelta(brokers={1: replace(info, link_port=port_of(silent), epoch=2)}))
         assert await lag.lags() == [Lag("g", LED, 100)]
         silent.close()
         # the next life of the broker is asked at its own address
         far.partitions[FAR] = host(7)
         near.image = there.apply(ImageDelta(brokers={1: replace(info, epoch=3)}))
+        assert await lag.lags() == [Lag("g", LED, 100)]  # another life answers at its address
+        near.image = there.apply(ImageDelta(brokers={1: replace(info, link_port=port_of(next_life), epoch=3)}))
         assert await lag.lags() == [Lag("g", LED, 100), Lag("g", FAR, 7)]
+        next_life.close()
 
     run(test)
 
 
-def test_a_peer_may_ask_for_log_ends_only() -> None:
+def test_a_peer_may_ask_for_what_brokers_tell_each_other_only() -> None:
     async def test(near: FakeBroker, far: FakeBroker, lag: ConsumerLag) -> None:
         with pytest.raises(KafkaError):
-            await lag.answer("update", {})
+            await near.peers.call(1, "update", {}, 10)
 
     run(test)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -152,3 +153,43 @@ def test_a_seal_opens_a_log_for_one_writer_only(tmp_path: Path) -> None:
     assert read_seal(tmp_path / "t-0") is None
     first.close(None)
     assert open_log(tmp_path / "t-0", clean=True).note is None
+
+
+def test_a_leader_that_wakes_rouses_its_followers_at_once(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Dataplane(tmp_path, config=IDLE) as dataplane:
+            roused: list[tuple[int, str, dict[str, Any]]] = []
+
+            async def call(broker: int, method: str, args: dict[str, Any], within_s: float) -> None:
+                roused.append((broker, method, args))
+
+            dataplane.peers.call = call  # type: ignore[method-assign]
+            topic_id = await dataplane.create()
+            await dataplane.lead(leader=1)
+            await dataplane.lead()
+            dataplane.children.gate.clear()
+            waiting = asyncio.ensure_future(dataplane.produce(batch(b"a"), acks=1))
+            await until(lambda: bool(roused))
+            assert not waiting.done()
+            args = {"topic": TOPIC, "topic_id": str(topic_id), "partition": 0, "epoch": 2}
+            assert roused == [(1, "rouse", args)]
+            dataplane.children.gate.set()
+            assert (await waiting).base_offset == 0
+
+    run(test)
+
+
+def test_a_sleeping_follower_is_roused_in_its_epoch_and_topic_only(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Dataplane(tmp_path) as dataplane:
+            topic_id = await dataplane.create()
+            await dataplane.lead(leader=1)
+            args = {"topic": TOPIC, "topic_id": str(topic_id), "partition": 0, "epoch": 1}
+            for wrong in ({"epoch": 0}, {"epoch": 2}, {"partition": 1}, {"topic_id": "another"}):
+                await dataplane.peers.answer("rouse", {**args, **wrong})
+                assert host_of(dataplane).life == "asleep"
+            await dataplane.peers.answer("rouse", args)
+            await until(lambda: host_of(dataplane).life == "awake")
+            assert len(dataplane.children.acquired) == 1
+
+    run(test)

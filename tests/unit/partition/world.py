@@ -18,7 +18,7 @@ from raykafka.replica import events as ev
 from raykafka.replica.history import EpochHistory
 from raykafka.replica.leading import Settings
 from raykafka.replica.partition import Partition
-from raykafka.replica.sealed import NEVER_WRITTEN, SealedEnd, behind, may_join_asleep, must_wake, told_asleep
+from raykafka.replica.sealed import NEVER_WRITTEN, SealedEnd, ask_asleep, behind, must_wake, told_asleep
 from tests.unit.partition.register import Controller, ControllerRules, Register
 
 ACKED_LOST = "no record acknowledged with acks=all is lost while one in-sync replica survives"
@@ -252,19 +252,18 @@ class World:
         return list(b.asked_asleep)
 
     def join_asleep(self, b: Broker) -> None:
-        """A sleeping leader's broker asks the broker of a replica outside the ISR how its sealed log ends, and the
-        controller for an ISR with it where it ends alike."""
+        """A sleeping leader's broker asks the brokers of replicas outside the ISR how their sealed logs end, and the
+        controller for an ISR with those that end alike."""
         own = b.sealed_end()
-        if own is None or b.told is None or b.disk.seal is None or not b.disk.seal.leading:
+        if own is None or b.told is None or b.disk.seal is None:
             return
         state, epochs = b.told
-        for other in behind(b.id, state, epochs):
-            found = self.brokers[other].sealed_end()
-            if found is None or self.brokers[other].epoch != epochs[other] or not may_join_asleep(own, found):
-                continue
-            isr = (*state.isr, other)
-            b.asked_asleep.append(frozenset(isr))
-            self.proposals.append(ev.Propose(isr, tuple(epochs.get(m, -1) for m in isr), own.epoch, state.version))
+        ends = {b: self.brokers[b].sealed_end() for b in epochs if self.brokers[b].epoch == epochs[b]}
+        found = {b: end for b, end in ends.items() if end is not None and self.random.random() < 0.8}
+        proposal = ask_asleep(b.id, b.disk.seal, own, state, epochs, found)
+        if proposal is not None:
+            b.asked_asleep.append(frozenset(proposal.isr))
+            self.proposals.append(proposal)
             self.count("asked asleep")
 
     # the rules, and what they ask for

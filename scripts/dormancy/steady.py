@@ -1,0 +1,39 @@
+"""A slow writer that keeps a few partitions awake."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import Producer
+
+EVERY_S = 1.0
+
+
+class Steady:
+    """As a context: one record a second to each of a topic's ``partitions``."""
+
+    def __init__(self, bootstrap: str, topic: str, partitions: int) -> None:
+        self._producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0})
+        self._topic, self._partitions = topic, partitions
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while True:
+            for partition in range(self._partitions):
+                self._producer.produce(self._topic, b"steady", partition=partition)
+            self._producer.flush(30)
+            if self._over.wait(EVERY_S):
+                return
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
