@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Protocol
 
 from raykafka.broker.children import Backoff
 from raykafka.broker.lease import boot_clock
+from raykafka.broker.replication_throttle import ReplicationThrottle
 from raykafka.broker.sleeping import SleepingLog, never_written
 from raykafka.cluster.image import BrokerInfo, PartitionState, partition_to_json
 from raykafka.errors import KafkaError, LinkError
@@ -99,6 +100,7 @@ class Surroundings:
     report_failed: Callable[[TopicPartition, PartitionState, str], Awaitable[None]]
     propose: Callable[[TopicPartition, uuid.UUID, dict[str, Any]], Awaitable[None]]
     rouse: Callable[[TopicPartition, uuid.UUID, PartitionState], None]
+    throttle: ReplicationThrottle = field(default_factory=ReplicationThrottle)
     brokers: Mapping[int, BrokerInfo] = field(default_factory=dict)
     replica_failures: int = 0
     cold_reads: ThreadPoolExecutor = field(
@@ -445,6 +447,10 @@ class PartitionHost(SleepingLog):
                     self._ended(self.child.link, args["reason"])
             case "propose":
                 await self._propose(args)
+            case "allowance":
+                return await self._around.throttle.take(args)
+            case "spent":
+                self._around.throttle.spent(args)
             case "dozing":
                 if self.life is Life.AWAKE:
                     self.life = Life.DOZING

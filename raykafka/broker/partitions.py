@@ -45,6 +45,7 @@ DELETE = "-delete"
 STRAY = "-stray"
 # broker configs that replicas go by
 REPLICA_CONFIGS = ("replica.lag.time.max.ms", "replica.idle.ms")
+THROTTLED_RATES = ("leader.replication.throttled.rate", "follower.replication.throttled.rate")
 # how often idle partitions are looked for
 SWEEP_S = 0.5
 DOZING_AT_ONCE = 8
@@ -180,6 +181,7 @@ class Partitions:
             self._run(self._sweep())
             self._run(self._gather())
             await self._set_strays_aside(image)
+        self._around.throttle.configure(*map(self._server.configs.number, THROTTLED_RATES))
         others_changed = before is not None and before.broker_configs != image.broker_configs
         # leaders want nothing of a broker that is about to stop: what it still acknowledges nobody may wait for
         own = self._around.broker_id

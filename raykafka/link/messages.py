@@ -38,6 +38,8 @@ STREAM_ANSWER = 34
 STREAM_DATA = 35
 STREAM_ACK = 36
 STREAM_SLEEP = 37
+STREAM_ASK = 38
+STREAM_GRANT = 39
 
 ANY_EPOCH = -1
 _ERRORS = {int(error): error for error in ErrorCode}

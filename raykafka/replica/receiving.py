@@ -11,13 +11,14 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from raykafka.errors import KafkaError
+from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, adopt, messages
 from raykafka.log import Log
 from raykafka.log.batch import BASE_OFFSET
 from raykafka.replica import stream as frames
 from raykafka.replica.events import Ack, Answer, Hello, Received, Sleep, StreamId, StreamLost
 from raykafka.replica.partition import Partition
+from raykafka.replica.throttle import FOLLOWER, Throttle
 from raykafka.replica.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Receiver:
         turns: Turns,
         step: Step,
         write: Callable[[memoryview], None],
+        throttle: Throttle,
     ) -> None:
         self._log = log
         self._partition = partition
@@ -46,6 +48,8 @@ class Receiver:
         self._turns = turns
         self._step = step
         self._write = write
+        self._throttle = throttle
+        self._granting: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._links: dict[StreamId, Link] = {}
         self._quiet_beats: dict[Link, int] = {}
@@ -88,6 +92,12 @@ class Receiver:
     def _frame(self, link: Link, stream: StreamId, kind: int, payload: memoryview) -> None:
         if link.transport.is_closing():
             return  # what an older stream still brings is dropped (rule 11)
+        if kind == messages.STREAM_ASK:
+            self._quiet_beats[link] = 0
+            task = self._loop.create_task(self._grant(link, frames.unpack_bytes(payload)))
+            self._granting.add(task)
+            task.add_done_callback(self._granting.discard)
+            return
         if self._turns.busy:
             self._turns.take(lambda: self._frame(link, stream, kind, payload))
             return
@@ -105,6 +115,15 @@ class Receiver:
             self._step(hello)
             if self._partition.stopped is not None:
                 self.close(stream)
+
+    async def _grant(self, link: Link, owed: int) -> None:
+        """Answer a leader that is held back until this broker takes more of throttled replicas."""
+        try:
+            granted = await self._throttle.ask(FOLLOWER, owed)
+        except LinkError:
+            return  # the link to the broker has ended, and with it this process
+        if not link.is_closed:
+            link.send(messages.STREAM_GRANT, frames.pack_bytes(granted))
 
     def _data(self, link: Link, stream: StreamId, payload: memoryview) -> None:
         following = self._partition.following
@@ -131,7 +150,14 @@ class Receiver:
                 logger.error("%s: what its leader sent can't be written: %s", self._log.directory.name, error.message)
                 link.transport.abort()
                 return
+            self._count(len(records))
         self._step(Received(stream, self._log.log_end_offset, log_start, high_watermark))
+
+    def _count(self, size: int) -> None:
+        """What comes to a replica that is not in sync was asked for."""
+        broker, state = self._partition.broker, self._partition.state
+        if self._throttle.holds(FOLLOWER, broker) and state is not None and broker in state.isr:
+            self._throttle.spent(FOLLOWER, size)
 
     def answer(self, effect: Answer) -> None:
         link = self._links.get(effect.stream)

@@ -48,6 +48,7 @@ from raykafka.replica.outbox import Outbox
 from raykafka.replica.partition import Partition
 from raykafka.replica.receiving import Receiver
 from raykafka.replica.sending import Peer, Streams
+from raykafka.replica.throttle import Throttle
 from raykafka.replica.turns import Turns
 from raykafka.replica.upkeep import NEVER_MS, Timers, Upkeep, wall_ms
 from raykafka.types import NO_EPOCH
@@ -109,8 +110,10 @@ class Replica:
             cut_short=self._cut_short,
             failed=self._give_up,
         )
-        self._streams = Streams(log, partition, surroundings.secret, surroundings.identity, self._streamed)
-        self._receiver = Receiver(log, partition, surroundings.broker_epoch, self._turns, self._streamed, self._write)
+        self._throttle = throttle = Throttle(link, surroundings.identity["partition"], partition.broker)
+        secret, identity, broker_epoch = surroundings
+        self._streams = Streams(log, partition, secret, identity, self._streamed, throttle)
+        self._receiver = Receiver(log, partition, broker_epoch, self._turns, self._streamed, self._write, throttle)
         self._refused: Refused | None = None
         self._led = NO_EPOCH
         self._shown = partition.log.high_watermark
@@ -275,6 +278,8 @@ class Replica:
                 self._streams.watermark_moved()
             else:
                 self._out.view_changes()
+        if self._streams.held:
+            self._streams.let_in_sync_go()
         if leading is not None:
             due_ms = leading.next_tick_ms(now_ms)
             if due_ms is not None and due_ms < self._tick_at_ms:
@@ -350,6 +355,8 @@ class Replica:
         settings.min_insync_replicas = int(config.get("min.insync.replicas", settings.min_insync_replicas))
         settings.lag_ms = int(config.get("replica.lag.time.max.ms", settings.lag_ms))
         self._upkeep.configure(config)
+        self._throttle.configure(config)
+        self._streams.throttle_changed()
 
     def _cut_short(self) -> None:
         self._out.view_changed()

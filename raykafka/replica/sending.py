@@ -3,7 +3,8 @@ from the segment files while it does not.
 
 What an append leaves in memory is handed to the sockets at the end of the turn of the event loop, one write for each
 follower. A follower for which more than WINDOW_BYTES are unacknowledged gets nothing until it acknowledges some, and
-then what it missed from the files, a piece in each turn, so that live traffic goes on beside it.
+then what it missed from the files, a piece in each turn, so that live traffic goes on beside it. One that is throttled
+gets that in the pieces which its allowances let through.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from raykafka.log.batch import iter_batches
 from raykafka.replica import stream as frames
 from raykafka.replica.events import Acked, Answered, AskSleep, Hello, OpenStream, StreamId, StreamLost
 from raykafka.replica.partition import Partition
+from raykafka.replica.throttle import StreamThrottle, Throttle
 
 WINDOW_BYTES = 8 * 1024 * 1024
 READ_BYTES = 512 * 1024
@@ -42,13 +44,23 @@ class Peer(NamedTuple):
 
 class Streams:
     """All streams of one leader. ``step`` gives an event to the rules; ``identity`` names the partition to the
-    follower's broker."""
+    follower's broker. ``held`` are the senders that wait for an allowance."""
 
-    def __init__(self, log: Log, partition: Partition, secret: bytes, identity: Mapping[str, Any], step: Step) -> None:
+    def __init__(
+        self,
+        log: Log,
+        partition: Partition,
+        secret: bytes,
+        identity: Mapping[str, Any],
+        step: Step,
+        throttle: Throttle,
+    ) -> None:
         self.log = log
         self.secret = secret
         self.identity = identity
         self.step = step
+        self.throttle = throttle
+        self.held: set[Sender] = set()
         self._peers: Mapping[int, Peer] = {}
         self.reader = LogReader(log.directory)
         self._segments_version = -1
@@ -90,6 +102,23 @@ class Streams:
         for sender in tuple(self._senders.values()):
             sender.beat(head, lag_s)
         self._beat = self._loop.call_later(frames.BEAT_S, self._beats) if self._senders else None
+
+    def throttle_changed(self) -> None:
+        """Go by the throttle as it is now."""
+        for sender in self._senders.values():
+            sender.throttle.configured()
+            sender.go_on()
+
+    def let_in_sync_go(self) -> None:
+        """Have those go on that waited for an allowance and need none any more: the high watermark waits for them."""
+        for sender in tuple(self.held):
+            if not sender.throttle.holds:
+                sender.go_on()
+
+    def waits_for(self, follower: int) -> bool:
+        """Whether a record is committed only when ``follower`` has it (rule 5)."""
+        leading = self._partition.leading
+        return leading is None or follower in leading.counted()
 
     def close(self, follower: int, stream: StreamId) -> None:
         sender = self._senders.get(follower)
@@ -171,8 +200,9 @@ class Streams:
         return self.reader
 
     def describe(self, now_ms: int) -> dict[int, dict[str, Any]]:
-        """Figures for status and metrics, by follower: ``live`` while it is fed from memory, ``unacked_bytes`` on their
-        way to it, ``log_end`` as last acknowledged, ``lag_records`` and ``lag_ms`` (None and -1: not known)."""
+        """Figures for status and metrics, by follower: ``live`` while it is fed from memory, ``throttled`` while it
+        waits for an allowance, ``unacked_bytes`` on their way to it, ``log_end`` as last acknowledged, ``lag_records``
+        and ``lag_ms`` (None and -1: not known)."""
         leading = self._partition.leading
         figures: dict[int, dict[str, Any]] = {}
         for broker, follower in leading.followers.items() if leading else ():
@@ -180,6 +210,7 @@ class Streams:
             lag_records, lag_ms = leading.lag_of(follower, now_ms) if leading else (None, 0)
             figures[broker] = {
                 "live": sender is not None and sender.live,
+                "throttled": sender in self.held,
                 "unacked_bytes": sender.unacked_bytes if sender else 0,
                 "log_end": follower.end,
                 "lag_records": lag_records,
@@ -203,6 +234,7 @@ class Sender:
         self._answered = False
         self._closed = False
         self._next = 0
+        self._granted: asyncio.Future[int] | None = None
         self._unacked: deque[tuple[int, int]] = deque()
         self._told = (-1, -1)
         self._pumping = False
@@ -210,6 +242,9 @@ class Sender:
         self._beaten = True
         self.peer = streams.peers.get(follower)
         self._tasks: set[asyncio.Task[None]] = set()
+        self.throttle = StreamThrottle(
+            streams.throttle, follower, self._ask_follower, lambda: streams.waits_for(follower), self._run, self.go_on
+        )
         self._run(self._connect())
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -247,15 +282,21 @@ class Sender:
         link.start(on_frame=self._frame, on_close=lambda error: streams.lost(self, str(error or "end of file")))
 
     def ask_sleep(self, log_end: int) -> None:
-        self._closed, self.live = True, False
+        self._end()
         if self._link is not None and not self._link.is_closed:
             self._link.send(messages.STREAM_SLEEP, frames.pack_sleep(log_end))
             self._link.close()
 
     def close(self) -> None:
-        self._closed, self.live = True, False
+        self._end()
         if self._link is not None:
             self._link.transport.abort()
+
+    def _end(self) -> None:
+        self._closed, self.live = True, False
+        self._streams.held.discard(self)
+        if self._granted is not None:
+            self._granted.cancel()
 
     def _frame(self, kind: int, payload: memoryview) -> None:
         if self._closed or self._link is None:
@@ -269,6 +310,9 @@ class Sender:
             self._streams.step(Acked(self.follower, self.stream, log_end))
             if not self.live:
                 self._pump_soon()
+        elif kind == messages.STREAM_GRANT:
+            if self._granted is not None and not self._granted.done():
+                self._granted.set_result(frames.unpack_bytes(payload))
         elif kind == messages.STREAM_READY:
             self._link.send(messages.STREAM_HELLO, frames.pack_hello(self._hello))
         elif kind == messages.STREAM_ANSWER and not self._answered:
@@ -285,7 +329,8 @@ class Sender:
         self, head: tuple[int, int], base_offset: int, end_offset: int, records: list[memoryview], size: int
     ) -> None:
         """What one turn appended."""
-        if self.live and self._next == base_offset and self.unacked_bytes < WINDOW_BYTES:
+        fits = self._next == base_offset and self.unacked_bytes < WINDOW_BYTES
+        if self.live and fits and not self.throttle.holds:
             self._send(head, end_offset, records, size)
         elif self._next < end_offset:
             self.live = False
@@ -299,6 +344,7 @@ class Sender:
         self._told, self._beaten = head, True
         self._unacked.append((end_offset, size))
         self.unacked_bytes += size
+        self.throttle.sent(size)
         self._link.send(messages.STREAM_DATA, frames.pack_data(*head), *records)
 
     def tell(self, head: tuple[int, int]) -> None:
@@ -324,19 +370,38 @@ class Sender:
     # catching up from the files
 
     def _pump_soon(self) -> None:
-        if not self._pumping and not self._closed:
+        if not self._pumping and not self._closed and self not in self._streams.held:
             self._pumping = True
             self._run(self._pump())
 
+    def go_on(self) -> None:
+        """Look again whether anything may be sent."""
+        self._streams.held.discard(self)
+        if self._answered and not self.live:
+            self._pump_soon()
+
+    async def _ask_follower(self, owed: int) -> int:
+        """How many bytes the follower's broker lets come, once it does."""
+        if self._link is None or self._link.is_closed:
+            raise LinkError("the stream has ended")
+        self._granted = asyncio.get_running_loop().create_future()
+        self._link.send(messages.STREAM_ASK, frames.pack_bytes(owed))
+        return await self._granted
+
     async def _pump(self) -> None:
-        """Send from the files until the end of the log is reached, the window is full or the stream is over."""
+        """Send from the files until the end of the log is reached, the window is full, an allowance is used up or the
+        stream is over."""
         streams = self._streams
         try:
             while not self._closed and self.unacked_bytes < WINDOW_BYTES:
                 if self._next >= streams.log.log_end_offset:
                     self.live = True
                     return
-                data = await self._read()
+                room = self.throttle.room(READ_BYTES)
+                if room <= 0:
+                    streams.held.add(self)
+                    return
+                data = await self._read(room)
                 if self._closed:
                     return
                 end_offset = max((header.last_offset + 1 for _, header in iter_batches(data)), default=-1)
@@ -349,14 +414,14 @@ class Sender:
         finally:
             self._pumping = False
 
-    async def _read(self) -> memoryview:
-        """Whole batches from ``_next`` on, one at least. Raises KafkaError."""
+    async def _read(self, size: int) -> memoryview:
+        """Whole batches from ``_next`` on, of ``size`` bytes at most, or one. Raises KafkaError."""
         streams = self._streams
         log, reader = streams.log, streams.fresh_reader()
         end = log.position_of(log.log_end_offset)
 
         def read(nowait: bool) -> memoryview:
-            place = reader.read(self._next, READ_BYTES, end, nowait=nowait)
+            place = reader.read(self._next, size, end, nowait=nowait)
             return memoryview(b"") if place is None else reader.fetch_bytes(place, nowait)
 
         try:

@@ -2,7 +2,9 @@
 
 The leader connects and waits for READY, which the follower's process sends once it holds the connection. Then HELLO
 from the leader, ANSWER from the follower once its log is the beginning of the leader's, and from there on DATA one way
-and ACK the other. SLEEP ends it: the leader falls asleep at that log end (rule 17). All integers are big-endian.
+and ACK the other. SLEEP ends it: the leader falls asleep at that log end (rule 17). Where the follower is throttled the
+leader sends an ASK before it sends more, with the bytes that it sent too many, and the follower's GRANT says how many
+may come. All integers are big-endian.
 """
 
 from __future__ import annotations
@@ -72,6 +74,15 @@ def pack_sleep(log_end: int) -> bytes:
 
 
 def unpack_sleep(payload: memoryview) -> int:
+    return int(_ACK.unpack_from(payload)[0])
+
+
+def pack_bytes(size: int) -> bytes:
+    """The payload of ASK and GRANT."""
+    return _ACK.pack(size)
+
+
+def unpack_bytes(payload: memoryview) -> int:
     return int(_ACK.unpack_from(payload)[0])
 
 

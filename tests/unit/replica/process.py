@@ -49,7 +49,8 @@ def stored(directory: Path) -> list[tuple[int, int, bytes]]:
 
 
 class ReplicaProcess:
-    """One process. ``frames`` holds what it told, in order: Views and Appendeds."""
+    """One process. ``frames`` holds what it told, in order: Views and Appendeds; ``calls`` what it called, and
+    ``answers`` how, by method, where that is more than nothing."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory / "events-0"
@@ -57,6 +58,7 @@ class ReplicaProcess:
         self.streams = ""
         self.frames: list[messages.View | messages.Appended] = []
         self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.answers: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {}
         self.process: subprocess.Popen[bytes]
         self.link: Link
         self._answers: dict[int, asyncio.Future[messages.Appended]] = {}
@@ -100,7 +102,8 @@ class ReplicaProcess:
     async def _on_call(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
         self.calls.append((method, args))
         self._changed.set()
-        return {}
+        answer = self.answers.get(method)
+        return await answer(args) if answer is not None else {}
 
     async def open(
         self, state_: PartitionState | None = None, *, config: dict[str, str] | None = None, **changes: Any

@@ -94,6 +94,27 @@ class PlayedFollower:
         log_start, high_watermark, records = frames.unpack_data(await self._next(messages.STREAM_DATA))
         return log_start, high_watermark, bytes(records)
 
+    async def records(self, size: int) -> bytes:
+        """What the next frames bring, until that is ``size`` bytes or more."""
+        found = b""
+        while len(found) < size:
+            found += (await self.data())[2]
+        return found
+
+    async def beats(self, count: int) -> None:
+        """Take frames, which must have no records, and say that we live."""
+        for _ in range(count):
+            log_start, _, records = await self.data()
+            assert not records
+            self.ack(log_start)
+
+    async def asked(self) -> int:
+        """The leader asks for an allowance: what it owes."""
+        return frames.unpack_bytes(await self._next(messages.STREAM_ASK))
+
+    def grant(self, size: int) -> None:
+        self.link.send(messages.STREAM_GRANT, frames.pack_bytes(size))
+
     def ack(self, log_end: int) -> None:
         self.link.send(messages.STREAM_ACK, frames.pack_ack(log_end))
 
@@ -140,6 +161,12 @@ class PlayedLeader:
 
     async def ack(self) -> int:
         return frames.unpack_ack(await self._next(messages.STREAM_ACK))
+
+    def ask(self, owed: int) -> None:
+        self.link.send(messages.STREAM_ASK, frames.pack_bytes(owed))
+
+    async def granted(self) -> int:
+        return frames.unpack_bytes(await self._next(messages.STREAM_GRANT))
 
     @property
     def has_heard(self) -> bool:

@@ -86,7 +86,7 @@ async def test_a_leader_tells_its_broker_how_its_followers_stand(leader: Replica
     assert figures["unacked_bytes"] == len(records)
     follower.ack(3)
     await appended
-    caught_up = {"live": True, "unacked_bytes": 0, "log_end": 3, "lag_records": 0, "lag_ms": 0}
+    caught_up = {"live": True, "throttled": False, "unacked_bytes": 0, "log_end": 3, "lag_records": 0, "lag_ms": 0}
     await leader.called("figures", lambda figures: figures["followers"]["2"] == caught_up)
     await leader.tell(replace(led(1, version=1), leader=FOLLOWER))
     await leader.called("figures", lambda figures: not figures)
