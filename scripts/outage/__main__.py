@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts" / "peer")]
 
 from faults import TOPIC, Cluster, Faults, Outcome  # noqa: E402
-from load import Load  # noqa: E402
+from hosts import CLIENT_SETTINGS, ROLES, HostFaults, Hosts, HostsCluster  # noqa: E402
+from load import SETTINGS, Load  # noqa: E402
 from systems import Deployed, Plain  # noqa: E402
 
 WARM_UP_S = 8.0
@@ -28,33 +29,42 @@ STOPS = ("broker", "leader replica", "follower replica", "controller")
 
 def main() -> int:
     options = parse()
-    system = Plain() if options.without_ray else Deployed()
+    system = Hosts() if options.hosts else Plain() if options.without_ray else Deployed()
+    client = CLIENT_SETTINGS if options.hosts else SETTINGS
     rng = random.Random(options.seed)
     outcomes: list[Outcome] = []
     print(f"{system.name}, {options.partitions} partitions, seed {options.seed}", flush=True)
     try:
         system.start()
-        cluster = Cluster(system, options.partitions)
+        count = options.partitions
+        cluster = HostsCluster(system, count) if isinstance(system, Hosts) else Cluster(system, count)
         cluster.create_topic()
-        with Load(system.bootstrap, TOPIC, options.partitions) as load:
+        with Load(system.bootstrap, TOPIC, options.partitions, client) as load:
             load.wait_begun()
             cluster.wait_in_sync()
             time.sleep(WARM_UP_S)
-            faults = Faults(cluster, load, rng, options.timeline)
 
             def note(outcome: Outcome) -> None:
                 outcomes.append(outcome)
                 say(outcome)
 
-            note(faults.calm(CALM_S))
-            for number in range(options.kills):
-                note(faults.kill_broker(number % 10 in WITH_CONTROLLER))
-            for _ in range(options.stops):
-                for role in STOPS:
-                    note(faults.stop(role))
-            for _ in range(options.shutdowns):
-                for outcome in faults.shut_down():
-                    note(outcome)
+            if isinstance(system, Hosts):
+                of_hosts = HostFaults(system, cluster, load, rng, options.timeline)
+                note(of_hosts.calm(CALM_S))
+                for number in range(options.hosts):
+                    note(of_hosts.cut(ROLES[number % len(ROLES)]))
+                    note(of_hosts.power_off(ROLES[number % len(ROLES)]))
+            else:
+                faults = Faults(system, cluster, load, rng, options.timeline)
+                note(faults.calm(CALM_S))
+                for number in range(options.kills):
+                    note(faults.kill_broker(number % 10 in WITH_CONTROLLER))
+                for _ in range(options.stops):
+                    for role in STOPS:
+                        note(faults.stop(role))
+                for _ in range(options.shutdowns):
+                    for outcome in faults.shut_down():
+                        note(outcome)
     finally:
         system.stop()
         write_up(outcomes, options.json)
@@ -69,6 +79,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=10, metavar="N", help="kills of a leader broker (default 10)")
     parser.add_argument("--stops", type=int, default=0, metavar="N", help="rounds of SIGSTOP of each role (default 0)")
     parser.add_argument("--shutdowns", type=int, default=0, metavar="N", help="controlled shutdowns (default 0)")
+    parser.add_argument(
+        "--hosts", type=int, default=0, metavar="N", help="instead: N link cuts and N power cuts of simulated hosts"
+    )
     parser.add_argument("--partitions", type=int, default=12)
     parser.add_argument("--without-ray", action="store_true", help="brokers as plain processes: much lighter")
     parser.add_argument("--timeline", action="store_true", help="show what the processes logged during each fault")

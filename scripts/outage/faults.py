@@ -12,7 +12,7 @@ import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 from load import Load
-from systems import BROKERS, System, timeline
+from systems import BROKERS, System, Target, timeline
 
 TOPIC = "failover"
 CREATE_WITHIN_S = 60.0
@@ -39,7 +39,7 @@ class Outcome:
 class Cluster:
     """The topic, who leads what, and whether all is well again."""
 
-    def __init__(self, system: System, partitions: int) -> None:
+    def __init__(self, system: Target, partitions: int) -> None:
         self.system = system
         self.partitions = partitions
         self._admin = AdminClient({"bootstrap.servers": system.bootstrap, "log_level": 0})
@@ -74,17 +74,57 @@ class Cluster:
         return False
 
 
-class Faults:
-    """Does faults to ``cluster`` under ``load`` and measures each."""
+class Measured:
+    """Measures what is done to ``cluster`` under ``load``."""
 
     def __init__(self, cluster: Cluster, load: Load, rng: random.Random, show_timeline: bool) -> None:
         self.cluster, self.load, self.rng = cluster, load, rng
-        self._system = cluster.system
         self._show_timeline = show_timeline
 
     def calm(self, seconds: float) -> Outcome:
         """No fault at all: what this machine and load show by themselves."""
         return self._measure("no fault", "nothing", lambda: None, lambda: None, seconds)
+
+    def _measure(
+        self,
+        kind: str,
+        what: str,
+        fault: Callable[[], object],
+        heal: Callable[[], object],
+        watch_s: float,
+        in_sync: bool = True,
+    ) -> Outcome:
+        load, errors = self.load, len(self.load.errors)
+        moment = time.time()
+        fault()
+        done = time.time()
+        while time.time() < done + watch_s:
+            time.sleep(0.05)
+        deadline = time.monotonic() + UNAVAILABLE_AFTER_S
+        while not load.all_acknowledged_since(done + 0.2) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for line in load.stuck() if time.monotonic() >= deadline else ():
+            print(line, flush=True)
+        heal()
+        if in_sync:
+            self.cluster.wait_in_sync()
+        in_sync_after_s = time.time() - moment if in_sync else 0.0
+        end = time.time()
+        gap = load.longest_gap(moment - 0.5, end, moment)
+        if self._show_timeline:
+            for line in timeline(self.cluster.system, moment, min(end, moment + max(gap.ended_after_s, 1.0) + 0.5)):
+                print(line)
+        failed = len(load.errors) - errors
+        time.sleep(SETTLE_S)
+        return Outcome(kind, what, gap.seconds, gap.partition, gap.ended_after_s, failed, in_sync_after_s)
+
+
+class Faults(Measured):
+    """Faults of the processes of ``system``."""
+
+    def __init__(self, system: System, cluster: Cluster, load: Load, rng: random.Random, show_timeline: bool) -> None:
+        super().__init__(cluster, load, rng, show_timeline)
+        self._system = system
 
     def kill_broker(self, controllers: bool) -> Outcome:
         """``kill -9`` of a broker that leads: the active controller's, or another one."""
@@ -136,36 +176,3 @@ class Faults:
             ),
             self._measure("start after it", what, lambda: system.bring_back(broker), lambda: None, WATCH_S),
         ]
-
-    def _measure(
-        self,
-        kind: str,
-        what: str,
-        fault: Callable[[], object],
-        heal: Callable[[], object],
-        watch_s: float,
-        in_sync: bool = True,
-    ) -> Outcome:
-        load, errors = self.load, len(self.load.errors)
-        moment = time.time()
-        fault()
-        done = time.time()
-        while time.time() < done + watch_s:
-            time.sleep(0.05)
-        deadline = time.monotonic() + UNAVAILABLE_AFTER_S
-        while not load.all_acknowledged_since(done + 0.2) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        for line in load.stuck() if time.monotonic() >= deadline else ():
-            print(line, flush=True)
-        heal()
-        if in_sync:
-            self.cluster.wait_in_sync()
-        in_sync_after_s = time.time() - moment if in_sync else 0.0
-        end = time.time()
-        gap = load.longest_gap(moment - 0.5, end, moment)
-        if self._show_timeline:
-            for line in timeline(self._system, moment, min(end, moment + max(gap.ended_after_s, 1.0) + 0.5)):
-                print(line)
-        failed = len(load.errors) - errors
-        time.sleep(SETTLE_S)
-        return Outcome(kind, what, gap.seconds, gap.partition, gap.ended_after_s, failed, in_sync_after_s)

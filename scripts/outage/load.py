@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -41,7 +41,7 @@ class Gap:
 class Load:
     """As a context: sends one record to each partition every 20 ms until it ends."""
 
-    def __init__(self, bootstrap: str, topic: str, partitions: int) -> None:
+    def __init__(self, bootstrap: str, topic: str, partitions: int, settings: Mapping[str, Any] = SETTINGS) -> None:
         self.topic, self.partitions = topic, partitions
         self.errors: list[str] = []
         self.sent = 0
@@ -53,7 +53,7 @@ class Load:
                 "log_level": 0,
                 "statistics.interval.ms": 2000,
                 "stats_cb": self._note_statistics,
-                **SETTINGS,
+                **settings,
             }
         )
         self._stop = threading.Event()

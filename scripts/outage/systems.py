@@ -26,7 +26,9 @@ CONFIG = {"group.initial.rebalance.delay.ms": "0", "offsets.topic.replication.fa
 _LINE = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) (.*)")
 
 
-class System(Protocol):
+class Target(Protocol):
+    """A cluster to be measured."""
+
     name: str
 
     @property
@@ -40,6 +42,12 @@ class System(Protocol):
     def start(self) -> None: ...
 
     def stop(self) -> None: ...
+
+    def logs(self) -> list[Path]: ...
+
+
+class System(Target, Protocol):
+    """A cluster whose processes can be killed one by one."""
 
     def broker(self, broker: int) -> psutil.Process:
         """The process of a broker."""
@@ -62,8 +70,6 @@ class System(Protocol):
     def bring_back(self, broker: int) -> None:
         """Start a broker that was shut down."""
         ...
-
-    def logs(self) -> list[Path]: ...
 
     def pids(self) -> list[int]:
         """Every process of the cluster."""
@@ -221,7 +227,7 @@ class Plain:
         return roles
 
 
-def timeline(system: System, begin: float, end: float) -> list[str]:
+def timeline(system: Target, begin: float, end: float) -> list[str]:
     """What the processes logged between two moments, merged, with seconds since ``begin``."""
     found: list[tuple[float, str]] = []
     for path in system.logs():

@@ -7,120 +7,30 @@ and one stream of flights serve all tests of this file; they run in order, and t
 from __future__ import annotations
 
 import json
-import os
+import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.integration.wire import METADATA, WireConnection, request_module
-from tests.multihost.netlab import Host, Lab
-from tests.multihost.production import REPOSITORY, Production
+from raykafka import types
+from tests.multihost.cluster import Cluster, started, until
+from tests.multihost.netlab import Host
+from tests.multihost.power_cut import cut_logs
 
-_T = TypeVar("_T")
 PARTITIONS = 3
-pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
-
-
-class Cluster(Production):
-    """The cluster, what was done to it, and when."""
-
-    def __init__(self, lab: Lab) -> None:
-        super().__init__(lab)
-        self.began = time.time()
-        self.faults: list[tuple[str, float]] = []
-
-    def say(self, what: str) -> None:
-        print(f"{time.time() - self.began:6.1f} s  {what}", flush=True)
-
-    def fault(self, what: str) -> float:
-        self.say(what)
-        self.faults.append((what, time.time()))
-        return time.time()
-
-    def admin(self) -> AdminClient:
-        return AdminClient({"bootstrap.servers": self.outside, "socket.timeout.ms": 3000})
-
-    def broker_of(self, host: Host) -> int:
-        found = self.admin().list_topics(timeout=10).brokers.values()
-        return next(broker.id for broker in found if broker.host == host.address)
-
-    def host_of(self, broker_id: int) -> Host:
-        broker = self.admin().list_topics(timeout=10).brokers[broker_id]
-        return next(host for host in self.hosts if host.address == broker.host)
-
-    def leader(self, topic: str, partition: int) -> int:
-        return self.admin().list_topics(topic, timeout=10).topics[topic].partitions[partition].leader
-
-    def create(self, topic: str, partitions: int) -> None:
-        admin = self.admin()
-        admin.create_topics([NewTopic(topic, partitions, 3)])[topic].result(30)
-
-    def await_in_sync(self, what: str, within_s: float = 150.0) -> None:
-        """Wait until every broker knows three replicas in sync of every partition, and all name the same leaders."""
-        began = time.time()
-
-        def whole() -> bool:
-            views = [_partitions(host) for host in self.hosts]
-            in_sync = all(isr == 3 and leader >= 0 for leader, _, isr in views[0].values())
-            return in_sync and views[0] == views[1] == views[2]
-
-        until(f"all replicas are in sync after {what}", whole, within_s)
-        self.say(f"in sync again {time.time() - began:.1f} s after {what}")
-
-    def status(self, host: Host) -> dict[str, Any]:
-        words = ("raykafka", "status", "--json", "-f", str(self.file))
-        text = host.run(*words, environment=self.environment, check=False)
-        return json.loads(text) if text.startswith("{") else {"problems": [text], "actors": []}
-
-
-def until(what: str, condition: Callable[[], _T | None], within_s: float = 60.0) -> _T:
-    deadline, problem = time.monotonic() + within_s, ""
-    while True:
-        try:
-            if answer := condition():
-                return answer
-        except Exception as error:  # hosts are away: what asks them may fail in any way
-            problem = f" ({error})"
-        assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {what}{problem}"
-        time.sleep(0.2)
-
-
-def _partitions(host: Host) -> dict[tuple[str, int], tuple[int, int, int]]:
-    """Leader, its epoch, and how many are in sync, of every partition, as this host's broker knows it."""
-    module = request_module(METADATA, 12)
-    request = module.MetadataRequest(
-        topics=None, allow_auto_topic_creation=False, include_topic_authorized_operations=False
-    )
-    with WireConnection(f"{host.address}:9192", timeout_s=5.0) as wire:
-        answer = wire.call(request)
-    return {
-        (topic.name, p.partition_index): (p.leader_id, p.leader_epoch, len(p.isr_nodes))
-        for topic in answer.topics
-        for p in topic.partitions
-    }
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Where RAYKAFKA_TEST_LOGS names a folder, what the hosts logged outlives the lab."""
-    with Lab(4, visible=[REPOSITORY, Path(sys.prefix)]) as lab:
-        cluster = Cluster(lab)
-        try:
-            cluster.up()
-            cluster.say("ray up returned")
-            out = cluster.deploy()
-            cluster.say("deployed:\n" + out[out.find("Ray runs") - 10 :])
-            yield cluster
-        finally:
-            if logs := os.environ.get("RAYKAFKA_TEST_LOGS"):
-                cluster.keep_logs(Path(logs))
+    with started() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +88,7 @@ def test_a_cut_off_leader_acknowledges_nothing_that_is_lost(cluster: Cluster, fl
     words = [sys.executable, "-m", "tests.multihost.islander", address, "island", str(partition), str(folder)]
     islander = subprocess.Popen(host.command(words, cluster.environment))
     until("acks=all is acknowledged", lambda: any(a["acks"] == -1 and _acknowledged(a) for a in _answers(folder)))
-    cut = cluster.fault(f"{host.name} is cut off")
+    cut = cluster.fault(f"{cluster.described(host)} is cut off")
     host.cut()
     until("another leader", lambda: cluster.leader("island", partition) not in (leader, -1))
     cluster.say(f"{host.name} is no leader any more {time.time() - cut:.1f} s after the cut")
@@ -228,7 +138,7 @@ def _records(cluster: Cluster, topic: str, partition: int) -> set[tuple[int, str
 def test_loss_one_way_holds_nothing_up_for_good(cluster: Cluster, flights: Any) -> None:
     leader = cluster.host_of(cluster.leader("flights", 0))
     other = next(host for host in cluster.hosts if host is not leader)
-    cluster.fault(f"what {other.name} sends to {leader.name} is lost")
+    cluster.fault(f"what {cluster.described(other)} sends to {leader.name} is lost")
     other.lose_to(leader)
     _await_acks(cluster, "while a follower's acknowledgements are lost")
     other.lose_nothing_to(leader)
@@ -237,17 +147,20 @@ def test_loss_one_way_holds_nothing_up_for_good(cluster: Cluster, flights: Any) 
     cluster.await_in_sync("the loss ended")
 
 
-def test_a_host_without_power_comes_back_with_its_broker(cluster: Cluster, flights: Any) -> None:
-    workers = [cluster.broker_of(host) for host in cluster.hosts[1:]]
-    leaders = [cluster.leader("flights", partition) for partition in range(PARTITIONS)]
-    host = cluster.host_of(next((leader for leader in leaders if leader in workers), workers[0]))
+def test_a_host_without_power_comes_back_with_its_broker_and_what_its_disk_had(cluster: Cluster, flights: Any) -> None:
+    host = _busiest_worker(cluster)
     broker_id = cluster.broker_of(host)
     mark = (host.srv / "raykafka/mark").read_text()
-    off = cluster.fault(f"{host.name} loses power")
+    off = cluster.fault(f"{cluster.described(host)} loses power")
     host.power_off()
     until("others lead", lambda: broker_id not in {cluster.leader("flights", p) for p in range(PARTITIONS)})
     cluster.say(f"others lead {time.time() - off:.1f} s after the power cut")
     _await_acks(cluster, "while a host is down")
+    seed = random.randrange(1 << 32)
+    cut = cut_logs(cluster.data(host), _partitions_on(cluster.data(host)), random.Random(seed))
+    lost = {f"{tp.topic}-{tp.partition}": f"{c.lost_bytes} of {c.unflushed_bytes}" for tp, c in cut.items()}
+    cluster.say(f"bytes that did not get to the disk (seed {seed}): {lost}")
+    assert sum(c.lost_bytes for c in cut.values()) > 0
     host.power_on()
     cluster.say(f"{host.name} has power again")
     cluster.await_in_sync("the power came back", 240.0)
@@ -256,15 +169,30 @@ def test_a_host_without_power_comes_back_with_its_broker(cluster: Cluster, fligh
     until("nothing is amiss", lambda: cluster.status(cluster.hosts[0])["problems"] == [], 120.0)
 
 
+def _busiest_worker(cluster: Cluster) -> Host:
+    """Of the hosts beside the head of the Ray cluster that with most to be taken over: the controller, ZooKeeper's
+    leader, leaders of partitions."""
+    leaders = [cluster.leader("flights", partition) for partition in range(PARTITIONS)]
+
+    def burden(host: Host) -> tuple[int, int]:
+        return len(cluster.roles(host)), leaders.count(cluster.broker_of(host))
+
+    return max(cluster.hosts[1:], key=burden)
+
+
+def _partitions_on(data: Path) -> list[types.TopicPartition]:
+    names = (path.parent.name for path in data.glob("*-*/partition.metadata"))
+    return [types.TopicPartition(name.rpartition("-")[0], int(name.rpartition("-")[2])) for name in names]
+
+
 def test_every_flight_arrived_once(cluster: Cluster, flights: subprocess.Popen[bytes]) -> None:
     (cluster.lab.folder / "hurry").touch()
     flights.wait(240)
     log = (cluster.lab.folder / "flights.log").read_text()
     result = json.loads((cluster.lab.folder / "result.json").read_text())
     for what, at in cluster.faults:
-        later = [b for _, b in cluster.faults if b > at]
-        end = min(later, default=float("inf"))
-        gaps = [till - since for since, till, _ in result["gaps"] if till > at and since < end]
+        until_next = min((b for _, b in cluster.faults if b > at), default=float("inf"))
+        gaps = [till - since for since, till, _ in result["gaps"] if at < till <= until_next]
         cluster.say(f"{what}: acknowledgements stood still for {max(gaps, default=0):.1f} s at worst")
     cluster.say(f"{result['acked']} of {result['sent']} acknowledged, {result['read_again']} read again")
     assert result["error"] == "", log
@@ -273,6 +201,14 @@ def test_every_flight_arrived_once(cluster: Cluster, flights: subprocess.Popen[b
     assert result["carriers_read"] == result["carriers_sent"]
     assert result["out_of_order"] == 0
     print(log)
+
+
+def test_all_hosts_hold_the_same_bytes(cluster: Cluster, flights: Any) -> None:
+    cluster.await_in_sync("the last flight")
+    for partition in range(PARTITIONS):
+        logs = [sorted((cluster.data(host) / f"flights-{partition}").glob("*.log")) for host in cluster.hosts]
+        assert logs[0]
+        assert len({tuple((path.name, path.read_bytes()) for path in found) for found in logs}) == 1
 
 
 def test_undeploy_leaves_no_process_on_any_host(cluster: Cluster) -> None:
