@@ -127,8 +127,8 @@ def _partitions(host: Host) -> dict[tuple[str, int], tuple[int, int, int]]:
 
 @contextmanager
 def started() -> Iterator[Cluster]:
-    """A deployed cluster, until the context ends. Where RAYKAFKA_TEST_LOGS names a folder, what the hosts logged outlives
-    the lab."""
+    """A deployed cluster, until the context ends. Where RAYKAFKA_TEST_LOGS names a folder, what the hosts logged
+    outlives the lab."""
     with Lab(NODES + 1, visible=[REPOSITORY, Path(sys.prefix)]) as lab:
         cluster = Cluster(lab)
         try:
