@@ -33,6 +33,10 @@ class System(Protocol):
 
     def stop(self) -> None: ...
 
+    def data(self, broker: int) -> Path:
+        """The data directory of a broker."""
+        ...
+
     def broker(self, broker: int) -> psutil.Process:
         """The process of a broker."""
         ...
@@ -80,11 +84,11 @@ class Deployed:
     def stop(self) -> None:
         self._cluster.take_down()
 
-    def _data(self, broker: int) -> Path:
+    def data(self, broker: int) -> Path:
         return self._cluster.data_dir / f"broker-{broker}"
 
     def broker(self, broker: int) -> psutil.Process:
-        return lock_holder(self._data(broker))
+        return lock_holder(self.data(broker))
 
     def controller(self, broker: int) -> psutil.Process:
         title = f"controller of broker {broker}"
@@ -95,7 +99,7 @@ class Deployed:
         raise LookupError(f"no process is the {title}")
 
     def replica(self, broker: int, topic: str, partition: int) -> psutil.Process:
-        return lock_holder(self._data(broker) / f"{topic}-{partition}")
+        return lock_holder(self.data(broker) / f"{topic}-{partition}")
 
     def heal(self, broker: int) -> None:
         """Ray restarts it."""
@@ -141,6 +145,9 @@ class Plain:
             broker.end()
         self._zookeeper.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def data(self, broker: int) -> Path:
+        return self._brokers[broker].data_dir
 
     def broker(self, broker: int) -> psutil.Process:
         return psutil.Process(self._brokers[broker].process.pid)
