@@ -49,6 +49,10 @@ class Target(Protocol):
 class System(Target, Protocol):
     """A cluster whose processes can be killed one by one."""
 
+    def data(self, broker: int) -> Path:
+        """The data directory of a broker."""
+        ...
+
     def broker(self, broker: int) -> psutil.Process:
         """The process of a broker."""
         ...
@@ -107,11 +111,11 @@ class Deployed:
     def stop(self) -> None:
         self._cluster.take_down()
 
-    def _data(self, broker: int) -> Path:
+    def data(self, broker: int) -> Path:
         return self._cluster.data_dir / f"broker-{broker}"
 
     def broker(self, broker: int) -> psutil.Process:
-        return holder(self._data(broker))
+        return holder(self.data(broker))
 
     def controller(self, broker: int) -> psutil.Process:
         title = f"controller of broker {broker}"
@@ -122,7 +126,7 @@ class Deployed:
         raise LookupError(f"no process is the {title}")
 
     def replica(self, broker: int, topic: str, partition: int) -> psutil.Process:
-        return holder(self._data(broker) / f"{topic}-{partition}")
+        return holder(self.data(broker) / f"{topic}-{partition}")
 
     def heal(self, broker: int) -> None:
         """Ray restarts it."""
@@ -183,6 +187,9 @@ class Plain:
             broker.end()
         self._zookeeper.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def data(self, broker: int) -> Path:
+        return self._brokers[broker].data_dir
 
     def broker(self, broker: int) -> psutil.Process:
         return psutil.Process(self._brokers[broker].process.pid)

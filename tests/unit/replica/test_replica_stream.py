@@ -9,8 +9,11 @@ from typing import Any
 
 import psutil
 
-from tests.unit.replica.process import DEADLINE_S, ReplicaProcess, batch, stored, with_replica
-from tests.unit.replica.streams import BROKER_EPOCH, FOLLOWER, FollowersBroker, follower_beside, led
+from raykafka.log.batch import BASE_OFFSET
+from raykafka.protocol.error_code import ErrorCode
+from raykafka.replica.sending import WINDOW_BYTES
+from tests.unit.replica.process import BROKER, DEADLINE_S, ReplicaProcess, batch, stored, with_replica
+from tests.unit.replica.streams import BROKER_EPOCH, FOLLOWER, FollowersBroker, PlayedFollower, follower_beside, led
 
 
 @with_replica
@@ -91,3 +94,72 @@ async def test_a_leader_tells_its_broker_how_its_followers_stand(leader: Replica
     await leader.tell(replace(led(1, version=1), leader=FOLLOWER))
     await leader.called("figures", lambda figures: not figures)
     broker.close()
+
+
+MANY_BYTES = 8 * WINDOW_BYTES
+PATIENT = {"replica.lag.time.max.ms": "600000"}
+
+
+def own_memory(replica: ReplicaProcess) -> int:
+    return int(psutil.Process(replica.process.pid).memory_full_info().uss)
+
+
+async def settled_memory(replica: ReplicaProcess) -> int:
+    """What a process has of its own, once that has not grown for half a second."""
+    before, now = 0, own_memory(replica)
+    while now > before:
+        await asyncio.sleep(0.5)
+        before, now = now, own_memory(replica)
+    return now
+
+
+@with_replica
+async def test_a_live_follower_that_stops_reading_costs_its_leader_a_window_of_memory(leader: ReplicaProcess) -> None:
+    broker, records = FollowersBroker(), batch(b"x" * 500_000)
+    await leader.open(led(), peers=await broker.start(), config=PATIENT)
+    follower = await broker.stream()
+    await follower.hello()
+    follower.answer(0, -1)
+    await leader.appended(records, acks=1)
+    await follower.records(len(records))
+    before = own_memory(leader)
+    follower.link.transport.pause_reading()
+    count = MANY_BYTES // len(records)
+    for _ in range(count):
+        await leader.appended(records, acks=1)
+    assert await settled_memory(leader) - before < 3 * WINDOW_BYTES
+    await all_arrive(leader, follower, range(1, count + 1), len(records))
+    broker.close()
+
+
+@with_replica
+async def test_a_follower_that_is_behind_and_stops_reading_costs_its_leader_a_window_of_memory(
+    leader: ReplicaProcess,
+) -> None:
+    broker, records = FollowersBroker(), batch(b"x" * 500_000)
+    await leader.open(led(isr=(BROKER,)), peers=await broker.start(), config=PATIENT)
+    follower = await broker.stream()
+    await follower.hello()
+    count = MANY_BYTES // len(records)
+    for _ in range(count):
+        await leader.appended(records, acks=1)
+    before = own_memory(leader)
+    follower.link.transport.pause_reading()
+    follower.answer(0, -1)
+    await leader.called("figures", lambda figures: figures["followers"]["2"]["unacked_bytes"] >= WINDOW_BYTES)
+    assert await settled_memory(leader) - before < 3 * WINDOW_BYTES
+    await all_arrive(leader, follower, range(count), len(records))
+    broker.close()
+
+
+async def all_arrive(leader: ReplicaProcess, follower: PlayedFollower, offsets: range, size: int) -> None:
+    """A follower that reads and acknowledges again gets all that it has missed, and what comes then."""
+    follower.link.transport.resume_reading()
+    for offset in offsets:
+        assert BASE_OFFSET.unpack_from(await follower.records(size)) == (offset,)
+        follower.ack(offset + 1)
+    live = leader.append(batch(b"live"))
+    while b"live" not in await follower.records(1):
+        pass
+    follower.ack(offsets.stop + 1)
+    assert (await live).error == ErrorCode.NONE
