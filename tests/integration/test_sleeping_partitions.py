@@ -25,8 +25,8 @@ from tests.integration.replicated import (
 )
 from tests.integration.wire import WireConnection, fetch_request, record_values
 
-PARTITIONS = 200
-WRITTEN = range(0, PARTITIONS, 10)
+PARTITIONS = 300
+WRITTEN = range(0, PARTITIONS, 25)
 
 
 @pytest.fixture
