@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
+import math
 import os
 import statistics
 import sys
@@ -18,7 +20,7 @@ sys.path.append(str(ROOT / "scripts" / "benchmark"))
 
 from cluster import WRITTEN, WRITTEN_PARTITIONS, Dormitory  # noqa: E402
 from cpu import cpu_seconds  # noqa: E402
-from probes import Place, call_ms, metadata_request, scrape, write_ms  # noqa: E402
+from probes import Place, call_ms, metadata_request, scrape, states, write_ms  # noqa: E402
 from restarts import Restart, kill, restart  # noqa: E402
 from steady import Steady  # noqa: E402
 from systems import BROKERS, CONFIG, Deployed, Plain  # noqa: E402
@@ -26,7 +28,7 @@ from usage import Usage, usage  # noqa: E402
 
 USAGE_OVER_S = 30.0
 CALLS = 20
-WITH_DATA = 200
+WITH_DATA = 60
 IDLE_MS = 5000
 
 
@@ -86,8 +88,7 @@ def measure(dormitory: Dormitory, options: argparse.Namespace, figures: dict[str
 
 def show_usage(title: str, dormitory: Dormitory, over_s: float) -> dict[str, Any]:
     found = usage(dormitory.system, over_s)
-    count = [len(name) for name in found]
-    width = max(count)
+    width = max(map(len, found))
     say(f"{title}:")
     total = Usage(*(sum(values) for values in zip(*map(dataclasses.astuple, found.values()), strict=True)))
     for role, u in [*found.items(), ("all", total)]:
@@ -126,30 +127,29 @@ def requests(dormitory: Dormitory) -> dict[str, Any]:
 
 
 def first_writes(dormitory: Dormitory, data: list[Place], count: int) -> dict[str, list[float]]:
-    """The first write to a sleeping partition, one after the other; every broker has a spare replica before each."""
-    never = [place for place in dormitory.places() if place not in set(data)]
-    kinds = [("acks=1", 1), ("acks=all", -1)] if dormitory.replication > 1 else [("acks=1", 1)]
+    """The first write to a sleeping partition, one after the other; every broker has a spare replica before each. Of
+    ``count`` writes with each acks, half go to partitions that hold records and have fallen asleep again by their next
+    turn, half to such as were never written."""
+    held = set(data)
+    never = [place for place in dormitory.places() if place not in held]
+    kinds = {"acks=1": 1, "acks=all": -1} if dormitory.replication > 1 else {"acks=1": 1}
     found: dict[str, list[float]] = {}
     turns = {
-        (name, acks, what): iter(places[i::2])
-        for i, (name, acks) in enumerate(kinds)
+        (kind, what): itertools.cycle(places[i :: len(kinds)])
         for what, places in (("never written", never), ("written before", data))
+        for i, kind in enumerate(kinds)
     }
     with dormitory.wires() as wires:
-        from probes import states
-
         for _ in range(count // 2):
-            for (name, acks, what), places in turns.items():
+            for (kind, what), places in turns.items():
                 place = next(places)
                 dormitory.wait_spares()
                 leader, _ = states(wires[0], [place.topic])[place]
-                took = write_ms(wires[leader], place, acks)
-                found.setdefault(f"{name}, {what}", []).append(took)
-    for name, took in found.items():
+                found.setdefault(f"{kind}, {what}", []).append(write_ms(wires[leader], place, kinds[kind]))
+    for kind in kinds:
+        found[kind] = [ms for name, took in found.items() if name.startswith(kind) for ms in took]
+    for name, took in sorted(found.items()):
         say(f"first write, {name}: {describe(took)}")
-    for kind, _ in kinds:
-        every = [ms for name, took in found.items() if name.startswith(kind) for ms in took]
-        say(f"first write, {kind}: {describe(every)}")
     return found
 
 
@@ -163,7 +163,7 @@ def describe(took: list[float]) -> str:
 def percentile(values: list[float], percent: float) -> float:
     """The smallest value that ``percent`` of all do not exceed."""
     ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * percent // 100).__int__() - 1)]
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def say_restart(o: Restart) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from confluent_kafka import ElectionType, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from cpu import cpu_seconds
-from probes import Place, spares, states
+from probes import Place, spares
 from systems import BROKERS, System
 
 from tests.integration.wire import WireConnection
@@ -64,17 +64,9 @@ class Dormitory:
             future.result(CREATE_WITHIN_S)
         return time.monotonic() - began
 
-    def delete(self) -> float:
-        began = time.monotonic()
-        for future in self._admin.delete_topics(list(self.sleeping), operation_timeout=CREATE_WITHIN_S).values():
-            future.result(CREATE_WITHIN_S)
-        return time.monotonic() - began
-
-    def places(self, each: int = 0) -> list[Place]:
-        """The sleeping partitions, the ``each`` last ones of every topic (0: all)."""
-        return [
-            Place(topic, p) for topic, count in self.sleeping.items() for p in range(count - each if each else 0, count)
-        ]
+    def places(self) -> list[Place]:
+        """The sleeping partitions."""
+        return [Place(topic, partition) for topic, count in self.sleeping.items() for partition in range(count)]
 
     def controller(self) -> int:
         return int(self._admin.describe_cluster(request_timeout=10).result(10).controller.id)
@@ -95,11 +87,6 @@ class Dormitory:
                 )
         if producer.flush(CREATE_WITHIN_S) or failed:
             raise RuntimeError(f"records were not acknowledged: {failed[:3]}")
-
-    def in_sync(self, wire: WireConnection) -> int:
-        """How many partitions have a leader and all of their replicas in sync."""
-        found = states(wire).items()
-        return sum(leader >= 0 and isr == self.replication for _, (leader, isr) in found)
 
     def wait_spares(self, at_least: int = 1) -> None:
         deadline = time.monotonic() + QUIET_WITHIN_S

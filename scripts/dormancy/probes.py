@@ -18,7 +18,6 @@ from tests.integration.wire import (
     request_module,
 )
 
-CONNECT_EVERY_S = 0.02
 ASK_AGAIN_S = 0.01
 FETCHED_AT_ONCE = 200
 ANSWER_WITHIN_S = 30.0

@@ -118,6 +118,7 @@ def _restart(
             if not alone and in_sync:
                 dormitory.elect_preferred()
                 first, last = until_read([dormitory.address(broker)], led, READ_WITHIN_S)
+            time.sleep(max(0.0, moment + GAP_WITHIN_S - time.time()))
             gap = written.longest_gap(moment - 0.5, moment + GAP_WITHIN_S, moment)
             if show_timeline:
                 for line in timeline(dormitory.system, moment, moment + GAP_WITHIN_S):

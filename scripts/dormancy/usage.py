@@ -11,8 +11,6 @@ import psutil
 from cpu import cpu_seconds, used_by_role
 from systems import System
 
-LATER = "of later processes"
-
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -45,15 +43,3 @@ def usage(system: System, over_s: float) -> dict[str, Usage]:
         role: Usage(count[role], private[role] / 1e6, resident[role] / 1e6, 100 * used.get(role, 0.0) / seconds)
         for role in sorted(count)
     }
-
-
-class Meter:
-    """Processor time of ``roles`` since this was made, and of the processes there are at the end that came since."""
-
-    def __init__(self, roles: dict[int, str]) -> None:
-        self._roles = roles
-        self._before = cpu_seconds(roles)
-
-    def used(self) -> dict[str, float]:
-        """CPU seconds by role."""
-        return used_by_role(self._before, cpu_seconds(self._roles), self._roles)
