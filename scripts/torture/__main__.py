@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,7 @@ def main() -> int:
     if options.check is not None:
         return show(options.check, [])
     print(f"Repeat this run with: {command(options)}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # take the cluster down all the same
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="rk-chaos-") as scratch:
         folder: Path = options.keep or Path(scratch)
