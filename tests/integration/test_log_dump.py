@@ -10,6 +10,7 @@ import pytest
 from kafka_peer import VERSIONS, run_tool
 
 from raykafka.log.batch import Record, build_batch, iter_batches
+from raykafka.log.producers import REMEMBERED_BATCHES
 from tests.unit.log_parts import NOW_MS, crash, open_log
 
 CONFIG = {"segment.bytes": "120000", "index.interval.bytes": "4096"}
@@ -89,5 +90,9 @@ def test_indexes_pass_kafkas_sanity_check(directories):
 
 
 def test_producer_snapshots_are_read(directories):
+    """An entry for each batch that may be sent again, the last one last: by that one Kafka goes."""
     files, text = dump(VERSIONS[0], directories, "*.snapshot")
-    assert text.count("producerId: 9 producerEpoch: 0") == len(files)
+    assert text.count("producerId: 9 producerEpoch: 0") == REMEMBERED_BATCHES * len(files)
+    for shown in text.split("Dumping ")[1:]:
+        offsets = [int(offset) for offset in re.findall(r"lastOffset: (\d+)", shown)]
+        assert offsets == sorted(offsets)
