@@ -21,7 +21,7 @@ from raykafka.link.link import PING_INTERVAL_S, CallHandler, ForwardHandler
 from raykafka.protocol.error_code import ErrorCode
 
 _CONNECT_WITHIN_S = 2.0
-_LAST_TRY_S = 0.2
+_LAST_TRY_S = 0.5
 _RETRY_S = 0.1
 _CUT_RETRY_S = 0.01
 _CUTS_AT_ONCE = 50
