@@ -170,9 +170,9 @@ def say_restart(o: Restart) -> None:
     role = ", the active controller's" if o.was_controller else ""
     say(
         f"{o.kind} of broker {o.broker}{role}: all led after {o.leaders_s:.2f} s, writes stood {o.gap_s:.2f} s until "
-        f"{o.gap_ended_s:.2f} s after it, read from others after {o.read_by_others_s:.2f} s; after its start: sleepers "
-        f"in sync {o.sleepers_in_sync_s:.2f} s, all {o.in_sync_s:.2f} s, first read {o.first_read_s:.2f} s, all {o.led} "
-        f"read {o.all_read_s:.2f} s; {o.cpu_s:.0f} s of CPU, at most {o.most_processes} processes"
+        f"{o.gap_ended_s:.2f} s after it, read from others after {o.read_by_others_s:.2f} s; after its start: "
+        f"sleepers in sync {o.sleepers_in_sync_s:.2f} s, all {o.in_sync_s:.2f} s, first read {o.first_read_s:.2f} s, "
+        f"all {o.led} read {o.all_read_s:.2f} s; {o.cpu_s:.0f} s of CPU, at most {o.most_processes} processes"
     )
 
 
