@@ -28,9 +28,10 @@ class Restart:
     """Seconds. From the fault on: ``leaders_s`` until every partition has a leader, ``gap_s`` the longest time between
     two acknowledgements of a partition that is written (it ended at ``gap_ended_s``), ``read_by_others_s`` until the
     others serve what the broker led; -1 where nobody else has it. From the start of its next process on:
+    ``sleepers_in_sync_s`` and ``in_sync_s`` until every replica of sleeping partitions, and of all, is in sync;
     ``first_read_s`` and ``all_read_s`` until it serves the sleeping partitions that it led before, which with replicas
-    is after ``in_sync_s`` and an election. ``cpu_s`` is what the whole cluster used until all was in sync, and
-    ``most_processes`` the most there were."""
+    is after an election. ``cpu_s`` is what the whole cluster used until all was in sync, and ``most_processes`` the
+    most there were."""
 
     kind: str
     broker: int
@@ -40,6 +41,7 @@ class Restart:
     gap_s: float
     gap_ended_s: float
     read_by_others_s: float
+    sleepers_in_sync_s: float
     in_sync_s: float
     first_read_s: float
     all_read_s: float
@@ -113,11 +115,12 @@ def _restart(
             first = last = 0.0
             if alone:
                 first, last = until_read([dormitory.address(broker)], led, READ_WITHIN_S)
-            in_sync = _until_in_sync(dormitory, wire)
-            cpu_s, most = census.end()
-            if not alone and in_sync:
+            sleepers = _until_in_sync(dormitory, wire, list(dormitory.sleeping))
+            if not alone and sleepers:
                 dormitory.elect_preferred()
                 first, last = until_read([dormitory.address(broker)], led, READ_WITHIN_S)
+            in_sync = _until_in_sync(dormitory, wire, None)
+            cpu_s, most = census.end()
             time.sleep(max(0.0, moment + GAP_WITHIN_S - time.time()))
             gap = written.longest_gap(moment - 0.5, moment + GAP_WITHIN_S, moment)
             if show_timeline:
@@ -133,6 +136,7 @@ def _restart(
         gap.seconds,
         gap.ended_after_s,
         others_read,
+        sleepers - begun if sleepers else -1.0,
         in_sync - begun if in_sync else -1.0,
         first - begun if first else -1.0,
         last - begun if last else -1.0,
@@ -153,19 +157,19 @@ def _until_led(wire: WireConnection, partitions: int) -> float:
         time.sleep(WATCH_S)
 
 
-def _until_in_sync(dormitory: Dormitory, wire: WireConnection) -> float:
-    """0.0 where that takes too long."""
+def _until_in_sync(dormitory: Dormitory, wire: WireConnection, topics: list[str] | None) -> float:
+    """When all partitions of ``topics``, None for all, were in sync; 0.0 where that takes too long."""
     deadline = time.monotonic() + IN_SYNC_WITHIN_S
     while True:
         asked = time.time()
-        found = states(wire)
+        found = states(wire, topics)
         count = sum(leader >= 0 and isr == dormitory.replication for leader, isr in found.values())
         if count == len(found):
             return asked
         if time.monotonic() > deadline:
             print(f"  {count} of {len(found)} partitions are in sync after {IN_SYNC_WITHIN_S:.0f} s", flush=True)
             return 0.0
-        time.sleep(5 * WATCH_S)
+        time.sleep(2 * WATCH_S)
 
 
 class _Census:

@@ -9,6 +9,7 @@ from typing import Self
 from confluent_kafka import Producer
 
 EVERY_S = 1.0
+FLUSH_WITHIN_S = 60.0
 
 
 class Steady:
@@ -24,8 +25,10 @@ class Steady:
         while True:
             for partition in range(self._partitions):
                 self._producer.produce(self._topic, b"steady", partition=partition)
-            self._producer.flush(30)
+            # not waiting for acknowledgements: what is awake already must not fall asleep over those that still wake
+            self._producer.poll(0)
             if self._over.wait(EVERY_S):
+                self._producer.flush(FLUSH_WITHIN_S)
                 return
 
     def __enter__(self) -> Self:

@@ -23,6 +23,17 @@ from tests.integration.plain_broker import PlainBroker
 BROKERS = 3
 SPARE, ZOOKEEPER, RAY = "spare replica", "zookeeper", "Ray's daemons"
 CONFIG = {"group.initial.rebalance.delay.ms": "0", "offsets.topic.replication.factor": "3"}
+# a worker that is still starting counts as one of Ray's
+_TITLES = {
+    "ray::BrokerActor": "broker",
+    "controller of broker": "controller",
+    "coordinator of broker": "coordinator",
+    "raykafka replica": "replica",
+    "ray::PartitionReplica": SPARE,
+    "ray::Supervisor": "supervisor",
+    "ray::ZooKeeperServer": ZOOKEEPER,
+    "java": ZOOKEEPER,
+}
 _LINE = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) (.*)")
 
 
@@ -80,7 +91,7 @@ class System(Target, Protocol):
         ...
 
     def roles(self) -> dict[int, str]:
-        """What each process of the cluster is, by pid; takes a while."""
+        """What each process of the cluster is, by pid."""
         ...
 
 
@@ -144,12 +155,16 @@ class Deployed:
         return [process.pid for process in self._cluster.processes()]
 
     def roles(self) -> dict[int, str]:
-        actors = [actor for actor in self._cluster.status()["actors"] if actor["pid"]]
-        roles = {actor["pid"]: SPARE if actor["for"] == "spare" else actor["role"] for actor in actors}
+        roles = {}
         for process in self._cluster.processes():
             with contextlib.suppress(psutil.Error):
-                roles.setdefault(process.pid, ZOOKEEPER if process.name() == "java" else RAY)
+                roles[process.pid] = _role_of_title(" ".join(process.cmdline()))
         return roles
+
+
+def _role_of_title(title: str) -> str:
+    """The role of a process by what ``ps`` shows of it: Ray names its workers, raykafka some of its own."""
+    return next((role for part, role in _TITLES.items() if part in title), RAY)
 
 
 class Plain:
