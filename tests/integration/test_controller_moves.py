@@ -53,7 +53,10 @@ async def change_isr(brokers: list[BrokerEnd], *isr: int) -> PartitionState:
 
 
 def _leader(brokers: list[BrokerEnd]) -> BrokerEnd | None:
-    return next((b for b in brokers if (s := b.partition("t")) is not None and s.leader == b.id), None)
+    """Who leads t-0 by the newest state that any broker knows, once it knows that itself."""
+    states = [state for b in brokers if (state := b.partition("t")) is not None]
+    newest = max(states, key=lambda state: (state.leader_epoch, state.version), default=None)
+    return next((b for b in brokers if newest and b.id == newest.leader and b.partition("t") == newest), None)
 
 
 def _newer(broker: BrokerEnd, than: PartitionState) -> PartitionState | None:
