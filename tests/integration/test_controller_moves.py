@@ -17,6 +17,7 @@ from raykafka.controller.reassignment import Assignment
 from raykafka.controller.reassignment_admin import alter_reassignments, reassignments
 from raykafka.controller.topic_admin import create_topics, delete_topics
 from raykafka.controller.topics import TopicRequest
+from raykafka.errors import KafkaError
 from raykafka.protocol.error_code import ErrorCode
 from raykafka.replica.partition import SHORT_LOG
 from raykafka.types import NO_LEADER, TopicPartition
@@ -43,20 +44,25 @@ async def place(active: ActiveController, name: str, *replicas: tuple[int, ...],
 
 
 async def change_isr(brokers: list[BrokerEnd], *isr: int) -> PartitionState:
-    """As t-0's leader does, ask for an ISR; returns once that leader knows it."""
-    leader = await until(lambda: _leader(brokers), "somebody leads")
-    state = leader.partition("t")
-    epochs = [brokers[b].registration.info.epoch for b in isr]
-    proposal = {"isr": isr, "broker_epochs": epochs, "leader_epoch": state.leader_epoch, "version": state.version}
-    await leader.links.alter_partition(T0, leader.image.topics["t"].id, proposal)
-    return await until(lambda: _newer(leader, state), "the leader knows the ISR")
+    """As t-0's leader does, ask for an ISR; returns once that leader knows it. Like that, it asks again when it is told
+    that it did not know the newest state."""
+    async with asyncio.timeout(WITHIN_S):
+        while True:
+            leader = await until(lambda: _leader(brokers), "somebody leads")
+            state = leader.partition("t")
+            epochs = [brokers[b].registration.info.epoch for b in isr]
+            asked = {"isr": isr, "broker_epochs": epochs, "leader_epoch": state.leader_epoch, "version": state.version}
+            try:
+                await leader.links.alter_partition(T0, leader.image.topics["t"].id, asked)
+            except KafkaError as refusal:
+                assert refusal.code is ErrorCode.INVALID_UPDATE_VERSION
+                await asyncio.sleep(0.01)
+                continue
+            return await until(lambda leader=leader, state=state: _newer(leader, state), "the leader knows the ISR")
 
 
 def _leader(brokers: list[BrokerEnd]) -> BrokerEnd | None:
-    """Who leads t-0 by the newest state that any broker knows, once it knows that itself."""
-    states = [state for b in brokers if (state := b.partition("t")) is not None]
-    newest = max(states, key=lambda state: (state.leader_epoch, state.version), default=None)
-    return next((b for b in brokers if newest and b.id == newest.leader and b.partition("t") == newest), None)
+    return next((b for b in brokers if (s := b.partition("t")) is not None and s.leader == b.id), None)
 
 
 def _newer(broker: BrokerEnd, than: PartitionState) -> PartitionState | None:
