@@ -19,6 +19,7 @@ from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, messages
 from raykafka.log import DuplicateSequence, Log, LogConfig
 from raykafka.log.batch import read_header
+from raykafka.protocol.error_code import ErrorCode
 from raykafka.replica.events import (
     Ack,
     AdvanceStart,
@@ -121,6 +122,7 @@ class Replica:
         self._flush_messages = log.config.flush_messages
         self._telling = asyncio.Lock()
         self._jobs: set[asyncio.Task[None]] = set()
+        self._cut_off: set[int] = set()
         self._figures: dict[str, Any] = {}
         self._figures_due = False
         self._closed = False
@@ -167,10 +169,12 @@ class Replica:
             time_ms = duplicate.timestamp if log.config.log_append_time else -1
             token = _Produce(correlation, duplicate.base_offset, time_ms)
         except KafkaError as refusal:
-            self._out.answer(correlation, refusal.code, message=refusal.message)
+            self._out.answer(correlation, self._seen_by_producer(refusal.code, records), message=refusal.message)
             if log.failed:
                 self._give_up(refusal.message)
             return
+        if self._cut_off:
+            self._cut_off.discard(read_header(records, 0).producer_id)
         if self._wants_flush():
             self._out.hold(log.log_end_offset)
             self._upkeep.flush()
@@ -178,6 +182,16 @@ class Replica:
         self._step(Wrote(token, acks, last_offset, now_ms + timeout_ms), now_ms)
         self._out.view_changes()
         self._upkeep.flush_rolled()
+
+    def _seen_by_producer(self, code: ErrorCode, records: memoryview) -> ErrorCode:
+        """What to answer for a refused batch. Batches in flight behind one that the disk refused are out of order only
+        for that: they get the same answer, after which an idempotent producer sends all of them again, in order. For an
+        order that it can't explain it would begin a new epoch, and write again what is there."""
+        if code is ErrorCode.KAFKA_STORAGE_ERROR:
+            self._cut_off.add(read_header(records, 0).producer_id)
+        elif code is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER and read_header(records, 0).producer_id in self._cut_off:
+            return ErrorCode.KAFKA_STORAGE_ERROR
+        return code
 
     def _wants_flush(self) -> bool:
         """Whether ``flush.messages`` has what was written flushed before anybody is told that it is."""

@@ -136,6 +136,25 @@ async def test_a_followers_full_disk_costs_it_the_isr_until_there_is_room(leader
     broker.close()
 
 
+@with_replica
+async def test_batches_in_flight_behind_one_that_a_full_disk_refused_get_its_answer(replica: ReplicaProcess) -> None:
+    """For an order that it cannot explain, librdkafka begins a new producer epoch, and writes again what is there."""
+
+    def numbered(sequence: int) -> bytearray:
+        return batch(b"x" * 1000, producer_id=7, producer_epoch=0, base_sequence=sequence)
+
+    await replica.open()
+    await replica.appended(numbered(0))
+    pid = replica.process.pid
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
+    answers = await asyncio.gather(*(replica.append(numbered(sequence)) for sequence in (1, 2, 3)))
+    assert {answer.error for answer in answers} == {ErrorCode.KAFKA_STORAGE_ERROR}
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    answers = await asyncio.gather(*(replica.append(numbered(sequence)) for sequence in (1, 2, 3)))
+    assert [answer.base_offset for answer in answers] == [1, 2, 3]
+    assert (await replica.append(numbered(9))).error is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+
+
 def test_a_follower_acknowledges_after_the_flush_that_flush_messages_asks_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
