@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -29,8 +32,28 @@ POLL_S = 0.1
 MB = 1_000_000
 
 
+@dataclass
+class Found:
+    """``arriving_mb_s``: what the leader's log grew by, in each phase. ``begun_after_s`` and ``in_sync_after_s`` count
+    from the start of the broker; the latter is None where it did not come to be in sync."""
+
+    system: str
+    behind_mb: int
+    rate_mb_s: float
+    filled_at_mb_s: float
+    arriving_mb_s: dict[str, float]
+    copied_mb: float
+    copied_mb_s: float
+    begun_after_s: float
+    in_sync_after_s: float | None
+    memory_before: dict[str, Memory]
+    memory_during: dict[str, Memory]
+    load_average: float
+
+
 def main() -> int:
     options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that what was started is ended
     system = Plain() if options.without_ray else Deployed()
     try:
         system.start()
@@ -38,11 +61,10 @@ def main() -> int:
         found = run.measure()
     finally:
         system.stop()
-    print(f"\n{system.name}; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     say(found)
     if options.json is not None:
-        options.json.write_text(json.dumps(found, indent=1))
-    return 1 if run.failed or found["in_sync_after_s"] is None else 0
+        options.json.write_text(json.dumps(dataclasses.asdict(found), indent=1))
+    return 1 if run.failed or found.in_sync_after_s is None else 0
 
 
 def parse() -> argparse.Namespace:
@@ -65,7 +87,7 @@ class Run:
         self._admin = AdminClient({"bootstrap.servers": system.bootstrap, "log_level": 0})
         self.failed = False
 
-    def measure(self) -> dict[str, object]:
+    def measure(self) -> Found:
         system, options = self._system, self._options
         self._create()
         self._write(20 * MB)
@@ -97,21 +119,25 @@ class Run:
         had = before[-1].follower_bytes
         first = next((sample for sample in during if sample.follower_bytes > had), during[-1])
         copied, copying_s = during[-1].follower_bytes - had, max(ended - first.at_s, 0.001)
-        return {
-            "written_meanwhile_mb_s": {
+        return Found(
+            system.name,
+            options.behind,
+            options.rate,
+            options.behind / filling_s,
+            {
                 "before": arriving(before),
                 "while it starts": arriving(watch.between(started, first.at_s)),
                 "while it catches up": arriving(watch.between(first.at_s, ended)),
                 "after": arriving(watch.between(ended, ended + CALM_S)),
             },
-            "filled_at_mb_s": options.behind / filling_s,
-            "copied_mb": copied / MB,
-            "copied_mb_s": copied / MB / copying_s,
-            "begun_after_s": first.at_s - started,
-            "in_sync_after_s": ended - started if in_sync else None,
-            "memory_before": peak(before),
-            "memory_during": peak(during),
-        }
+            copied / MB,
+            copied / MB / copying_s,
+            first.at_s - started,
+            ended - started if in_sync else None,
+            peak(before),
+            peak(during),
+            os.getloadavg()[0],
+        )
 
     def _create(self) -> None:
         deadline = time.monotonic() + WITHIN_S
@@ -149,21 +175,21 @@ class Run:
             self.failed |= process.wait(WITHIN_S * 2) != 0
 
 
-def say(found: dict[str, object]) -> None:
-    rates = ", ".join(f"{when} {rate:.1f}" for when, rate in found["written_meanwhile_mb_s"].items())  # type: ignore
-    print(f"arriving, MB/s: {rates} (filled at {found['filled_at_mb_s']:.1f})")
+def say(found: Found) -> None:
+    print(f"\n{found.system}; load average {found.load_average:.1f} on {os.cpu_count()} cores")
+    rates = ", ".join(f"{when} {rate:.1f}" for when, rate in found.arriving_mb_s.items())
+    print(f"arriving, MB/s: {rates} (filled at {found.filled_at_mb_s:.1f})")
     print(
-        f"{found['copied_mb']:.0f} MB copied at {found['copied_mb_s']:.1f} MB/s, begun {found['begun_after_s']:.1f} s "
-        f"after the start"
+        f"{found.copied_mb:.0f} MB copied at {found.copied_mb_s:.1f} MB/s, begun {found.begun_after_s:.1f} s after the "
+        "start"
     )
-    after = found["in_sync_after_s"]
-    print("in sync again after " + ("NEVER" if after is None else f"{after:.1f} s"))
-    print("\n| process | MB of its own before, peak while it catches up | resident |\n|---|---|---|")
-    before: dict[str, Memory] = found["memory_before"]  # type: ignore[assignment]
-    for role, most in found["memory_during"].items():  # type: ignore[attr-defined]
-        had = before.get(role)
-        own, resident = (f"{had[1] / MB:.0f}", f"{had[0] / MB:.0f}") if had else ("-", "-")
-        print(f"| {role} | {own}, {most[1] / MB:.0f} | {resident}, {most[0] / MB:.0f} |")
+    after = found.in_sync_after_s
+    print("NOT in sync again" if after is None else f"in sync again after {after:.1f} s")
+    print("\n| process | MB of its own before, at most while it catches up | resident |\n|---|---|---|")
+    for role, most in found.memory_during.items():
+        had = found.memory_before.get(role)
+        own, resident = (f"{had.own / MB:.0f}", f"{had.resident / MB:.0f}") if had else ("-", "-")
+        print(f"| {role} | {own}, {most.own / MB:.0f} | {resident}, {most.resident / MB:.0f} |")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A producer in a process of its own: ``python flow.py BOOTSTRAP TOPIC BYTES_PER_S BYTES``.
 
 Idempotent, acks=all, records of 1 KB in batches of up to 1 MB. Either figure may be 0: as fast as it goes; until it is
-terminated. Errors go to standard error.
+terminated. The first error is told on standard error, and ends it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Flow:
                 self.poll(0.01)
 
     def _delivered(self, error: Any, _: Any) -> None:
-        if error is not None:
+        if error is not None and not self.failed:
             self.failed = True
             print(f"a record was not acknowledged: {error}", file=sys.stderr, flush=True)
 
@@ -57,7 +57,7 @@ class Flow:
         self._producer.poll(within_s)
 
     def end(self) -> None:
-        left = self._producer.flush(FLUSH_WITHIN_S)
+        left = 0 if self.failed else self._producer.flush(FLUSH_WITHIN_S)
         if left:
             self.failed = True
             print(f"{left} records were not acknowledged within {FLUSH_WITHIN_S:.0f} s", file=sys.stderr, flush=True)
@@ -69,7 +69,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
     flow = Flow(bootstrap, topic)
     began = time.monotonic()
-    while not stopped and not (size and flow.produced >= size):
+    while not stopped and not flow.failed and not (size and flow.produced >= size):
         due = (time.monotonic() - began) * rate if rate else flow.produced + 1_000_000
         while flow.produced < due:
             flow.send()
