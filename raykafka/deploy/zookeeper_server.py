@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from typing import Any
 
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess, ask
@@ -15,8 +16,10 @@ _CHECK_EVERY_S = 0.5
 _READY_WITHIN_S = 30.0
 _LONGEST_DELAY_S = 10.0
 # One that stands still is ended before clients' sessions are due: started anew it gives each its whole time-out again,
-# while one that merely goes on finds them expired. A round lasts up to 1.5 s.
+# while one that merely goes on finds them expired. A round lasts up to 1.5 s. One that has not answered yet may be
+# reading a large snapshot.
 _SILENT_ROUNDS = 3
+_FIRST_ANSWER_WITHIN_S = 120.0
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ class ZooKeeperServerActor:
         self._settings: dict[str, Any] | None = None
         self._process: ZooKeeperProcess | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._answered = False  # since its process began
         self._restarts = 0
         self._error = ""
         self._changing = asyncio.Lock()
@@ -47,9 +51,11 @@ class ZooKeeperServerActor:
                 process = ZooKeeperProcess(**settings)
                 await asyncio.to_thread(process.start)
                 self._process = process
+                self._answered = False
                 self._watch = asyncio.create_task(self._keep(process))
             if not self._process.servers:  # one of an ensemble answers only once the others are there
                 await asyncio.to_thread(self._process.wait_ready, _READY_WITHIN_S)
+                self._answered = True
         return await self.status()
 
     async def status(self) -> dict[str, Any]:
@@ -85,29 +91,31 @@ class ZooKeeperServerActor:
             self._watch = None
 
     async def _keep(self, process: ZooKeeperProcess) -> None:
-        """Start the server again whenever it ended, at growing distances while it does not stay up; end one that once
-        answered and then falls silent."""
-        delay_s, silent_rounds = 0.0, None
+        """Start the server again whenever it ended, at growing distances while it does not stay up; end one that falls
+        silent."""
+        delay_s, silent_rounds, started_at = 0.0, 0, time.monotonic()
         while True:
             await asyncio.sleep(_CHECK_EVERY_S)
             if process.alive():
                 delay_s = max(0.0, delay_s - _CHECK_EVERY_S / 10)
                 if await asyncio.to_thread(ask, process.host, process.client_port, "ruok"):
-                    silent_rounds = 0
-                elif silent_rounds is not None:
+                    self._answered, silent_rounds = True, 0
+                else:
                     silent_rounds += 1
-                if silent_rounds is None or silent_rounds < _SILENT_ROUNDS:
+                late = time.monotonic() - started_at > _FIRST_ANSWER_WITHIN_S
+                if silent_rounds < _SILENT_ROUNDS or not (self._answered or late):
                     continue
                 logger.error("ZooKeeper server %d of %s stands still and is ended", self._server_id, self._cluster)
                 await asyncio.to_thread(process.kill)
-            silent_rounds = None
             await asyncio.sleep(delay_s)
             delay_s = min(max(_CHECK_EVERY_S, delay_s * 2), _LONGEST_DELAY_S)
             self._restarts += 1
+            self._answered, silent_rounds, started_at = False, 0, time.monotonic()
             try:
                 await asyncio.to_thread(process.start)
                 if not process.servers:
                     await asyncio.to_thread(process.wait_ready, _READY_WITHIN_S)
+                    self._answered = True
                 self._error = ""
             except DeployError as error:
                 self._error = str(error)
