@@ -1,9 +1,10 @@
-"""CPU seconds of processes, from /proc."""
+"""CPU seconds of processes, and when they began, from /proc."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,10 +17,22 @@ def cpu_seconds(pids: Iterable[int]) -> dict[int, float]:
     seconds = {}
     for pid in pids:
         with contextlib.suppress(OSError):
-            # The name in parentheses may hold spaces; utime and stime are fields 14 and 15 of the line.
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            fields = _fields(pid)
             seconds[pid] = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
     return seconds
+
+
+def began_at(pid: int) -> float:
+    """The wall clock's time at which a process began. Counted back from now: psutil counts from the time at which the
+    machine began, which it knows to a second."""
+    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - int(_fields(pid)[19]) / _TICKS_PER_S
+    return time.time() - age_s
+
+
+def _fields(pid: int) -> list[str]:
+    """The line's fields from the third on; the name before them may hold spaces. utime and stime are 14 and 15 of the
+    line, starttime is 22."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def used_by_role(before: Mapping[int, float], after: Mapping[int, float], roles: Mapping[int, str]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cluster import WRITTEN, WRITTEN_PARTITIONS, Dormitory
-from cpu import cpu_seconds
+from cpu import began_at, cpu_seconds
 from load import Load
 from probes import Place, states, until_read
 from systems import BROKERS, timeline
@@ -20,7 +20,7 @@ IN_SYNC_WITHIN_S = 180.0
 LED_WITHIN_S = 60.0
 WATCH_S = 0.1
 GAP_WITHIN_S = 10.0
-SETTLE_S = 2.0
+STEADY_FOR_S, STEADY_GAP_S, STEADY_WITHIN_S = 3.0, 0.2, 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def kill(dormitory: Dormitory, broker: int, with_data: set[Place], show_timeline
         with_data,
         lambda: system.broker(broker).kill(),
         lambda: system.heal(broker),
-        lambda: float(system.broker(broker).create_time()),
+        lambda: began_at(system.broker(broker).pid),
         show_timeline,
     )
 
@@ -101,7 +101,7 @@ def _restart(
         written = Load(dormitory.system.bootstrap, WRITTEN, WRITTEN_PARTITIONS)
         with written:
             written.wait_begun()
-            time.sleep(SETTLE_S)
+            _wait_steady(dormitory, written)
             census = _Census(dormitory)
             moment = time.time()
             end()
@@ -143,6 +143,17 @@ def _restart(
         cpu_s,
         most,
     )
+
+
+def _wait_steady(dormitory: Dormitory, written: Load) -> None:
+    """Until every replica of what is written is awake, the next ones have a spare, and no write waits."""
+    dormitory.wait_awake(WRITTEN_PARTITIONS * dormitory.replication)
+    dormitory.wait_spares()
+    deadline = time.monotonic() + STEADY_WITHIN_S
+    while written.longest_gap(time.time() - STEADY_FOR_S, now := time.time(), now).seconds > STEADY_GAP_S:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"some write waits longer than {STEADY_GAP_S} s without any fault")
+        time.sleep(WATCH_S)
 
 
 def _until_led(wire: WireConnection, partitions: int) -> float:
