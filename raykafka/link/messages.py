@@ -40,6 +40,7 @@ STREAM_ACK = 36
 STREAM_SLEEP = 37
 STREAM_ASK = 38
 STREAM_GRANT = 39
+STREAM_REFUSED = 40
 
 ANY_EPOCH = -1
 _ERRORS = {int(error): error for error in ErrorCode}

@@ -81,10 +81,12 @@ class Acked(NamedTuple):
 
 
 class StreamLost(NamedTuple):
-    """The connection that carried ``stream`` to ``follower`` ended."""
+    """The connection that carried ``stream`` to ``follower`` ended. ``refused``: because the follower could not write
+    what came, as on a full disk."""
 
     follower: int
     stream: StreamId
+    refused: bool = False
 
 
 class Hello(NamedTuple):

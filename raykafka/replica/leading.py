@@ -57,7 +57,8 @@ class Settings:
 class Follower:
     """What the leader knows of one follower. ``end`` is how far its log reached when it last said so in this epoch;
     ``stream`` the one that is open to it; ``shaken`` whether its handshake is done. ``failures`` counts the streams
-    that ended since it last took something, ``tried`` is the life of its broker that the last one went to."""
+    that ended since it last took something, ``tried`` is the life of its broker that the last one went to. ``refuses``:
+    it could not write what came next."""
 
     broker: int
     end: int = UNKNOWN_END
@@ -70,6 +71,7 @@ class Follower:
     mark_ms: int = 0
     failures: int = 0
     tried: int = -1
+    refuses: bool = False
 
 
 class Leading:
@@ -238,7 +240,13 @@ class Leading:
         return follower.shaken and follower.end >= self.log.high_watermark and follower.end >= self.epoch_start
 
     def lags(self, follower: Follower, now_ms: int) -> bool:
-        return follower.end < self.log.end and now_ms - follower.caught_up_ms > self.settings.lag_ms
+        """Whether an in-sync follower has to leave: it is behind, for too long or because it can't write."""
+        late = follower.refuses or now_ms - follower.caught_up_ms > self.settings.lag_ms
+        return late and follower.end < self.log.end
+
+    def has_heir(self) -> bool:
+        """Whether an in-sync follower is there that could lead instead."""
+        return any(f.shaken and f.broker in self.state.isr for f in self.followers.values())
 
     def wanted_isr(self, now_ms: int) -> frozenset[int]:
         isr = {self.broker}
@@ -310,7 +318,8 @@ class Leading:
         if follower is None or follower.stream != event.stream:
             return []
         self._lose(follower, now_ms)
-        return self.propose(now_ms) if self.undecided else []
+        follower.refuses |= event.refused
+        return self.propose(now_ms) if self.undecided or event.refused else []
 
     def answered(self, event: Answered, now_ms: int) -> list[Effect]:
         follower = self.followers.get(event.follower)
@@ -338,7 +347,7 @@ class Leading:
         if event.log_end > follower.end or event.log_end >= self.log.end:
             follower.failures = 0
         if event.log_end > follower.end:
-            follower.end = event.log_end
+            follower.end, follower.refuses = event.log_end, False
         return self._moved(follower, now_ms)
 
     def is_current(self, follower: Follower, event: Acked) -> bool:

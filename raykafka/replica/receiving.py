@@ -148,7 +148,8 @@ class Receiver:
                 self._write(records)
             except KafkaError as error:
                 logger.error("%s: what its leader sent can't be written: %s", self._log.directory.name, error.message)
-                link.transport.abort()
+                link.send(messages.STREAM_REFUSED)
+                link.close()
                 return
             self._count(len(records))
         self._step(Received(stream, self._log.log_end_offset, log_start, high_watermark))

@@ -170,7 +170,7 @@ class Replica:
             token = _Produce(correlation, duplicate.base_offset, time_ms)
         except KafkaError as refusal:
             self._out.answer(correlation, self._seen_by_producer(refusal.code, records), message=refusal.message)
-            if log.failed:
+            if log.failed or self._should_resign(refusal.code):
                 self._give_up(refusal.message)
             return
         if self._cut_off:
@@ -192,6 +192,11 @@ class Replica:
         elif code is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER and read_header(records, 0).producer_id in self._cut_off:
             return ErrorCode.KAFKA_STORAGE_ERROR
         return code
+
+    def _should_resign(self, code: ErrorCode) -> bool:
+        """Whether another replica can take what this one's disk does not."""
+        leading = self.partition.leading
+        return code is ErrorCode.KAFKA_STORAGE_ERROR and leading is not None and leading.has_heir()
 
     def _wants_flush(self) -> bool:
         """Whether ``flush.messages`` has what was written flushed before anybody is told that it is."""

@@ -142,8 +142,9 @@ class Streams:
             sender.close()
         self.reader.close()
 
-    def lost(self, sender: Sender, reason: str) -> None:
-        """The sender's connection is over, and nobody had asked for that."""
+    def lost(self, sender: Sender, reason: str, refused: bool = False) -> None:
+        """The sender's connection is over, and nobody had asked for that. ``refused``: what it brought could not be
+        written."""
         if self._senders.get(sender.follower) is not sender:
             return
         del self._senders[sender.follower]
@@ -152,7 +153,7 @@ class Streams:
         level = logging.DEBUG if sender.follower in self._away else logging.WARNING
         self._away.add(sender.follower)
         logger.log(level, "%s: the stream to broker %d ended: %s", self.log.directory.name, sender.follower, reason)
-        self.step(StreamLost(sender.follower, sender.stream))
+        self.step(StreamLost(sender.follower, sender.stream, refused))
 
     def arrived(self, follower: int, log_end: int) -> None:
         """A follower's log is the beginning of this one, and ends there."""
@@ -313,6 +314,8 @@ class Sender:
         elif kind == messages.STREAM_GRANT:
             if self._granted is not None and not self._granted.done():
                 self._granted.set_result(frames.unpack_bytes(payload))
+        elif kind == messages.STREAM_REFUSED:
+            self._streams.lost(self, "it can't write what it is sent", refused=True)
         elif kind == messages.STREAM_READY:
             self._link.send(messages.STREAM_HELLO, frames.pack_hello(self._hello))
         elif kind == messages.STREAM_ANSWER and not self._answered:

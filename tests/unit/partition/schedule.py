@@ -131,7 +131,7 @@ class Schedule:
             if channel.to_leader:
                 ways.append(world.deliver_to_leader)
             if channel.broken and (not ways or self.random.random() < 0.2):
-                world.end(channel)
+                world.end(channel, refused=self.random.random() < 0.2)
                 return
             if ways:
                 self.random.choice(ways)(channel)

@@ -377,7 +377,7 @@ class World:
         if partition is not None and partition.leading is not None:
             epoch, latest, readable_end = partition.epoch, partition.latest, partition.readable_end
         elif b.asleep and seal is not None and b.told and b.told.state.leader == b.id:
-            known = seal.high_watermark >= seal.epoch_start
+            known = seal.epoch == b.told.state.leader_epoch and seal.high_watermark >= seal.epoch_start
             epoch, latest, readable_end = seal.epoch, seal.high_watermark if known else None, seal.high_watermark
         else:
             return
@@ -454,10 +454,10 @@ class World:
         channel.next = effect.log_end
         self.step(b, ev.Answered(channel.follower, channel.stream, broker_epoch, effect.log_end, effect.last_epoch))
 
-    def end(self, channel: Channel) -> None:
-        """Both sides see end-of-file."""
+    def end(self, channel: Channel, refused: bool = False) -> None:
+        """Both sides see end-of-file. ``refused``: because the follower could not write what came."""
         self.channels.remove(channel)
-        lost = ev.StreamLost(channel.follower, channel.stream)
+        lost = ev.StreamLost(channel.follower, channel.stream, refused)
         for b, process in (
             (self.brokers[channel.stream.leader], channel.leader_process),
             (self.brokers[channel.follower], channel.follower_process),

@@ -114,10 +114,10 @@ async def test_a_follower_stops_rather_than_cut_what_was_committed(follower: Rep
 
 
 @with_replica
-async def test_a_followers_full_disk_costs_it_the_isr_until_there_is_room(leader: ReplicaProcess) -> None:
+async def test_a_followers_full_disk_costs_it_the_isr_at_once_until_there_is_room(leader: ReplicaProcess) -> None:
     broker = FollowersBroker(follower := await follower_beside(leader))
     peers = await broker.start()
-    config = {"replica.lag.time.max.ms": "1000"}
+    config = {"replica.lag.time.max.ms": "600000"}
     await leader.open(led(), peers=peers, config=config)
     await follower.open(led(), peers=peers, config=config, broker_id=FOLLOWER, broker_epoch=BROKER_EPOCH)
     await leader.appended(batch(b"first"))
@@ -133,6 +133,39 @@ async def test_a_followers_full_disk_costs_it_the_isr_until_there_is_room(leader
     await leader.called("propose", lambda asked: asked["isr"] == [BROKER, FOLLOWER])
     assert stored(follower.directory) == stored(leader.directory)
     await follower.stop()
+    broker.close()
+
+
+@with_replica
+async def test_a_leader_on_a_full_disk_leaves_the_partition_to_an_in_sync_follower(leader: ReplicaProcess) -> None:
+    broker = FollowersBroker()
+    await leader.open(led(), peers=await broker.start())
+    follower = await broker.stream()
+    await follower.hello()
+    follower.answer(0, -1)
+    resource.prlimit(leader.process.pid, resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
+    waiting = leader.append(batch(b"fits"))
+    assert (await follower.data())[2]
+    assert (await leader.append(batch(b"x" * 1000))).error is ErrorCode.KAFKA_STORAGE_ERROR
+    assert (await leader.called("failed"))["diverged"] is False
+    assert (await waiting).error is ErrorCode.NOT_LEADER_OR_FOLLOWER
+    assert await leader.exited() == 0
+    assert [value for _, _, value in stored(leader.directory)] == [b"fits"]
+    broker.close()
+
+
+@with_replica
+async def test_a_leader_on_a_full_disk_goes_on_while_nobody_else_could_lead(leader: ReplicaProcess) -> None:
+    broker = FollowersBroker()
+    await leader.open(led(isr=(BROKER,)), peers=await broker.start())
+    follower = await broker.stream()
+    await follower.hello()
+    follower.answer(0, -1)
+    pid = leader.process.pid
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
+    assert (await leader.append(batch(b"x" * 1000), acks=1)).error is ErrorCode.KAFKA_STORAGE_ERROR
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert (await leader.appended(batch(b"x" * 1000), acks=1)).base_offset == 0
     broker.close()
 
 
