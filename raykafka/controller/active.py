@@ -36,6 +36,7 @@ from raykafka.types import NO_LEADER, TopicPartition
 Silences = Mapping[int, tuple[int, float]]
 _T = TypeVar("_T")
 _CLUSTER_DEFAULT = ""
+_NAMED = 5
 # How long a new controller waits for brokers to take its connection before it decides: those of dead ones are refused
 # at once, and their partitions are settled with all others.
 _MEET_WITHIN_S = 0.25
@@ -318,6 +319,7 @@ class ActiveController:
         ``elections.after_changes``. The registrations of ``dead`` brokers are removed with that; the brokers are told
         of it, and of ``news``, together with the outcome."""
         lives, changes, wanted = self.lives(), {}, list(partitions)
+        offline: list[TopicPartition] = []
         for tp in wanted:
             record = self.records[tp.topic]
             state, replicas = record.states[tp.partition], record.node.replicas[tp.partition]
@@ -330,7 +332,10 @@ class ActiveController:
             if after.unclean_epoch != state.unclean_epoch:
                 logger.error("%s: unclean election of broker %d, records may be lost", tp, after.leader)
             elif after.leader == NO_LEADER:
-                logger.error("%s is offline: no replica that holds every acknowledged record is alive", tp)
+                offline.append(tp)
+        if offline:
+            named = ", ".join(map(str, offline[:_NAMED])) + (", ..." if len(offline) > _NAMED else "")
+            logger.error("offline, as no replica with every acknowledged record lives: %d, %s", len(offline), named)
         await self.write_states(changes, dead, news)
         await reassignment_admin.go_on(self, wanted)
 
