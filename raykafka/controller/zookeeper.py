@@ -77,13 +77,16 @@ class ZooKeeperClient(KazooClient):
         self.negotiated_session_timeout_ms = self._session_timeout
         invoke = self._connection._invoke
 
-        def noting_invoke(timeout: float, request: Any, xid: int | None = None) -> Any:
-            answer = invoke(timeout, request, xid)
-            if type(request).__name__ == "Connect" and answer[0].time_out > 0:
+        def connecting_invoke(answer_within_s: float, request: Any, xid: int | None = None) -> Any:
+            if type(request).__name__ != "Connect":
+                return invoke(answer_within_s, request, xid)
+            # A server that starts may take a connection and never answer on it: there has to be time for the next.
+            answer = invoke(min(answer_within_s, timeout / 3), request, xid)
+            if answer[0].time_out > 0:
                 self.negotiated_session_timeout_ms = answer[0].time_out
             return answer
 
-        self._connection._invoke = noting_invoke
+        self._connection._invoke = connecting_invoke
 
 
 def digest_password(secret: bytes) -> str:

@@ -172,7 +172,8 @@ def random_id() -> uuid.UUID:
 
 class LossyProxy:
     """Stands between a client and ZooKeeper; loses the answer to the next request that contains ``marker``, once, by
-    cutting the connection after ZooKeeper has answered."""
+    cutting the connection after ZooKeeper has answered. The next ``swallows`` connections are taken and never
+    answered."""
 
     def __init__(self, upstream: str) -> None:
         host, _, port = upstream.partition(":")
@@ -180,13 +181,18 @@ class LossyProxy:
         self._server = socket.create_server(("127.0.0.1", 0))
         self.hosts = f"127.0.0.1:{self._server.getsockname()[1]}"
         self.marker: bytes | None = None
-        self.cuts = 0
+        self.cuts = self.swallows = 0
+        self._swallowed: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 client, _ = self._server.accept()
+                if self.swallows:
+                    self.swallows -= 1
+                    self._swallowed.append(client)
+                    continue
                 threading.Thread(target=self._carry, args=(client,), daemon=True).start()
 
     def _carry(self, client: socket.socket) -> None:
@@ -209,3 +215,5 @@ class LossyProxy:
 
     def close(self) -> None:
         self._server.close()
+        for client in self._swallowed:
+            client.close()

@@ -211,6 +211,7 @@ def test_a_standby_goes_on_listening_while_zookeeper_is_away(zookeeper_server: Z
         await made.broker(0)
         standby = made.controller(0)
         await until(lambda: standby.standing_by, "it listens")
+        session = client.client_id
         await asyncio.to_thread(zookeeper_server.kill)
         server.close()
         with socket.create_server(("127.0.0.1", port)):  # whoever connects anew hears nothing
@@ -218,7 +219,8 @@ def test_a_standby_goes_on_listening_while_zookeeper_is_away(zookeeper_server: Z
             await asyncio.to_thread(zookeeper_server.wait_ready, 60)
             active = await until(lambda: standby.active, "it has taken the silent one's place")
         assert active.epoch == 2
-        assert client.connected, "the session of the silent one has not ended"
+        await until(lambda: client.connected, "its session's client has found the server again")
+        assert client.client_id == session, "the session of the silent one had not ended"
 
     play(zookeeper_server.hosts, scenario)
 

@@ -16,7 +16,7 @@ from kazoo.exceptions import NoAuthError, UnimplementedError
 from raykafka.cluster.image import BrokerInfo, Endpoint
 from raykafka.controller import metadata_store, multi_read, store, znodes
 from raykafka.controller.znodes import ControllerNode, StateNode, TopicNode
-from raykafka.controller.zookeeper import Check, Conflict, Create, commit, reading_all
+from raykafka.controller.zookeeper import Check, Conflict, Create, commit, reading, reading_all
 from raykafka.types import TopicPartition
 from tests.integration.controller_parts import LossyProxy
 
@@ -152,6 +152,18 @@ def lossy(zookeeper: str) -> Iterator[tuple[LossyProxy, KazooClient]]:
     yield proxy, client
     store.close(client)
     proxy.close()
+
+
+def test_a_server_that_takes_a_connection_and_never_answers_costs_no_session(
+    lossy: tuple[LossyProxy, KazooClient],
+) -> None:
+    """As one that is being started may do."""
+    proxy, client = lossy
+    session = client.client_id
+    proxy.swallows, proxy.marker = 1, b"/cut"
+    assert reading(lambda: client.exists("/cut")) is None
+    assert (proxy.cuts, proxy.swallows) == (1, 0)
+    assert client.client_id == session
 
 
 def test_a_registration_whose_answer_was_lost_is_recognized_as_ones_own(lossy: tuple[LossyProxy, KazooClient]) -> None:
