@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raykafka import open_files
 from raykafka.broker.children import CONTROLLER, COORDINATOR, ChildStarter
 from raykafka.broker.settings import BrokerSettings
 from raykafka.errors import DeployError
@@ -74,6 +75,7 @@ class BrokerActor:
         # Supervisor, which imports this module to start brokers, has no use for it.
         threading.Thread(target=importlib.import_module, args=(_BROKER_MODULE,), daemon=True).start()
         log_to_stderr()
+        open_files.allow_many()
 
     async def configure(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Run with ``settings`` (``BrokerSettings.to_json``): start, restart with changed ones, or do nothing. Returns

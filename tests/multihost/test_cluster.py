@@ -78,6 +78,27 @@ def test_each_host_has_a_broker_and_a_zookeeper_server(cluster: Cluster) -> None
     assert len(secrets) == 1
 
 
+def test_zookeeper_servers_killed_in_turn_and_all_together_are_a_wait(cluster: Cluster, flights: Any) -> None:
+    before = _broker_processes(cluster)
+    for hosts in (*([host] for host in cluster.hosts), cluster.hosts):
+        names = ", ".join(cluster.described(host) for host in hosts)
+        cluster.fault(f"kill -9 of the ZooKeeper servers of {names}")
+        for host in hosts:
+            host.run("pkill", "-KILL", "-f", "QuorumPeerMain")
+        assert not cluster.zookeeper_in_step()
+        _await_acks(cluster, "after a ZooKeeper server was killed")
+        until("all ZooKeeper servers are in step", cluster.zookeeper_in_step)
+        cluster.say("all ZooKeeper servers are in step")
+    cluster.create("after-zookeepers-restart", 1)
+    assert _broker_processes(cluster) == before
+
+
+def _broker_processes(cluster: Cluster) -> list[tuple[str, int, int]]:
+    """Node, pid and restarts of each broker."""
+    rows = cluster.status(cluster.hosts[0])["actors"]
+    return sorted((row["node"], row["pid"], row["restarts"] or 0) for row in rows if row["role"] == "broker")
+
+
 def test_a_cut_off_leader_acknowledges_nothing_that_is_lost(cluster: Cluster, flights: Any) -> None:
     cluster.create("island", 1)
     partition = 0
