@@ -18,7 +18,7 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with Lab(3) as lab:
+    with Lab(3, visible=[Path(sys.prefix)]) as lab:
         yield lab
 
 
