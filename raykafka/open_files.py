@@ -10,12 +10,11 @@ _MANY = 65_536
 logger = logging.getLogger(__name__)
 
 
-def allow_many() -> int:
-    """Raise this process's limit to the highest it may have, and return it. A broker holds two files for each sleeping
+def allow_many() -> None:
+    """Raise this process's limit to the highest it may have. A broker holds two files for each sleeping
     partition that is read, and a socket for each client."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if 0 <= hard < _MANY:
         logger.warning("only %d files and connections may be open at a time: raise the hard limit (ulimit -Hn)", hard)
-    return hard

@@ -29,7 +29,7 @@ async def alter_partition(controller: ActiveController, args: dict[str, Any]) ->
     """Write the ISR that a leader asks for (rule 7), if it speaks of the state as it is and of brokers that live. The
     state goes to its broker like every other; a leader that was refused hears of what made its question old."""
     async with controller.turn:
-        tp, after = _proposed(controller, args)
+        tp, after = _proposed(controller, args, _epochs(controller))
         before = controller.records[tp.topic].states[tp.partition].isr
         if not await _write_isrs(controller, {tp: after}):
             raise KafkaError(ErrorCode.INELIGIBLE_REPLICA, f"{tp}: one of {after.isr} lives another life by now")
@@ -45,9 +45,10 @@ async def alter_partitions(controller: ActiveController, args: dict[str, Any]) -
         async with controller.turn:
             changes: dict[TopicPartition, StateNode] = {}
             refusals: list[KafkaError] = []
+            lives = _epochs(controller)
             for proposal in asked[start : start + ISRS_AT_ONCE]:
                 try:
-                    tp, after = _proposed(controller, proposal)
+                    tp, after = _proposed(controller, proposal, lives)
                     changes[tp] = after
                 except KafkaError as refusal:
                     refusals.append(refusal)
@@ -59,8 +60,16 @@ async def alter_partitions(controller: ActiveController, args: dict[str, Any]) -
     return written
 
 
-def _proposed(controller: ActiveController, args: dict[str, Any]) -> tuple[TopicPartition, StateNode]:
-    """The state that a proposal asks for. Raises KafkaError for one that may not be written."""
+def _epochs(controller: ActiveController) -> dict[int, int]:
+    """The broker epoch of each registered broker."""
+    return {broker: life.epoch for broker, life in controller.lives().items()}
+
+
+def _proposed(
+    controller: ActiveController, args: dict[str, Any], lives: Mapping[int, int]
+) -> tuple[TopicPartition, StateNode]:
+    """The state that a proposal asks for, ``lives`` being the epochs of registered brokers. Raises KafkaError for one
+    that may not be written."""
     tp = TopicPartition(args["topic"], args["partition"])
     isr, epochs = tuple(args["isr"]), tuple(args["broker_epochs"])
     record = controller.records.get(tp.topic)
@@ -69,7 +78,6 @@ def _proposed(controller: ActiveController, args: dict[str, Any]) -> tuple[Topic
     state = record.states[tp.partition]
     if (args["leader_epoch"], args["version"]) != (state.leader_epoch, state.version):
         raise KafkaError(ErrorCode.INVALID_UPDATE_VERSION, f"{tp} is at version {state.version} by now")
-    lives = {broker: life.epoch for broker, life in controller.lives().items()}
     dead = [b for b, e in zip(isr, epochs, strict=True) if lives.get(b) != e]
     dead += [b for b in isr if b not in state.isr and b in controller.leaving]
     if dead or state.leader not in isr or not set(isr) <= {*record.node.replicas[tp.partition], *state.isr}:

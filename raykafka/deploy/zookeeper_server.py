@@ -53,9 +53,7 @@ class ZooKeeperServerActor:
                 self._process = process
                 self._answered = False
                 self._watch = asyncio.create_task(self._keep(process))
-            if not self._process.servers:  # one of an ensemble answers only once the others are there
-                await asyncio.to_thread(self._process.wait_ready, _READY_WITHIN_S)
-                self._answered = True
+            await self._until_ready(self._process)
         return await self.status()
 
     async def status(self) -> dict[str, Any]:
@@ -83,6 +81,12 @@ class ZooKeeperServerActor:
             if self._process is not None:
                 await asyncio.to_thread(self._process.stop)
                 self._process = None
+
+    async def _until_ready(self, process: ZooKeeperProcess) -> None:
+        """Until it answers, if it is alone: one of an ensemble answers only once the others are there. DeployError."""
+        if not process.servers:
+            await asyncio.to_thread(process.wait_ready, _READY_WITHIN_S)
+            self._answered = True
 
     async def _stop_watch(self) -> None:
         if self._watch is not None:
@@ -113,9 +117,7 @@ class ZooKeeperServerActor:
             self._answered, silent_rounds, started_at = False, 0, time.monotonic()
             try:
                 await asyncio.to_thread(process.start)
-                if not process.servers:
-                    await asyncio.to_thread(process.wait_ready, _READY_WITHIN_S)
-                    self._answered = True
+                await self._until_ready(process)
                 self._error = ""
             except DeployError as error:
                 self._error = str(error)
