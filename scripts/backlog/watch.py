@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import psutil
+
+from tests.background import Background
 
 INTERVAL_S = 0.25
 
@@ -34,35 +34,24 @@ class Sample(NamedTuple):
 Find = Callable[[], psutil.Process]
 
 
-class Watch:
+class Watch(Background):
     """As a context: samples until it ends. ``processes`` finds the process of each role; one that is not there has no
     entry in a sample."""
 
     def __init__(self, leader: Path, follower: Path, processes: dict[str, Find]) -> None:
+        super().__init__()
         self.samples: list[Sample] = []
         self._leader, self._follower, self._processes = leader, follower, processes
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        while not self._over.is_set():
             memory = {}
             for role, find in self._processes.items():
                 with contextlib.suppress(psutil.Error, OSError, LookupError, ValueError):
                     found = find().memory_full_info()
                     memory[role] = Memory(found.rss, found.uss)
             self.samples.append(Sample(time.monotonic(), size_of(self._leader), size_of(self._follower), memory))
-            self._stop.wait(INTERVAL_S)
+            self._over.wait(INTERVAL_S)
 
     def between(self, begin_s: float, end_s: float) -> list[Sample]:
         return [sample for sample in self.samples if begin_s <= sample.at_s <= end_s]

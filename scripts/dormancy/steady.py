@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-from types import TracebackType
-from typing import Self
-
 from confluent_kafka import Producer
+
+from tests.background import Background
 
 EVERY_S = 1.0
 FLUSH_WITHIN_S = 60.0
 
 
-class Steady:
+class Steady(Background):
     """As a context: one record a second to each of a topic's ``partitions``."""
 
     def __init__(self, bootstrap: str, topic: str, partitions: int) -> None:
+        super().__init__()
         self._producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0})
         self._topic, self._partitions = topic, partitions
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
         while True:
@@ -30,13 +27,3 @@ class Steady:
             if self._over.wait(EVERY_S):
                 self._producer.flush(FLUSH_WITHIN_S)
                 return
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()

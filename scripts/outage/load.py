@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from confluent_kafka import Producer
+
+from tests.background import Background
 
 INTERVAL_S = 0.02
 FLUSH_WITHIN_S = 60.0
@@ -38,10 +39,11 @@ class Gap:
     ended_after_s: float
 
 
-class Load:
+class Load(Background):
     """As a context: sends one record to each partition every 20 ms until it ends."""
 
     def __init__(self, bootstrap: str, topic: str, partitions: int, settings: Mapping[str, Any] = SETTINGS) -> None:
+        super().__init__()
         self.topic, self.partitions = topic, partitions
         self.errors: list[str] = []
         self.sent = 0
@@ -56,18 +58,11 @@ class Load:
                 **settings,
             }
         )
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join()
+        super().__exit__(kind, error, trace)
         if kind is not None:
             self._producer.purge()
         left = self._producer.flush(FLUSH_WITHIN_S)
@@ -78,7 +73,7 @@ class Load:
     def _run(self) -> None:
         reports = [self._report(partition) for partition in range(self.partitions)]
         next_at = time.monotonic()
-        while not self._stop.is_set():
+        while not self._over.is_set():
             for partition, report in enumerate(reports):
                 try:
                     self._producer.produce(self.topic, b"%d" % self.sent, partition=partition, on_delivery=report)

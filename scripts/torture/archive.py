@@ -4,41 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
+
+from tests.background import Background
 
 LOOK_EVERY_S = 0.2
 LOGS = "version-2"
 
 
-class Archive:
+class Archive(Background):
     """As a context: links each log into a folder beside its server's data directory, and so sees it grow. ``places``
     are those folders, laid out like data directories."""
 
     def __init__(self, servers: Sequence[Path]) -> None:
+        super().__init__()
         self._servers = servers
         self.places = [server.with_name(f"{server.name}-history") for server in servers]
-        self._enough = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
         for place in self.places:
             (place / LOGS).mkdir(parents=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._enough.set()
-        self._thread.join()
+        return super().__enter__()
 
     def _run(self) -> None:
         while True:
-            over = self._enough.wait(LOOK_EVERY_S)
+            over = self._over.wait(LOOK_EVERY_S)
             for server, place in zip(self._servers, self.places, strict=True):
                 for log in (server / LOGS).glob("log.*"):
                     with contextlib.suppress(FileExistsError, FileNotFoundError):

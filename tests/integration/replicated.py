@@ -219,6 +219,19 @@ def runs_anew(broker: PlainBroker, topic: str, before: int) -> bool:
         return False
 
 
+def controller(brokers: list[PlainBroker]) -> PlainBroker:
+    """The broker whose controller is active, of these."""
+    by_id = {broker.settings.broker_id: broker for broker in brokers}
+    found: list[PlainBroker] = []
+
+    def is_known() -> bool:
+        found.extend(filter(None, [by_id.get(admin(brokers).list_topics(timeout=10).controller_id)]))
+        return bool(found)
+
+    until(is_known, "one of them has the active controller")
+    return found[-1]
+
+
 def leader_and_follower(brokers: list[PlainBroker], topic: str) -> tuple[PlainBroker, PlainBroker]:
     leader = metadata(brokers, topic).leader
     return brokers[leader], brokers[(leader + 1) % BROKERS]

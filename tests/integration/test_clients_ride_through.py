@@ -15,8 +15,8 @@ from tests.integration.plain_broker import PlainBroker
 from tests.integration.replicated import (
     BROKERS,
     WITHIN_S,
-    admin,
     bootstrap,
+    controller,
     create,
     metadata,
     running_brokers,
@@ -66,19 +66,6 @@ def wait_more(riders: dict[str, Rider]) -> None:
 
     for name, rider in riders.items():
         until(lambda name=name: moved(name), f"{name} goes on: {rider.progress()} {rider.refused[:3]}")
-
-
-def controller(brokers: list[PlainBroker]) -> PlainBroker:
-    """The broker whose controller is active, of these."""
-    by_id = {broker.settings.broker_id: broker for broker in brokers}
-    found: list[PlainBroker] = []
-
-    def is_known() -> bool:
-        found.extend(filter(None, [by_id.get(admin(brokers).list_topics(timeout=10).controller_id)]))
-        return bool(found)
-
-    until(is_known, "one of them has the active controller")
-    return found[-1]
 
 
 def stop_in_order(brokers: list[PlainBroker], riders: dict[str, Rider]) -> None:

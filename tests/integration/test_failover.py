@@ -24,6 +24,7 @@ from tests.integration.replicated import (
     admin,
     bootstrap,
     check,
+    controller,
     create,
     leader_and_follower,
     running_brokers,
@@ -53,19 +54,6 @@ def brokers(tmp_path_factory: pytest.TempPathFactory, own_zookeeper: ZooKeeperPr
     """For all tests here: each leaves all of them running."""
     with running_brokers(tmp_path_factory.mktemp("brokers"), own_zookeeper.hosts, session_ms=SESSION_MS) as made:
         yield made
-
-
-def controller(brokers: list[PlainBroker]) -> PlainBroker:
-    """The broker whose controller is active, of these."""
-    by_id = {broker.settings.broker_id: broker for broker in brokers}
-    found: list[PlainBroker] = []
-
-    def is_known() -> bool:
-        found.extend(filter(None, [by_id.get(admin(brokers).list_topics(timeout=10).controller_id)]))
-        return bool(found)
-
-    until(is_known, "one of them has the active controller")
-    return found[-1]
 
 
 def has_controller(broker: PlainBroker, zookeeper: ZooKeeperProcess) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
+
+from tests.background import Background
 
 DEADLINE_S = 90.0
 SEND_INTERVAL_S = 0.01
@@ -35,32 +35,26 @@ RETRIABLE = {
 }
 
 
-class ProduceRun:
+class ProduceRun(Background):
     """Sends 0, 1, 2, ... to each partition until stopped; remembers what was acknowledged, and at which offset."""
 
     def __init__(self, bootstrap: str, topic: str, partitions: int, settings: dict[str, object]) -> None:
+        super().__init__()
         self.topic, self.partitions = topic, partitions
         self.sent = [0] * partitions
         self.acknowledged: list[list[tuple[int, int]]] = [[] for _ in range(partitions)]  # (number, offset)
         self.failures: list[str] = []
         self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, **_RETRY, **settings})
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join()
+        super().__exit__(kind, error, trace)
         if kind is not None:
             self._producer.purge()
 
     def _run(self) -> None:
-        while not self._stop.wait(SEND_INTERVAL_S):
+        while not self._over.wait(SEND_INTERVAL_S):
             for partition in range(self.partitions):
                 number = self.sent[partition]
                 try:
@@ -86,7 +80,7 @@ class ProduceRun:
 
     def finish(self) -> None:
         """Send no more and wait for the acknowledgement of all that was sent."""
-        self._stop.set()
+        self._over.set()
         self._thread.join()
         left = self._producer.flush(DEADLINE_S)
         assert left == 0, f"{left} records of {self.topic} were not acknowledged within {DEADLINE_S:.0f} s"

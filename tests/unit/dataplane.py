@@ -184,6 +184,14 @@ class Dataplane:
         topics = {topic: dataclasses.replace(old, partitions={**old.partitions, partition: changed})}
         await self.take(ImageDelta(topics=topics))
 
+    async def lead_unheard(self, topic: str = TOPIC) -> LocalChild:
+        """Lead what another leads first, and what the only replica process does not hear of until it reads on."""
+        await self.lead(topic, leader=1)
+        (replica,) = self.children.acquired
+        replica.stop_reading()
+        await self.lead(topic)
+        return replica
+
     async def delete(self, topic: str = TOPIC) -> None:
         await self.take(ImageDelta(deleted_topics=(topic,)))
 

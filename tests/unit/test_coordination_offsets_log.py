@@ -56,10 +56,7 @@ def test_a_view_from_before_this_broker_led_does_not_say_where_the_offsets_log_e
             host = dataplane.partitions.get((OFFSETS_TOPIC, 0))
             assert isinstance(host, PartitionHost)
             assert (await host.append(memoryview(batch(b"a")), -1, 1000)).error is ErrorCode.NONE
-            await dataplane.lead(OFFSETS_TOPIC, leader=1)
-            (replica,) = dataplane.children.acquired
-            replica.stop_reading()
-            await dataplane.lead(OFFSETS_TOPIC)
+            replica = await dataplane.lead_unheard(OFFSETS_TOPIC)
             answer, records = await log.read(0, 0, 1 << 20)
             assert (answer.error, len(records)) == (ErrorCode.OFFSET_NOT_AVAILABLE, 0)
             replica.read_on()

@@ -347,10 +347,7 @@ def test_an_offset_that_a_new_leader_can_not_know_yet_is_not_out_of_range(tmp_pa
     async def test(dataplane: Dataplane) -> None:
         await dataplane.create()
         await dataplane.produce(batch(b"a"))
-        await dataplane.lead(leader=1)
-        (replica,) = dataplane.children.acquired
-        replica.stop_reading()
-        await dataplane.lead()
+        replica = await dataplane.lead_unheard()
         found = await fetch_one(dataplane, 2)
         assert (found.error_code.value, found.records or b"") == (ErrorCode.NONE, b"")
         replica.read_on()
