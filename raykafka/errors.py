@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raykafka.protocol.error_code import ErrorCode
+from raykafka.error_code import ErrorCode
 
 
 class RaykafkaError(Exception):

@@ -14,12 +14,12 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raykafka import open_files
-from raykafka.broker.children import CONTROLLER, COORDINATOR, ChildStarter
+from raykafka.broker.children.children import CONTROLLER, COORDINATOR, ChildStarter
 from raykafka.broker.settings import BrokerSettings
 from raykafka.errors import DeployError
-from raykafka.logs import log_to_stderr
-from raykafka.priority import take_normal_priority
+from raykafka.process import open_files
+from raykafka.process.log_output import log_to_stderr
+from raykafka.process.priority import take_normal_priority
 
 if TYPE_CHECKING:
     from raykafka.broker.broker import Broker
@@ -46,7 +46,7 @@ def child_arguments(settings: BrokerSettings, role: str) -> dict[str, Any]:
 
 
 def _ray_starter(settings: BrokerSettings) -> ChildStarter:
-    from raykafka.broker.ray_children import RayStarter
+    from raykafka.broker.children.ray_children import RayStarter
 
     return RayStarter(settings.secret, lambda role: child_arguments(settings, role))
 

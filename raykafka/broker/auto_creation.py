@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterable
 from functools import partial
 
-from raykafka.broker.links import ControllerLinks
+from raykafka.broker.neighbourhood.inter_broker_port import ControllerLinks
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
-from raykafka.protocol.error_code import ErrorCode
 
 
 class AutoCreation:

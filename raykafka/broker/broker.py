@@ -22,30 +22,30 @@ from pathlib import Path
 from typing import Any
 
 from raykafka.broker.auto_creation import AutoCreation
-from raykafka.broker.checkpoints import HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS, OffsetCheckpoint
-from raykafka.broker.children import CONTROLLER, COORDINATOR, Child, Children, ChildStarter
+from raykafka.broker.children.children import CONTROLLER, COORDINATOR, Child, Children, ChildStarter
 from raykafka.broker.configs import Configs
 from raykafka.broker.coordination import Coordination
 from raykafka.broker.identity import DataDirectory
 from raykafka.broker.lease import boot_clock
-from raykafka.broker.links import ControllerLinks
-from raykafka.broker.neighbours import Neighbours
-from raykafka.broker.partitions import Partitions
-from raykafka.broker.peers import Peers
+from raykafka.broker.neighbourhood.broker_calls import Peers
+from raykafka.broker.neighbourhood.inter_broker_port import ControllerLinks
+from raykafka.broker.neighbourhood.neighbours import Neighbours
+from raykafka.broker.partitions.checkpoints import HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS, OffsetCheckpoint
+from raykafka.broker.partitions.partitions import Partitions
 from raykafka.broker.registration import Session
-from raykafka.broker.server import Listener
 from raykafka.broker.settings import BrokerSettings, ListenerAddress
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, Topic
 from raykafka.cluster.summary import partition_summary
+from raykafka.error_code import ErrorCode
 from raykafka.errors import DeployError, KafkaError, LinkError
+from raykafka.front.listener import Listener
 from raykafka.link import Link
 from raykafka.log.lock import boot_id
 from raykafka.metrics.consumer_lag import ConsumerLag
 from raykafka.metrics.http import MetricsEndpoint
-from raykafka.metrics.traffic import RequestDurations
 from raykafka.protocol import acl, registry
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.error_code import ErrorCode
+from raykafka.telemetry.traffic import RequestDurations
 from raykafka.types import TopicPartition
 
 CHECKPOINT_FILES = (RECOVERY_POINTS, HIGH_WATERMARKS, LOG_STARTS)

@@ -13,12 +13,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from raykafka.broker.children import Child
+from raykafka.broker.children.children import Child
 from raykafka.cluster.image import ClusterImage, Topic
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, messages
 from raykafka.protocol.context import RequestContext, pack_forward
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import OFFSETS_TOPIC, TopicPartition
 
 _ALL = -1

@@ -10,10 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from raykafka.controller.znodes import kafka_uuid_text, new_kafka_uuid
-from raykafka.durable import sync_directory, write_whole
 from raykafka.errors import RaykafkaError
 from raykafka.log.lock import DirectoryLock, DirectoryLocked, boot_id, lock_holder, process_start_time
+from raykafka.process.durable import sync_directory, write_whole
+from raykafka.zookeeper.znodes import kafka_uuid_text, new_kafka_uuid
 
 META_PROPERTIES = "meta.properties"
 CLEAN_SHUTDOWN = ".kafka_cleanshutdown"

@@ -14,8 +14,8 @@ from kazoo.exceptions import ConnectionClosedError, SessionExpiredError
 from raykafka.broker.lease import Lease, boot_clock
 from raykafka.broker.settings import BrokerSettings
 from raykafka.cluster.image import BrokerInfo
-from raykafka.controller import store
-from raykafka.controller.zookeeper import ZooKeeperClient
+from raykafka.zookeeper import broker_store as store
+from raykafka.zookeeper.client import ZooKeeperClient
 
 LEASE_READ_INTERVAL_S = 1.0
 _CLOSE_WITHIN_S = 3.0

@@ -14,7 +14,7 @@ from raykafka.cli.console import count, print_table, quiet_terminal
 from raykafka.cli.moves import begin, until_done
 from raykafka.cli.options import ClusterAddress, cluster_options, file_option, json_option
 from raykafka.config.cluster import load_cluster_config
-from raykafka.controller.relocation import away_from
+from raykafka.controller.rules.relocation import away_from
 from raykafka.errors import ConfigError, DeployError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import click
 from raykafka.cli.console import count
 from raykafka.cli.moves import begin, report, wait_for
 from raykafka.cli.options import ClusterAddress, cluster_options, json_option
-from raykafka.controller.relocation import Replicas, spread, with_factor
+from raykafka.controller.rules.relocation import Replicas, spread, with_factor
 from raykafka.errors import ConfigError
 from raykafka.types import TopicPartition
 
@@ -138,7 +138,7 @@ def elect(at: ClusterAddress, topics: tuple[str, ...], partition: int | None, un
     wanted = [tp for tp in known if (not topics or tp.topic in topics) and partition in (None, tp.partition)]
     if not wanted:
         raise ConfigError(f"Topic {', '.join(topics)} has no partition {partition}.")
-    from raykafka.protocol.error_code import ErrorCode
+    from raykafka.error_code import ErrorCode
 
     outcomes = admin.elect_leaders(wanted, unclean=unclean)
     elected = sorted(tp for tp, error in outcomes.items() if error is None)

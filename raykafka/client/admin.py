@@ -21,8 +21,8 @@ from confluent_kafka.admin import (
 from raykafka.client import partitions as wire
 from raykafka.client.partitions import Outcomes, PartitionMove
 from raykafka.client.settings import Place, translate
+from raykafka.error_code import ErrorCode
 from raykafka.errors import ClientError, KafkaError
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
 
 _ANSWER_WITHIN_S = 30.0

@@ -8,8 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 from raykafka.client.requests import ask, request_module
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
 
 _ELECT_LEADERS = (43, 2)

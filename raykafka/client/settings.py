@@ -9,8 +9,8 @@ from typing import Any
 from confluent_kafka import KafkaError as RdError
 from confluent_kafka import KafkaException
 
+from raykafka.error_code import ErrorCode
 from raykafka.errors import ClientError, KafkaError, RaykafkaError
-from raykafka.protocol.error_code import ErrorCode
 
 logger = logging.getLogger("raykafka.client")
 

@@ -10,14 +10,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from raykafka.child_process import arguments, identity, live, live_as_actor
-from raykafka.controller.active import Silences
-from raykafka.controller.controller import Controller
+from raykafka.controller.candidate import Controller
+from raykafka.controller.controller import Silences
 from raykafka.controller.deposed_broker import end_deposed_broker
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import connect_unix
-from raykafka.logs import log_to_stderr
-from raykafka.priority import go_first
+from raykafka.process.child import arguments, identity, live, live_as_actor
+from raykafka.process.log_output import log_to_stderr
+from raykafka.process.priority import go_first
 from raykafka.protocol import registry
 
 ROLE = "controller"

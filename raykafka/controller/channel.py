@@ -14,11 +14,11 @@ from contextlib import suppress
 from typing import Any
 
 from raykafka.cluster.image import ClusterImage, ImageDelta, delta_to_json
-from raykafka.controller.znodes import Registration
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, connect_tcp
 from raykafka.link.link import PING_INTERVAL_S, CallHandler, ForwardHandler
-from raykafka.protocol.error_code import ErrorCode
+from raykafka.zookeeper.znodes import Registration
 
 _CONNECT_WITHIN_S = 2.0
 _LAST_TRY_S = 0.5

@@ -1,301 +1,482 @@
-"""A controller process: a candidate that stands by, competes for ``/controller`` and, when it wins, is the active one
-(rule 16).
+"""The active controller: the only writer of partition state, for as long as its epoch lasts (rule 16).
 
-A standby holds a socket to the active controller. End-of-file and then a refused connect mean that it is dead, and so
-does silence of its event loop for the session timeout: the standby takes its place in one transaction (if the epoch is
-still that one), without waiting for the dead one's session to expire. It goes on listening while ZooKeeper is away, as
-it is when the host that fell silent led ZooKeeper as well; and what its broker knows of the silence of others counts
-for the brokers on that host.
+It holds all of ZooKeeper's metadata, decides in one place and one at a time (``_turn``), writes each decision to
+ZooKeeper under its epoch, and only then tells the brokers, in order, through their channels. Brokers ask things of it
+up the same sockets: to create topics, to take a leadership whose replica failed, and clients' admin requests.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
-from typing import Any
+import random
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
-from kazoo.client import KazooState
+from kazoo.client import KazooClient
 from kazoo.exceptions import ConnectionClosedError, SessionExpiredError
 
-from raykafka.controller import metadata_store, store
-from raykafka.controller.active import ActiveController, Silences
-from raykafka.controller.figures import figures
-from raykafka.controller.metadata_store import Claim
-from raykafka.controller.znodes import ControllerNode
-from raykafka.controller.zookeeper import ZooKeeperClient, ZooKeeperUnreachable
-from raykafka.errors import KafkaError, LinkError
-from raykafka.link import Link, connect_tcp, serve_tcp
-from raykafka.link.link import PING_INTERVAL_S
-from raykafka.protocol.error_code import ErrorCode
+from raykafka.cluster.changes import Changes
+from raykafka.cluster.image import BrokerInfo, ClusterImage, ImageDelta, PartitionState, Topic
+from raykafka.config.effective import effective_broker_config, effective_topic_config
+from raykafka.controller.channel import BrokerChannel
+from raykafka.controller.decisions import isr_changes as asked
+from raykafka.controller.decisions import leadership
+from raykafka.controller.decisions import reassignments as reassignment_admin
+from raykafka.controller.decisions import topics as topic_admin
+from raykafka.controller.rules.elections import BrokerLife, after_changes, first_state
+from raykafka.controller.rules.topics import Defaults
+from raykafka.error_code import ErrorCode
+from raykafka.errors import KafkaError
+from raykafka.protocol import registry
+from raykafka.protocol.context import unpack_forward
+from raykafka.types import NO_LEADER, TopicPartition
+from raykafka.zookeeper import controller_store as metadata_store
+from raykafka.zookeeper.client import Conflict
+from raykafka.zookeeper.controller_store import Claim, ControllerFenced, MetadataStore, TopicRecord
+from raykafka.zookeeper.znodes import Registration, StateNode, TopicNode
 
-_RETRY_S = 1.0
-_SOON_S = 0.02
-_SOON_TRIES = 50
-_UNREGISTERED_RETRY_S = 0.1
-_CONNECT_WITHIN_S = 2.0
+Silences = Mapping[int, tuple[int, float]]
+_T = TypeVar("_T")
+_CLUSTER_DEFAULT = ""
+_NAMED = 5
+# How long a new controller waits for brokers to take its connection before it decides: those of dead ones are refused
+# at once, and their partitions are settled with all others.
+_MEET_WITHIN_S = 0.25
 
 logger = logging.getLogger(__name__)
 
 
-async def _nobody_listens() -> Silences:
-    return {}
+class ActiveController:
+    """One won election. ``start`` it, then it works until ``resigned`` is done (its result is the reason) or ``stop``.
 
-
-class Controller:
-    """The candidate of one broker. ``run`` it for life; ``active`` is the ActiveController while it is the elected one,
-    ``standing_by`` is true while it holds a socket to another that is.
-
-    ``zookeeper`` has ``hosts``, ``auth`` and ``session_timeout_ms`` (``raykafka.broker.settings.ZooKeeperSettings``);
-    ``config`` holds the broker's static configs; ``silences`` asks the broker for how long others have been silent.
+    ``config`` holds the static broker configs of this controller's broker; ``silent_after_s`` is the session timeout;
+    ``silences`` says of brokers which life of them (epoch) has been silent for how many seconds.
     """
 
     def __init__(
         self,
         *,
+        client: KazooClient,
+        claim: Claim,
+        cluster_id: str,
         broker_id: int,
         secret: bytes,
-        zookeeper: Mapping[str, Any],
         config: Mapping[str, str],
-        silences: Callable[[], Awaitable[Silences]] = _nobody_listens,
+        silent_after_s: float,
+        silences: Silences | None = None,
+        rng: random.Random | None = None,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._client = client
+        self.store = MetadataStore(client, claim)
+        self.epoch = claim.epoch
         self.broker_id = broker_id
-        self.active: ActiveController | None = None
-        self.standing_by = False
+        self.static_config = dict(config)
+        self.rng = rng or random.Random()
         self._secret = secret
-        self._zookeeper = zookeeper
-        self._config = config
-        self._silences = silences
-        self._incarnation = uuid.uuid4().hex
-        self._touched = asyncio.Event()
-        self._lost = asyncio.Event()
-        self._cluster_id = ""
-        self._client: ZooKeeperClient | None = None
-        self._registered = False
-        self._server: asyncio.AbstractServer | None = None
-        self._standbys: set[Link] = set()
-        self._watched = ""
-        self._watching: asyncio.Task[str] | None = None
+        self._silent_after_s = silent_after_s
+        self._silences = silences or {}
+        self.image = ClusterImage(cluster_id, broker_id, claim.epoch)
+        self.records: dict[str, TopicRecord] = {}
+        self.deleting: dict[str, TopicRecord] = {}
+        self.deleted_changes = Changes()
+        self._registrations: dict[int, Registration] = {}
+        self._channels: dict[int, BrokerChannel] = {}
+        self._channel_tasks: dict[int, asyncio.Task[None]] = {}
+        self._loaded = asyncio.Event()
+        self._dead: dict[int, Registration] = {}
+        self._leaving: dict[int, int] = {}
+        self._sequence = 0
+        self._progress = asyncio.Condition()
+        self._turn = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.resigned: asyncio.Future[str] = self._loop.create_future()
 
-    async def broker_is_deposed(self) -> bool:
-        """Whether this controller's broker was registered and is so no more; False while ZooKeeper can't be asked."""
-        client = self._client
-        if client is None or not client.connected or not self._registered:
-            return False
-        try:
-            return await asyncio.to_thread(store.read_registration, client, self.broker_id) is None
-        except (SessionExpiredError, ConnectionClosedError):
-            return False
+    # life
 
-    async def on_call(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
-        """What the broker asks: ``figures`` {}, those of the cluster while this is the active controller, else {}."""
-        if method != "figures":
-            raise KafkaError(ErrorCode.INVALID_REQUEST, f"a controller does not know the call {method}")
-        active = self.active
-        return figures(active) if active is not None and not active.resigned.done() else {}
-
-    async def run(self) -> None:
-        """Compete and serve, session after session, until cancelled."""
-        while True:
+    async def start(self) -> None:
+        """Connect to the brokers, read everything, settle what changed while nobody was active."""
+        async with self._turn:
+            loading = asyncio.ensure_future(self.in_store(self.store.load))
             try:
-                client = await self._connect()
-            except ZooKeeperUnreachable as error:
-                logger.warning("%s", error)
-                continue
-            self._client = client
-            try:
-                await self._use(client)
-            except (SessionExpiredError, ConnectionClosedError):
-                logger.warning("the controller's ZooKeeper session has expired; it opens another")
+                self._registrations = await self._read_brokers()
+                for registration in self._registrations.values():
+                    self._open_channel(registration)
+                metadata = await loading
             finally:
-                self._client = None
-                await asyncio.to_thread(store.close, client)
-
-    async def _connect(self) -> ZooKeeperClient:
-        secret = self._secret if self._zookeeper["auth"] else None
-        hosts, timeout_ms = self._zookeeper["hosts"], self._zookeeper["session_timeout_ms"]
-        client = await asyncio.to_thread(store.connect, hosts, secret, timeout_ms)
-        loop, lost = asyncio.get_running_loop(), asyncio.Event()
-
-        def changed(state: str) -> None:
-            # runs in kazoo's thread
-            if state == KazooState.LOST:
-                loop.call_soon_threadsafe(lost.set)
-
-        client.add_listener(changed)
-        self._lost = lost
-        return client
-
-    async def _use(self, client: ZooKeeperClient) -> None:
-        """Be a candidate for as long as the session lasts."""
-        host = await self._link_host(client)
-        self._cluster_id = await asyncio.to_thread(store.ensure_cluster_id, client)
-        identity = {"role": "controller", "broker_id": self.broker_id, "incarnation": self._incarnation}
-        server: Any = await serve_tcp(host, 0, self._secret, identity, self._accept)
-        self._server = server
-        try:
-            port = server.sockets[0].getsockname()[1]
-            node = ControllerNode(self.broker_id, host, port, self._incarnation)
-            while not self._lost.is_set():
-                standing, epoch_version = await self._look(client)
-                if standing is not None:
-                    claim = await self._stand_by(client, node, standing, epoch_version)
-                else:
-                    self._watch_none()
-                    claim = await asyncio.to_thread(metadata_store.claim_controller, client, node)
-                if claim is not None:
-                    await self._be_active(client, claim)
-        finally:
-            self._watch_none()
-            server.close()
-
-    def _accept(self, link: Link) -> None:
-        """A standby, which wants to see this end."""
-        self._standbys.add(link)
-        link.ended.add_done_callback(lambda _: self._standbys.discard(link))
-        link.start()
-
-    async def abandon(self) -> None:
-        """Let the standbys know that this process ends: the kernel takes it apart before it closes its sockets."""
-        if self._server is not None:
-            self._server.close()
-        for link in tuple(self._standbys):
-            link.transport.abort()
-        while self._standbys:
-            await asyncio.sleep(0)
-
-    async def _link_host(self, client: ZooKeeperClient) -> str:
-        """Where this node is reached by others: as its broker has registered it."""
-        while True:
-            registration = await asyncio.to_thread(store.read_registration, client, self.broker_id)
-            if registration is not None:
-                self._registered = True
-                return registration.info.link_host
-            await asyncio.sleep(_UNREGISTERED_RETRY_S)
-
-    async def _look(self, client: ZooKeeperClient) -> tuple[ControllerNode | None, int]:
-        """Who is active; ``_touched`` is set when that changes."""
-        loop, touched = asyncio.get_running_loop(), asyncio.Event()
-        self._touched = touched
-
-        def changed(event: Any) -> None:
-            # runs in kazoo's thread
-            loop.call_soon_threadsafe(touched.set)
-
-        return await asyncio.to_thread(metadata_store.read_controller, client, changed)
-
-    # standing by
-
-    async def _stand_by(
-        self, client: ZooKeeperClient, node: ControllerNode, active: ControllerNode, epoch_version: int
-    ) -> Claim | None:
-        """Return when ``/controller`` may have changed; with a claim, when the active controller was found dead and
-        this one is its successor."""
-        watching = self._watch(active, client.negotiated_session_timeout_ms / 1000)
-        if await self._first(watching, self._touched, self._lost) is not watching:
-            return None
-        self._watch_none()
-        logger.warning("the controller on broker %d is dead: %s", active.broker_id, watching.result())
-        return await asyncio.to_thread(metadata_store.succeed_controller, client, node, epoch_version)
-
-    def _watch(self, active: ControllerNode, silent_after_s: float) -> asyncio.Task[str]:
-        """Listen to that life of a controller, from the first time that it is asked for."""
-        if self._watching is None or self._watched != active.incarnation:
-            self._watch_none()
-            self._watched = active.incarnation
-            self._watching = asyncio.create_task(self._until_dead(active, silent_after_s))
-        return self._watching
-
-    def _watch_none(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-        self._watching = None
-
-    async def _until_dead(self, active: ControllerNode, silent_after_s: float) -> str:
-        identity = {"role": "controller_standby", "broker_id": self.broker_id}
-        soon = _SOON_TRIES
-        while True:
-            try:
-                async with asyncio.timeout(_CONNECT_WITHIN_S):
-                    link = await connect_tcp(active.link_host, active.link_port, self._secret, identity)
-            except ConnectionRefusedError:
-                return "nobody listens on its port"
-            except (ConnectionError, LinkError) as error:
-                # a process on its way out still takes connections, and cuts them
-                soon -= 1
-                logger.info("the active controller cut a connection: %s", error)
-                await asyncio.sleep(_SOON_S if soon > 0 else _RETRY_S)
-                continue
-            except (OSError, TimeoutError) as error:
-                logger.info("the active controller can't be reached, its session decides: %s", error)
-                await asyncio.sleep(_RETRY_S)
-                continue
-            try:
-                if link.peer.get("incarnation") != active.incarnation:
-                    return "another process answers on its port"
-                link.start()
-                self.standing_by = True
-                soon = _SOON_TRIES
-                await link.until_silent(silent_after_s - PING_INTERVAL_S)
-            except TimeoutError:
-                return f"its event loop was silent for {silent_after_s:g} s"
-            except LinkError:
-                pass
-            finally:
-                self.standing_by = False
-                link.close()
-
-    # being active
-
-    async def _be_active(self, client: ZooKeeperClient, claim: Claim) -> None:
-        try:
-            active = ActiveController(
-                client=client,
-                claim=claim,
-                cluster_id=self._cluster_id,
-                broker_id=self.broker_id,
-                secret=self._secret,
-                config=self._config,
-                silent_after_s=client.negotiated_session_timeout_ms / 1000,
-                silences=await self._silences(),
+                loading.cancel()
+            self.records, self.deleting = metadata.topics, metadata.deleting
+            self.deleted_changes = metadata.deleted_changes
+            if self._channels:
+                await asyncio.wait([channel.met for channel in self._channels.values()], timeout=_MEET_WITHIN_S)
+            dead = self._take_dead()
+            await self._give_first_states(self.records.values())
+            self.image = ClusterImage(self.image.cluster_id, self.broker_id, self.epoch).apply(
+                ImageDelta(
+                    brokers={b: r.info for b, r in self._registrations.items()},
+                    topics={name: as_topic(record) for name, record in self.records.items()},
+                    broker_configs=metadata.broker_configs,
+                )
             )
-            watching = asyncio.create_task(self._until_deposed(client))
-            try:
-                await active.start()
-                self.active = active
-                await self._first(watching, active.resigned, self._lost)
-            finally:
-                watching.cancel()
-                self.active = None
-                await active.stop()
-            logger.warning("controller epoch %d ends: %s", claim.epoch, active.resigned.result())
-        except (SessionExpiredError, ConnectionClosedError):
-            raise
-        except Exception:
-            # another candidate may do better, and this one must not spin
-            logger.exception("controller epoch %d failed", claim.epoch)
-            await asyncio.sleep(_RETRY_S)
-        finally:
-            with suppress(SessionExpiredError, ConnectionClosedError):
-                await asyncio.to_thread(metadata_store.depose_controller, client, claim.version)
+            await self.elect(self.all_partitions(), dead=dead, news=ImageDelta())
+            self._loaded.set()
+        for name in list(self.deleting):
+            self.run(self._finish_deleting(name))
+        self.run(leadership.keep_balanced(self))
+        logger.info("controller on broker %d is active with epoch %d", self.broker_id, self.epoch)
 
-    async def _until_deposed(self, client: ZooKeeperClient) -> None:
-        while True:
-            standing, _ = await self._look(client)
-            if standing is None or standing.incarnation != self._incarnation:
-                return
-            await self._touched.wait()
+    async def stop(self) -> None:
+        """Stop deciding. The session, and with it ``/controller``, belong to the caller."""
+        self.resign("it was stopped")
+        tasks = [*self._tasks, *self._channel_tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    @staticmethod
-    async def _first(*waits: asyncio.Future[Any] | asyncio.Event) -> asyncio.Future[Any] | asyncio.Event:
-        """Wait for the first of futures and events, and return it."""
-        tasks = {asyncio.ensure_future(w.wait()) if isinstance(w, asyncio.Event) else w: w for w in waits}
+    def resign(self, reason: str) -> None:
+        if not self.resigned.done():
+            self.resigned.set_result(reason)
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run ``work`` beside everything else; one that fails unexpectedly ends this controller, and another is
+        elected."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._work_done)
+
+    def _work_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if not self.resigned.done():
+                logger.error("the active controller failed", exc_info=error)
+            self.resign(f"{type(error).__name__}: {error}")
+
+    async def in_store(self, call: Callable[..., _T], *args: Any) -> _T:
+        """Run a blocking call of the store in a thread. What shows that this controller is over also ends it."""
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return tasks[done.pop()]
-        finally:
-            for task, wait in tasks.items():
-                if isinstance(wait, asyncio.Event):
-                    task.cancel()
+            return await asyncio.to_thread(call, *args)
+        except (ControllerFenced, Conflict, SessionExpiredError, ConnectionClosedError) as error:
+            self.resign(str(error) or type(error).__name__)
+            raise KafkaError(ErrorCode.NOT_CONTROLLER, "this controller was deposed") from error
+
+    # telling the brokers
+
+    @property
+    def sequence(self) -> int:
+        """The number of the newest image, for ``acknowledged``."""
+        return self._sequence
+
+    def publish(self, delta: ImageDelta) -> int:
+        """Apply a decision that ZooKeeper has taken, and send it to every broker. The answer is for
+        ``acknowledged``."""
+        self.image = self.image.apply(delta)
+        self._sequence += 1
+        for channel in self._channels.values():
+            channel.publish(delta, self._sequence)
+        return self._sequence
+
+    async def acknowledged(self, sequence: int, timeout_s: float) -> bool:
+        """Wait until every live broker goes by the image with that number; False when that takes too long."""
+        try:
+            async with asyncio.timeout(max(timeout_s, 0)), self._progress:
+                await self._progress.wait_for(
+                    lambda: all(channel.acknowledged >= sequence for channel in self._channels.values())
+                )
+        except TimeoutError:
+            return False
+        return True
+
+    def _open_channel(self, registration: Registration) -> None:
+        broker = registration.info.id
+        epoch, silent_s = self._silences.get(broker, (-1, 0.0))
+        channel = BrokerChannel(
+            registration,
+            identity={"role": "controller", "broker_id": self.broker_id, "controller_epoch": self.epoch},
+            secret=self._secret,
+            silent_after_s=self._silent_after_s,
+            current=lambda: (self.image, self._sequence),
+            on_progress=self._channels_changed,
+            on_call=lambda method, args: self._on_call(broker, method, args),
+            on_forward=self._on_forward,
+            ready=self._loaded,
+            silent_s=silent_s if epoch == registration.info.epoch and not self._loaded.is_set() else 0.0,
+        )
+        self._channels[broker] = channel
+        self._channel_tasks[broker] = self._loop.create_task(self._attend(channel))
+
+    async def _attend(self, channel: BrokerChannel) -> None:
+        info = channel.registration.info
+        try:
+            reason = await channel.run()
+        except Exception as error:
+            logger.exception("the channel to broker %d failed", info.id)
+            self.resign(f"{type(error).__name__}: {error}")
+            return
+        if not reason:
+            self.resign(f"broker {info.id} knows a newer controller")
+            return
+        logger.warning("broker %d of epoch %d is dead: %s", info.id, info.epoch, reason)
+        self._dead[info.id] = channel.registration
+        self.run(self._bury())
+
+    def _close_channel(self, broker: int) -> None:
+        self._channels.pop(broker, None)
+        task = self._channel_tasks.pop(broker, None)
+        if task is not None:
+            task.cancel()
+        self._channels_changed()
+
+    def _channels_changed(self) -> None:
+        async def notify() -> None:
+            async with self._progress:
+                self._progress.notify_all()
+
+        self.run(notify())
+
+    # brokers come and go
+
+    async def _read_brokers(self) -> dict[int, Registration]:
+        return await self.in_store(metadata_store.read_brokers, self._client, self._brokers_touched)
+
+    def _brokers_touched(self, event: Any) -> None:
+        # runs in a kazoo thread, also when the connection to ZooKeeper was lost and watches with it
+        self._loop.call_soon_threadsafe(self._look_at_brokers)
+
+    def _look_at_brokers(self) -> None:
+        if not self.resigned.done():
+            self.run(self._brokers_changed())
+
+    def _take_dead(self) -> list[Registration]:
+        """Forget the brokers that were found dead; the answer is for ``elect``."""
+        found, self._dead = self._dead, {}
+        dead = [r for b, r in found.items() if b in self._registrations and self._registrations[b].info == r.info]
+        for registration in dead:
+            del self._registrations[registration.info.id]
+            self._close_channel(registration.info.id)
+        return dead
+
+    async def _bury(self) -> None:
+        """Remove dead brokers' registrations and settle what they led and followed, as one batch (rules 13, 14)."""
+        async with self._turn:
+            dead = self._take_dead()
+            if dead:
+                await self.elect(self.all_partitions(), dead=dead)
+                logger.info("brokers now: %s", sorted(self._registrations))
+
+    async def _brokers_changed(self) -> None:
+        async with self._turn:
+            now, before = await self._read_brokers(), self._registrations
+            gone = [b for b in before if b not in now]
+            changed = {b: r for b, r in now.items() if b not in before or before[b].info.epoch != r.info.epoch}
+            if not gone and not changed:
+                return
+            self._registrations = now
+            for broker in (*gone, *changed):
+                self._close_channel(broker)
+            news = ImageDelta(brokers={b: r.info for b, r in changed.items()}, removed_brokers=tuple(gone))
+            await self.elect(self.all_partitions(), news=news)
+            for registration in changed.values():
+                self._open_channel(registration)
+            logger.info("brokers now: %s (gone %s, new %s)", sorted(now), gone, sorted(changed))
+
+    # partitions
+
+    def lives(self) -> dict[int, BrokerLife]:
+        return {b: BrokerLife.of(r) for b, r in self._registrations.items()}
+
+    def note_leaving(self, broker: int) -> BrokerInfo | None:
+        """This life of a broker is about to stop: it gets into no ISR and leads nothing new any more. None if there is
+        none."""
+        registration = self._registrations.get(broker)
+        if registration is None:
+            return None
+        self._leaving[broker] = registration.info.epoch
+        return registration.info
+
+    @property
+    def leaving(self) -> set[int]:
+        """The registered brokers that are about to stop."""
+        return {b for b, r in self._registrations.items() if self._leaving.get(b) == r.info.epoch}
+
+    def racks(self) -> dict[int, str | None]:
+        """Where replicas can be put: the registered brokers and their racks."""
+        return {b: r.info.rack for b, r in self._registrations.items()}
+
+    def all_partitions(self) -> Iterable[TopicPartition]:
+        return [TopicPartition(name, p) for name, record in self.records.items() for p in record.states]
+
+    async def elect_again(self, topics: Iterable[str]) -> None:
+        """Look again at partitions whose rules have changed. Call it within ``turn``."""
+        await self.elect([TopicPartition(name, p) for name in topics for p in self.records[name].states])
+
+    async def elect(
+        self,
+        partitions: Iterable[TopicPartition],
+        failed: int | None = None,
+        short: bool = False,
+        dead: Sequence[Registration] = (),
+        news: ImageDelta | None = None,
+    ) -> None:
+        """Settle ``partitions`` as the registered brokers ask for; ``failed`` and ``short`` as in
+        ``elections.after_changes``. The registrations of ``dead`` brokers are removed with that; the brokers are told
+        of it, and of ``news``, together with the outcome."""
+        lives, changes, wanted = self.lives(), {}, list(partitions)
+        offline: list[TopicPartition] = []
+        for tp in wanted:
+            record = self.records[tp.topic]
+            state, replicas = record.states[tp.partition], record.node.replicas[tp.partition]
+            after = after_changes(replicas, state, lives, self.epoch, failed=failed, short=short)
+            if (after or state).leader == NO_LEADER and self._allows_unclean(tp.topic):
+                after = after_changes(replicas, state, lives, self.epoch, failed=failed, short=short, unclean=True)
+            if after is None:
+                continue
+            changes[tp] = after
+            if after.unclean_epoch != state.unclean_epoch:
+                logger.error("%s: unclean election of broker %d, records may be lost", tp, after.leader)
+            elif after.leader == NO_LEADER:
+                offline.append(tp)
+        if offline:
+            named = ", ".join(map(str, offline[:_NAMED])) + (", ..." if len(offline) > _NAMED else "")
+            logger.error("offline, as no replica with every acknowledged record lives: %d, %s", len(offline), named)
+        await self.write_states(changes, dead, news)
+        await reassignment_admin.go_on(self, wanted)
+
+    async def write_states(
+        self,
+        changes: Mapping[TopicPartition, StateNode],
+        dead: Sequence[Registration] = (),
+        news: ImageDelta | None = None,
+    ) -> None:
+        """Write and publish decisions about partitions, and the end of ``dead`` brokers with them; within ``turn``.
+
+        ``news`` of another life are checked with ZooKeeper though nothing may follow from them: that life has not heard
+        of a newer controller yet, and would believe a deposed one (rule 16)."""
+        if changes or dead or news is not None:
+            written = await self.in_store(self.store.write_states, changes, dead)
+            for tp, state in written.items():
+                self.records[tp.topic].states[tp.partition] = state
+        if dead:
+            self.publish(ImageDelta(removed_brokers=tuple(r.info.id for r in dead)))
+        if news is not None:
+            self.publish(news)
+        if changes:
+            self.publish_partitions(changes)
+
+    def _allows_unclean(self, topic: str) -> bool:
+        key = "unclean.leader.election.enable"
+        return self.topic_config(self.records[topic].config)[key] == "true"
+
+    async def _give_first_states(self, records: Iterable[TopicRecord]) -> None:
+        """Partitions that were created but not yet begun when a controller died."""
+        for record in records:
+            missing = {p: r for p, r in record.node.replicas.items() if p not in record.states}
+            if missing:
+                states = {p: first_state(replicas, self.lives(), self.epoch) for p, replicas in missing.items()}
+                record.states.update(await self.in_store(self.store.add_states, record.name, states))
+
+    def publish_topics(self, names: Iterable[str]) -> int:
+        return self.publish(ImageDelta(topics={name: as_topic(self.records[name]) for name in names}))
+
+    def publish_partitions(self, partitions: Iterable[TopicPartition]) -> int:
+        """Make new states of partitions known; everything else of their topics is as it was."""
+        return self.publish(
+            ImageDelta(partitions={tp: as_partition(self.records[tp.topic], tp.partition) for tp in partitions})
+        )
+
+    # topics
+
+    @property
+    def turn(self) -> asyncio.Lock:
+        """Held while something is decided and written."""
+        return self._turn
+
+    def first_states(self, replicas: Mapping[int, tuple[int, ...]]) -> dict[int, StateNode]:
+        lives = self.lives()
+        return {p: first_state(brokers, lives, self.epoch) for p, brokers in replicas.items()}
+
+    async def create_topic(self, name: str, node: TopicNode, config: Mapping[str, str]) -> int:
+        """Write and publish a new topic; within ``turn``."""
+        states = self.first_states(node.replicas)
+        self.records[name] = await self.in_store(self.store.create_topic, name, node, config, states)
+        return self.publish_topics([name])
+
+    async def grow_topic(self, name: str, replicas: Mapping[int, tuple[int, ...]]) -> int:
+        """Write and publish more partitions of a topic; within ``turn``."""
+        record = self.records[name]
+        node = replace(record.node, replicas={**record.node.replicas, **replicas})
+        self.records[name] = await self.in_store(self.store.add_partitions, record, node, self.first_states(replicas))
+        return self.publish_topics([name])
+
+    async def delete_topics(self, names: Iterable[str]) -> int:
+        """Mark topics deleted and publish that; their nodes go afterwards, whoever is controller then. Within
+        ``turn``."""
+        doomed = list(names)
+        for name in doomed:
+            await self.in_store(self.store.mark_deleting, name)
+            self.deleting[name] = self.records.pop(name)
+        sequence = self.publish(ImageDelta(deleted_topics=tuple(doomed)))
+        for name in doomed:
+            self.deleted_changes = await self.in_store(self.store.finish_deleting, name)
+            del self.deleting[name]
+        return sequence
+
+    async def _finish_deleting(self, name: str) -> None:
+        async with self._turn:
+            self.deleted_changes = await self.in_store(self.store.finish_deleting, name)
+            del self.deleting[name]
+
+    # configs
+
+    def broker_config(self) -> dict[str, str]:
+        """The broker configs in force on this controller's broker, as texts."""
+        return effective_broker_config(*self.config_places())
+
+    def topic_config(self, config: Mapping[str, str]) -> dict[str, str]:
+        """A topic's configs in force, as texts."""
+        return effective_topic_config(config, *self.config_places())
+
+    def config_places(self) -> tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]:
+        """This broker's dynamic configs, the cluster's dynamic defaults, this broker's static configs."""
+        dynamic = self.image.broker_configs
+        return dynamic.get(str(self.broker_id), {}), dynamic.get(_CLUSTER_DEFAULT, {}), self.static_config
+
+    def topic_defaults(self) -> Defaults:
+        config = self.broker_config()
+        return Defaults(int(config["num.partitions"]), int(config["default.replication.factor"]))
+
+    # what brokers ask
+
+    async def _on_forward(self, payload: memoryview) -> list[registry.Buffer]:
+        return await registry.serve_forwarded(self, *unpack_forward(payload))
+
+    async def _on_call(self, broker: int, method: str, args: dict[str, Any]) -> Any:
+        match method:
+            case "create_topics":
+                return await topic_admin.create_automatically(self, args["topics"])
+            case "alter_partition":
+                await asked.alter_partition(self, args)
+                return {}
+            case "alter_partitions":
+                return {"written": await asked.alter_partitions(self, args)}
+            case "partition_failed":
+                await asked.partition_failed(self, args)
+                return {}
+            case "controlled_shutdown":
+                await asked.let_go(self, broker)
+                return {}
+        raise KafkaError(ErrorCode.INVALID_REQUEST, f"a controller does not answer {method!r}")
+
+
+def as_topic(record: TopicRecord) -> Topic:
+    """A topic as the image holds it."""
+    partitions = {p: as_partition(record, p) for p in sorted(record.states)}
+    return Topic(record.name, record.node.id, partitions, record.config)
+
+
+def as_partition(record: TopicRecord, partition: int) -> PartitionState:
+    """A partition as the image holds it."""
+    node = record.node
+    adding, removing = node.adding.get(partition, ()), node.removing.get(partition, ())
+    return record.states[partition].as_partition(node.replicas[partition], adding, removing)

@@ -67,7 +67,7 @@ def deploy(config: ClusterConfig, say: Say) -> dict[str, str]:
 
 
 def _deploy_over_nodes(config: ClusterConfig, folder: ClusterFolder, undo: ExitStack, say: Say) -> dict[str, str]:
-    from raykafka.deploy import several
+    from raykafka.deploy import over_nodes as several
     from raykafka.deploy.supervisor import start_supervisor
 
     if config.zookeeper.managed is None:
@@ -119,7 +119,7 @@ def undeploy(config: ClusterConfig, say: Say, *, delete_data: bool = False) -> N
                 say(f"Stopped {stopped} actors" if stopped else "No actor of the cluster runs")
                 shared = _others_use_ray()
                 if deployed.brokers.nodes is not None:
-                    from raykafka.deploy import several
+                    from raykafka.deploy import over_nodes as several
 
                     several.clean(deployed, folder, delete_data, say)
             finally:

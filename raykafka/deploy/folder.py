@@ -19,9 +19,9 @@ from typing import Any
 
 from raykafka.config.cluster import ClusterConfig, parse_cluster_config
 from raykafka.deploy.roster import Roster
-from raykafka.durable import write_whole
 from raykafka.errors import ConfigError, DeployError
 from raykafka.metrics.targets import FILE_NAME
+from raykafka.process.durable import write_whole
 
 _SECRET_BYTES = 32
 _FORMAT = 1

@@ -12,14 +12,14 @@ import os
 from typing import Any
 
 from raykafka.deploy import ray_access
+from raykafka.deploy.actor_reconciler import Keeper, stop_actor
 from raykafka.deploy.folder import ClusterFolder
-from raykafka.deploy.keeper import Keeper, stop_actor
 from raykafka.deploy.names import BROKER, NAMESPACE, SUPERVISOR, ZOOKEEPER, actor_name, split_actor_name
 from raykafka.deploy.placement import Placement, bootstrap
 from raykafka.deploy.watch import NodeWatch
 from raykafka.errors import ConfigError, DeployError, RaykafkaError
 from raykafka.metrics.targets import targets_of, write_targets
-from raykafka.priority import take_normal_priority
+from raykafka.process.priority import take_normal_priority
 
 _LOOK_EVERY_S = 1.0
 

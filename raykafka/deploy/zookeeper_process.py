@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raykafka.errors import DeployError
-from raykafka.priority import go_first
+from raykafka.process.priority import go_first
 
 JAR_PLACES = (
     "/usr/share/java/zookeeper.jar",

@@ -10,7 +10,7 @@ from typing import Any
 
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess, ask
 from raykafka.errors import DeployError
-from raykafka.priority import take_normal_priority
+from raykafka.process.priority import take_normal_priority
 
 _CHECK_EVERY_S = 0.5
 _READY_WITHIN_S = 30.0

@@ -19,10 +19,10 @@ import struct
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import messages
 from raykafka.link.frames import CloseHandler, FrameHandler, FrameProtocol
-from raykafka.protocol.error_code import ErrorCode
 
 FORMAT = b"RKL1"
 PING_INTERVAL_S = 1.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from raykafka.protocol.error_code import ErrorCode
+from raykafka.error_code import ErrorCode
 from raykafka.types import LogPosition
 
 # control kinds, handled by Link itself
@@ -31,7 +31,7 @@ LOG_APPEND = 24
 LOG_APPENDED = 25
 LOG_READ = 26
 LOG_RECORDS = 27
-# leader <-> follower (raykafka.replica.stream)
+# leader <-> follower (raykafka.replica.stream_frames)
 STREAM_READY = 32
 STREAM_HELLO = 33
 STREAM_ANSWER = 34

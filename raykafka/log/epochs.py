@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from raykafka.durable import write_whole
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log.files import EPOCH_FILE, storage_error
-from raykafka.protocol.error_code import ErrorCode
+from raykafka.process.durable import write_whole
 
 UNDEFINED_EPOCH = -1
 UNDEFINED_OFFSET = -1

@@ -7,9 +7,9 @@ import uuid
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
 
-from raykafka.durable import sync_directory, write_whole
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.protocol.error_code import ErrorCode
+from raykafka.process.durable import sync_directory, write_whole
 
 LOG = ".log"
 INDEX = ".index"

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log.batch import (
     BASE_OFFSET,
@@ -34,7 +35,6 @@ from raykafka.log.seal import LogSeal, take_seal, write_seal
 from raykafka.log.segment import Segment
 from raykafka.log.segments import Segments
 from raykafka.log.validation import check_batches, check_stored_batches
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import LogPosition
 
 _REMEMBERED_BOUNDARIES = 4096

@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 from crc32c import crc32c
 
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log.batch import MAX_INT32, NO_PRODUCER_EPOCH, NO_SEQUENCE, BatchHeader, advance_sequence
 from raykafka.log.files import SNAPSHOT, offset_name, offset_of_name, write_all
-from raykafka.protocol.error_code import ErrorCode
 
 REMEMBERED_BATCHES = 5  # as many as a producer may have in flight
 _NO_OFFSET = -1

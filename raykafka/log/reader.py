@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, RaykafkaError
 from raykafka.log.batch import BatchHeader, Record, iter_records
 from raykafka.log.compression import UnreadableRecords
@@ -23,7 +24,6 @@ from raykafka.log.epochs import EpochEntry, end_offset_for, read_entries
 from raykafka.log.files import INDEX, LOG, TIME_INDEX, offset_name
 from raykafka.log.index import OFFSET_ENTRY, TIME_ENTRY, Entry, Pread, floor_entry
 from raykafka.log.segment import walk_headers
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import LogPosition
 
 _OPEN_SEGMENTS = 16

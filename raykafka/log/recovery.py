@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log.batch import NO_PRODUCER_ID, BatchHeader, iter_records
 from raykafka.log.compression import UnreadableRecords
@@ -28,7 +29,6 @@ from raykafka.log.files import (
 from raykafka.log.producers import ProducerStates
 from raykafka.log.segment import Segment, walk_headers
 from raykafka.log.segments import Segments
-from raykafka.protocol.error_code import ErrorCode
 
 _logger = logging.getLogger(__name__)
 

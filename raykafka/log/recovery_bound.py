@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from raykafka.durable import write_whole
+from raykafka.process.durable import write_whole
 
 BOUND_FILE = "recovery-bound"
 _FORMAT = "0"

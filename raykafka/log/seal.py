@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from raykafka.durable import write_whole
 from raykafka.log.files import LOG, offset_name, offset_of_name
+from raykafka.process.durable import write_whole
 
 SEAL_FILE = "seal"
 _FORMAT = "1"

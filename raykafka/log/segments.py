@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from raykafka.durable import sync_directory
 from raykafka.log.batch import BatchHeader
 from raykafka.log.config import LogConfig
 from raykafka.log.files import storage_error
 from raykafka.log.segment import Segment
+from raykafka.process.durable import sync_directory
 from raykafka.types import LogPosition
 
 

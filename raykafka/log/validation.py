@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log.batch import (
     CODEC_MASK,
@@ -25,7 +26,6 @@ from raykafka.log.batch import (
 )
 from raykafka.log.compression import ZSTD, UnreadableRecords
 from raykafka.log.config import LogConfig
-from raykafka.protocol.error_code import ErrorCode
 
 _MAX_INT64 = 2**63 - 1
 _MIN_RECORD_BYTES = 7

@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from raykafka.broker.children import CONTROLLER, COORDINATOR, REPLICA
+from raykafka.broker.children.children import CONTROLLER, COORDINATOR, REPLICA
 from raykafka.broker.lease import boot_clock
-from raykafka.broker.partition_host import Life, PartitionHost
+from raykafka.broker.partitions.partition_host import Life, PartitionHost
 from raykafka.cluster import health
 from raykafka.metrics import catalogue
 from raykafka.metrics.families import Families
-from raykafka.metrics.traffic import Traffic
+from raykafka.telemetry.traffic import Traffic
 
 if TYPE_CHECKING:
     from raykafka.broker.broker import Broker

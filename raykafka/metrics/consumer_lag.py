@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from raykafka.broker.partition_host import PartitionHost
+from raykafka.broker.partitions.partition_host import PartitionHost
 from raykafka.errors import KafkaError, LinkError
 from raykafka.metrics.catalogue import MOST_SAMPLES
 from raykafka.types import TopicPartition

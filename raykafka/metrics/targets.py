@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from raykafka.durable import write_whole
+from raykafka.process.durable import write_whole
 
 FILE_NAME = "prometheus-targets.json"
 

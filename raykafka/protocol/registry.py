@@ -1,6 +1,6 @@
 """The one table of the APIs that raykafka serves, built from the modules that serve them.
 
-A module in ``raykafka.broker.api``, ``raykafka.group.api`` or ``raykafka.controller.api`` serves one API:
+A module in ``raykafka.broker.api``, ``raykafka.coordinator.api`` or ``raykafka.controller.api`` serves one API:
 
 ``API_KEY``, ``VERSIONS``
     the key, and the lowest and highest version served
@@ -30,16 +30,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, RaykafkaError
 from raykafka.protocol import codec
 from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.error_code import ErrorCode
 
 BROKER = "broker"
 COORDINATOR = "coordinator"
 CONTROLLER = "controller"
-_PACKAGES = {BROKER: "raykafka.broker.api", COORDINATOR: "raykafka.group.api", CONTROLLER: "raykafka.controller.api"}
+_PACKAGES = {
+    BROKER: ("raykafka.front.api", "raykafka.broker.api"),
+    COORDINATOR: ("raykafka.coordinator.api",),
+    CONTROLLER: ("raykafka.controller.api",),
+}
 
 Handler = Callable[[RequestContext, Any, Any], Awaitable[Any]]
 
@@ -72,7 +76,8 @@ class Api:
 def apis() -> dict[int, Api]:
     """All served APIs by key, in the order of their keys."""
     found: dict[int, Api] = {}
-    for place, package_name in _PACKAGES.items():
+    packages = [(place, name) for place, names in _PACKAGES.items() for name in names]
+    for place, package_name in packages:
         package = importlib.import_module(package_name)
         for info in pkgutil.iter_modules(package.__path__, package_name + "."):
             module = importlib.import_module(info.name)

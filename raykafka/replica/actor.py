@@ -13,8 +13,8 @@ import sys
 from contextlib import suppress
 
 from raykafka.link import connect_unix, handover
-from raykafka.logs import log_to_stderr
-from raykafka.priority import give_way, take_normal_priority
+from raykafka.process.log_output import log_to_stderr
+from raykafka.process.priority import give_way, take_normal_priority
 from raykafka.replica.server import ReplicaServer
 
 

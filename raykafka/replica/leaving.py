@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from raykafka.link.messages import View
-from raykafka.replica.events import Seal
+from raykafka.replica.rules.events import Seal
 from raykafka.types import LogPosition
 
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from raykafka.error_code import ErrorCode
 from raykafka.link import Link, messages
 from raykafka.log import Log
-from raykafka.protocol.error_code import ErrorCode
-from raykafka.replica.partition import Partition
+from raykafka.replica.rules.partition import Partition
 
 VIEW_WITHIN_S = 0.2
 

@@ -15,9 +15,9 @@ from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, adopt, messages
 from raykafka.log import Log
 from raykafka.log.batch import BASE_OFFSET
-from raykafka.replica import stream as frames
-from raykafka.replica.events import Ack, Answer, Hello, Received, Sleep, StreamId, StreamLost
-from raykafka.replica.partition import Partition
+from raykafka.replica import stream_frames as frames
+from raykafka.replica.rules.events import Ack, Answer, Hello, Received, Sleep, StreamId, StreamLost
+from raykafka.replica.rules.partition import Partition
 from raykafka.replica.throttle import FOLLOWER, Throttle
 from raykafka.replica.turns import Turns
 

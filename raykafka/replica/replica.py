@@ -15,12 +15,15 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from raykafka.cluster.image import PartitionState
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, messages
 from raykafka.log import DuplicateSequence, Log, LogConfig
 from raykafka.log.batch import read_header
-from raykafka.protocol.error_code import ErrorCode
-from raykafka.replica.events import (
+from raykafka.replica.leaving import Left
+from raykafka.replica.outbox import Outbox
+from raykafka.replica.receiving import Receiver
+from raykafka.replica.rules.events import (
     Ack,
     AdvanceStart,
     Answer,
@@ -44,10 +47,7 @@ from raykafka.replica.events import (
     WriteSeal,
     Wrote,
 )
-from raykafka.replica.leaving import Left
-from raykafka.replica.outbox import Outbox
-from raykafka.replica.partition import Partition
-from raykafka.replica.receiving import Receiver
+from raykafka.replica.rules.partition import Partition
 from raykafka.replica.sending import Peer, Streams
 from raykafka.replica.throttle import Throttle
 from raykafka.replica.turns import Turns

@@ -19,9 +19,9 @@ from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, connect_tcp, messages
 from raykafka.log import Log, LogReader, WouldBlock
 from raykafka.log.batch import iter_batches
-from raykafka.replica import stream as frames
-from raykafka.replica.events import Acked, Answered, AskSleep, Hello, OpenStream, StreamId, StreamLost
-from raykafka.replica.partition import Partition
+from raykafka.replica import stream_frames as frames
+from raykafka.replica.rules.events import Acked, Answered, AskSleep, Hello, OpenStream, StreamId, StreamLost
+from raykafka.replica.rules.partition import Partition
 from raykafka.replica.throttle import StreamThrottle, Throttle
 
 WINDOW_BYTES = 8 * 1024 * 1024

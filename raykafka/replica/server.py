@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from raykafka.cluster.image import PartitionState, partition_from_json
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, RaykafkaError
 from raykafka.link import Link, handover, messages
 from raykafka.log import DirectoryLocked, Log, LogConfig
-from raykafka.protocol.error_code import ErrorCode
-from raykafka.replica.events import Seal
-from raykafka.replica.history import EpochHistory
-from raykafka.replica.leading import Settings
-from raykafka.replica.partition import Partition
 from raykafka.replica.replica import Replica, Surroundings
+from raykafka.replica.rules.events import Seal
+from raykafka.replica.rules.history import EpochHistory
+from raykafka.replica.rules.leading import Settings
+from raykafka.replica.rules.partition import Partition
 from raykafka.replica.sending import Peer
 from raykafka.replica.upkeep import wall_ms
 from raykafka.types import NO_EPOCH

@@ -11,7 +11,7 @@ from typing import Any
 
 from raykafka.errors import KafkaError
 from raykafka.log import Log
-from raykafka.replica.partition import Partition
+from raykafka.replica.rules.partition import Partition
 from raykafka.replica.turns import Turns
 
 logger = logging.getLogger(__name__)

@@ -14,15 +14,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from raykafka.broker.links import ControllerLinks
+from raykafka.broker.neighbourhood.inter_broker_port import ControllerLinks
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, PartitionState
-from raykafka.controller import store
-from raykafka.controller.active import ActiveController
-from raykafka.controller.controller import Controller
-from raykafka.controller.znodes import Registration
-from raykafka.controller.zookeeper import ZooKeeperClient
+from raykafka.controller.candidate import Controller
+from raykafka.controller.controller import ActiveController
 from raykafka.link import Link
 from raykafka.types import TopicPartition
+from raykafka.zookeeper import broker_store as store
+from raykafka.zookeeper.client import ZooKeeperClient
+from raykafka.zookeeper.znodes import Registration
 
 SECRET = b"s" * 32
 WITHIN_S = 120.0

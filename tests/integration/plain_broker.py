@@ -22,14 +22,14 @@ import psutil
 
 from raykafka.broker.actor import child_arguments
 from raykafka.broker.broker import Broker
-from raykafka.broker.children import CONTROLLER, COORDINATOR, REPLICA
+from raykafka.broker.children.children import CONTROLLER, COORDINATOR, REPLICA
 from raykafka.broker.settings import BrokerSettings, ListenerAddress, ZooKeeperSettings
-from raykafka.logs import log_to_stderr
+from raykafka.process.log_output import log_to_stderr
 from tests.free_ports import free_port
 
 MODULES = {
     REPLICA: "raykafka.replica.actor",
-    COORDINATOR: "raykafka.group.actor",
+    COORDINATOR: "raykafka.coordinator.actor",
     CONTROLLER: "raykafka.controller.actor",
 }
 SESSION_MS = 6000

@@ -14,8 +14,8 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 from kazoo.client import KazooClient
 
 from raykafka.broker.broker import LOST_EXIT_CODE
-from raykafka.broker.checkpoints import HIGH_WATERMARKS, OffsetCheckpoint
-from raykafka.broker.children import CONTROLLER, COORDINATOR
+from raykafka.broker.children.children import CONTROLLER, COORDINATOR
+from raykafka.broker.partitions.checkpoints import HIGH_WATERMARKS, OffsetCheckpoint
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 from raykafka.types import TopicPartition
 from tests.integration.plain_broker import PATIENT_SESSION_MS, PlainBroker

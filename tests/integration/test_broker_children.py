@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from raykafka.broker.children import COORDINATOR, Child, Children
+from raykafka.broker.children.children import COORDINATOR, Child, Children
 from raykafka.errors import LinkError
 from raykafka.link import connect_unix
 from tests.integration.plain_broker import PlainBroker, PlainStarter

@@ -17,21 +17,25 @@ from typing import Any
 import pytest
 
 from raykafka.cluster.image import PartitionState
-from raykafka.controller import asked, channel, metadata_store, store, znodes
-from raykafka.controller.active import ActiveController, Silences
-from raykafka.controller.config_admin import Resource, alter_configs
-from raykafka.controller.configs import ResourceType
-from raykafka.controller.elections import BrokerLife, first_state
-from raykafka.controller.metadata_store import ControllerFenced, MetadataStore
-from raykafka.controller.topic_admin import create_partitions, create_topics, delete_topics
-from raykafka.controller.topics import TopicRequest
-from raykafka.controller.znodes import ControllerNode, TopicNode
+from raykafka.controller import channel
+from raykafka.controller.controller import ActiveController, Silences
+from raykafka.controller.decisions import isr_changes as asked
+from raykafka.controller.decisions.configs import Resource, alter_configs
+from raykafka.controller.decisions.topics import create_partitions, create_topics, delete_topics
+from raykafka.controller.rules.configs import ResourceType
+from raykafka.controller.rules.elections import BrokerLife, first_state
+from raykafka.controller.rules.topics import TopicRequest
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.link import Link, serve_tcp, serve_unix
-from raykafka.protocol.error_code import ErrorCode
-from raykafka.replica.events import Propose
+from raykafka.replica.rules.events import Propose
 from raykafka.types import TopicPartition
+from raykafka.zookeeper import broker_store as store
+from raykafka.zookeeper import controller_store as metadata_store
+from raykafka.zookeeper import znodes
+from raykafka.zookeeper.controller_store import ControllerFenced, MetadataStore
+from raykafka.zookeeper.znodes import ControllerNode, TopicNode
 from tests.free_ports import free_port
 from tests.integration.controller_parts import SECRET, SESSION_MS, WITHIN_S, BrokerEnd, Parts, parts, random_id, until
 

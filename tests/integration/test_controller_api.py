@@ -14,9 +14,9 @@ from kio.index import load_payload_module, load_request_schema, load_response_sc
 from kio.serial import entity_reader, entity_writer
 from kio.static.constants import EntityType
 
-from raykafka.controller.active import ActiveController
+from raykafka.controller.controller import ActiveController
+from raykafka.error_code import ErrorCode
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.protocol.registry import api, serve
 from tests.integration.controller_parts import BrokerEnd, parts
 

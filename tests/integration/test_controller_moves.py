@@ -10,16 +10,16 @@ from dataclasses import replace
 import pytest
 
 from raykafka.cluster.image import PartitionState
-from raykafka.controller import leadership
-from raykafka.controller.active import ActiveController
-from raykafka.controller.leadership import ElectionType, elect_leaders
-from raykafka.controller.reassignment import Assignment
-from raykafka.controller.reassignment_admin import alter_reassignments, reassignments
-from raykafka.controller.topic_admin import create_topics, delete_topics
-from raykafka.controller.topics import TopicRequest
+from raykafka.controller.controller import ActiveController
+from raykafka.controller.decisions import leadership
+from raykafka.controller.decisions.leadership import ElectionType, elect_leaders
+from raykafka.controller.decisions.reassignments import alter_reassignments, reassignments
+from raykafka.controller.decisions.topics import create_topics, delete_topics
+from raykafka.controller.rules.reassignment import Assignment
+from raykafka.controller.rules.topics import TopicRequest
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.protocol.error_code import ErrorCode
-from raykafka.replica.partition import SHORT_LOG
+from raykafka.replica.rules.partition import SHORT_LOG
 from raykafka.types import NO_LEADER, TopicPartition
 from tests.integration.controller_parts import SESSION_MS, WITHIN_S, BrokerEnd, Parts, parts, until
 

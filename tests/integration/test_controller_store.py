@@ -14,10 +14,12 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError, UnimplementedError
 
 from raykafka.cluster.image import BrokerInfo, Endpoint
-from raykafka.controller import metadata_store, multi_read, store, znodes
-from raykafka.controller.znodes import ControllerNode, StateNode, TopicNode
-from raykafka.controller.zookeeper import Check, Conflict, Create, commit, reading, reading_all
 from raykafka.types import TopicPartition
+from raykafka.zookeeper import broker_store as store
+from raykafka.zookeeper import controller_store as metadata_store
+from raykafka.zookeeper import multi_read, znodes
+from raykafka.zookeeper.client import Check, Conflict, Create, commit, reading, reading_all
+from raykafka.zookeeper.znodes import ControllerNode, StateNode, TopicNode
 from tests.integration.controller_parts import LossyProxy
 
 Connect = Callable[..., KazooClient]

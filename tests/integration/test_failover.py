@@ -12,8 +12,8 @@ import pytest
 from confluent_kafka import Consumer, KafkaException
 
 from raykafka.broker.broker import LOST_EXIT_CODE
+from raykafka.coordinator.partitioning import partition_for
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
-from raykafka.group.partitioning import partition_for
 from raykafka.types import OFFSETS_TOPIC
 from tests.free_ports import free_port
 from tests.integration.plain_broker import SESSION_MS, PlainBroker

@@ -9,12 +9,13 @@ from dataclasses import replace
 import pytest
 from kazoo.client import KazooClient
 
-from raykafka.controller import metadata_store, store
-from raykafka.controller.changes import Changes
-from raykafka.controller.elections import BrokerLife, first_state
-from raykafka.controller.metadata_store import ControllerFenced, MetadataStore
-from raykafka.controller.znodes import ControllerNode, TopicNode
+from raykafka.cluster.changes import Changes
+from raykafka.controller.rules.elections import BrokerLife, first_state
 from raykafka.types import TopicPartition
+from raykafka.zookeeper import broker_store as store
+from raykafka.zookeeper import controller_store as metadata_store
+from raykafka.zookeeper.controller_store import ControllerFenced, MetadataStore
+from raykafka.zookeeper.znodes import ControllerNode, TopicNode
 from tests.integration.controller_parts import random_id
 
 LIVES = {b: BrokerLife(1, 1, 1) for b in (0, 1)}

@@ -10,7 +10,7 @@ from confluent_kafka import Producer
 from kafka_peer import run_tool
 
 import raykafka
-from raykafka.broker.replication_throttle import BURST_S
+from raykafka.broker.partitions.replication_throttle import BURST_S
 from tests.integration.plain_broker import PlainBroker
 from tests.integration.replicated import (
     BROKERS,

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from raykafka.broker.checkpoints import RECOVERY_POINTS, OffsetCheckpoint
 from raykafka.broker.identity import CLEAN_SHUTDOWN
+from raykafka.broker.partitions.checkpoints import RECOVERY_POINTS, OffsetCheckpoint
 from raykafka.log import read_seal
 from raykafka.log.files import INDEX, LOG, SEGMENT_SUFFIXES, SNAPSHOT, TIME_INDEX, offset_name, offset_of_name
 from raykafka.log.recovery import segment_offsets

@@ -18,16 +18,16 @@ from typing import Any
 from kio.serial import entity_reader, entity_writer
 
 from raykafka.broker.configs import Configs
-from raykafka.broker.partitions import Partitions
-from raykafka.broker.peers import Peers
+from raykafka.broker.neighbourhood.broker_calls import Peers
+from raykafka.broker.partitions.partitions import Partitions
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, ImageDelta, PartitionState, Topic
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.link import Link, connect_unix, serve_unix
 from raykafka.log.batch import Record, build_batch
 from raykafka.protocol import acl, codec, registry
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.error_code import ErrorCode
-from raykafka.replica.events import Propose
+from raykafka.replica.rules.events import Propose
 from raykafka.replica.server import ReplicaServer
 from raykafka.types import TopicPartition
 

@@ -7,12 +7,12 @@ import time
 import uuid
 from pathlib import Path
 
+from raykafka.coordinator.offsets_log import AppendDone
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.group.offsets_log import AppendDone
 from raykafka.link.messages import LogRecords
 from raykafka.log import Log, LogConfig
 from raykafka.log.batch import iter_batches
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import OFFSETS_TOPIC
 
 _TOPIC_ID = uuid.UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")

@@ -19,8 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from raykafka.group.config import GroupConfig
-from raykafka.group.events import (
+from raykafka.coordinator.classic.events import (
     Append,
     Commit,
     CommittedOffset,
@@ -45,12 +44,13 @@ from raykafka.group.events import (
     Unload,
     Written,
 )
-from raykafka.group.group import Group
-from raykafka.group.loading import Replay
-from raykafka.group.rebalance import State
-from raykafka.group.records import encode
+from raykafka.coordinator.classic.group import Group
+from raykafka.coordinator.classic.rebalance import State
+from raykafka.coordinator.config import GroupConfig
+from raykafka.coordinator.loading import Replay
+from raykafka.coordinator.records import encode
+from raykafka.error_code import ErrorCode
 from raykafka.log.batch import Record, build_batch, read_header
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
 
 CONFIG = GroupConfig(group_initial_rebalance_delay_ms=100, group_max_size=6)

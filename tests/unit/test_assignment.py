@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykafka.controller.assignment import assign_replicas
+from raykafka.controller.rules.assignment import assign_replicas
 
 # What org.apache.kafka.admin.AdminUtils.assignReplicasToBrokers of Kafka 3.9.2 answers:
 # brokers | racks | partitions | replication factor | start index | first partition => replicas of each partition

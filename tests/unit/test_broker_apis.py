@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from raykafka.broker.api import describe_cluster, describe_configs, find_coordinator, init_producer_id, metadata
+from raykafka.broker.api import describe_configs, init_producer_id
 from raykafka.broker.configs import Configs
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, ImageDelta, PartitionState, Topic
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
+from raykafka.front.api import describe_cluster, find_coordinator, metadata
 from raykafka.protocol import acl, codec
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import OFFSETS_TOPIC
 
 FLIGHTS = uuid.UUID(int=7)

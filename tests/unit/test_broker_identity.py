@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raykafka.broker.checkpoints import HIGH_WATERMARKS, CheckpointError, OffsetCheckpoint
 from raykafka.broker.identity import META_PROPERTIES, DataDirectory, IdentityError
+from raykafka.broker.partitions.checkpoints import HIGH_WATERMARKS, CheckpointError, OffsetCheckpoint
 from raykafka.types import TopicPartition
 from tests.unit.log_parts import files_limited_to
 

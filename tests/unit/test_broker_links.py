@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from raykafka.broker.links import ControllerLinks
+from raykafka.broker.neighbourhood.inter_broker_port import ControllerLinks
 from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState, Topic, delta_to_json
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, connect_tcp
 from raykafka.protocol.context import RequestContext, unpack_forward
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
 
 SECRET = b"s" * 32

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from raykafka.broker import connection as connection_module
-from raykafka.broker.connection import InFlight, KafkaConnection
+from raykafka.front import connection as connection_module
+from raykafka.front.connection import InFlight, KafkaConnection
 from raykafka.protocol import codec, registry
 from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext

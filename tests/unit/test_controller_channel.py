@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykafka.broker.links import ControllerLinks
+from raykafka.broker.neighbourhood.inter_broker_port import ControllerLinks
 from raykafka.cluster.image import (
     BrokerInfo,
     ClusterImage,
@@ -23,9 +23,9 @@ from raykafka.cluster.image import (
     delta_to_json,
 )
 from raykafka.controller.channel import BrokerChannel, merged
-from raykafka.controller.znodes import Registration
 from raykafka.link import Link
 from raykafka.types import TopicPartition
+from raykafka.zookeeper.znodes import Registration
 
 SECRET = b"secret"
 NAMES = ("a", "b", "c")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from raykafka.controller.configs import ResourceType, altered, check_broker, check_topic, replaced
+from raykafka.controller.rules.configs import ResourceType, altered, check_broker, check_topic, replaced
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.protocol.error_code import ErrorCode
 
 TOPIC, BROKER = ResourceType.TOPIC, ResourceType.BROKER
 SET, DELETE, APPEND, SUBTRACT = range(4)

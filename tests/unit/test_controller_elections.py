@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykafka.controller.elections import BrokerLife, after_changes, first_state
-from raykafka.controller.znodes import StateNode
+from raykafka.controller.rules.elections import BrokerLife, after_changes, first_state
 from raykafka.types import NO_LEADER
+from raykafka.zookeeper.znodes import StateNode
 
 EPOCH = 5
 

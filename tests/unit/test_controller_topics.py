@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 import pytest
 
 from raykafka.config.effective import effective_broker_config
-from raykafka.controller.topics import (
+from raykafka.controller.rules.topics import (
     Defaults,
     TopicPlan,
     TopicRequest,
@@ -18,8 +18,8 @@ from raykafka.controller.topics import (
     plan_partitions,
     plan_topic,
 )
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.protocol.error_code import ErrorCode
 
 ONE: Mapping[int, str | None] = {0: None}
 THREE: Mapping[int, str | None] = {0: None, 1: None, 2: None}

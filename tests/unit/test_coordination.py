@@ -16,10 +16,10 @@ import pytest
 from raykafka.broker import coordination
 from raykafka.broker.coordination import Coordination
 from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState, Topic
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.link import Link, connect_unix, serve_unix
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import OFFSETS_TOPIC
 
 SECRET = b"s" * 32

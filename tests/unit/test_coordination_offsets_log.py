@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from raykafka.broker.coordination import Coordination
-from raykafka.broker.partition_host import PartitionHost
-from raykafka.group.offsets_log import LinkedOffsetsLog
+from raykafka.broker.partitions.partition_host import PartitionHost
+from raykafka.coordinator.offsets_log import LinkedOffsetsLog
+from raykafka.error_code import ErrorCode
 from raykafka.link import Link, connect_unix, serve_unix
 from raykafka.log import LogReader, StaleRange
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import OFFSETS_TOPIC
 from tests.unit.dataplane import BROKER, SECRET, Dataplane, batch
 

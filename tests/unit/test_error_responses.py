@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol import codec, registry
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.error_code import ErrorCode
 
 TOPIC = SimpleNamespace(
     name="flights",

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from kio.index import load_payload_module
 from kio.static.constants import EntityType
 
-from raykafka.broker import fetch_codec
+from raykafka.error_code import ErrorCode
+from raykafka.front import fetch_codec
 from raykafka.log import LogReader, WouldBlock
 from raykafka.log.batch import iter_batches, iter_records
 from raykafka.protocol.codec import build
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.protocol.wire import MalformedError
 from tests.unit.dataplane import TOPIC, Dataplane, batch
 

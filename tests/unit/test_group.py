@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from raykafka.group.config import GroupConfig
-from raykafka.group.events import (
+from raykafka.coordinator.classic.events import (
     Append,
     Commit,
     CommittedOffset,
@@ -32,9 +31,10 @@ from raykafka.group.events import (
     Unload,
     Written,
 )
-from raykafka.group.group import Group
-from raykafka.group.rebalance import NEW_MEMBER_JOIN_TIMEOUT_MS, State
-from raykafka.protocol.error_code import ErrorCode
+from raykafka.coordinator.classic.group import Group
+from raykafka.coordinator.classic.rebalance import NEW_MEMBER_JOIN_TIMEOUT_MS, State
+from raykafka.coordinator.config import GroupConfig
+from raykafka.error_code import ErrorCode
 from raykafka.types import TopicPartition
 
 CONFIG = GroupConfig(group_initial_rebalance_delay_ms=0)

@@ -14,14 +14,14 @@ import pytest
 from kio.index import load_request_schema, load_response_schema
 from kio.serial import entity_reader, entity_writer
 
+from raykafka.coordinator.classic.events import Commit, CommittedOffset, Heartbeat, Join, Leave, Leaving, Sync
+from raykafka.coordinator.config import GroupConfig
+from raykafka.coordinator.coordinator import Coordinator, new_request
+from raykafka.coordinator.partitioning import partition_for
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.group.config import GroupConfig
-from raykafka.group.coordinator import Coordinator, new_request
-from raykafka.group.events import Commit, CommittedOffset, Heartbeat, Join, Leave, Leaving, Sync
-from raykafka.group.partitioning import partition_for
 from raykafka.link import Link, messages, serve_unix
 from raykafka.protocol.context import RequestContext, pack_forward
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
 from tests.unit.group_log import OffsetsLogOnDisk
 
@@ -314,7 +314,7 @@ def test_the_process_serves_its_broker_and_ends_with_the_link(tmp_path: Path) ->
         accepted: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
         server = await serve_unix(path, secret, {"role": "broker"}, accepted.set_result)
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "raykafka.group.actor", "--socket", path, "--token", "t", "--broker-id", "3"),
+            *(sys.executable, "-m", "raykafka.coordinator.actor", "--socket", path, "--token", "t", "--broker-id", "3"),
             *("--config", "group.initial.rebalance.delay.ms=0", "--config", "log.dirs=/ignored"),
             env={**os.environ, "RAYKAFKA_SECRET_HEX": secret.hex()},
         )

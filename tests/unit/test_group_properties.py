@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from raykafka.group.events import Commit, Join
-from raykafka.group.group import Group
-from raykafka.group.membership import Member
-from raykafka.group.offsets import OffsetTable
-from raykafka.protocol.error_code import ErrorCode
+from raykafka.coordinator.classic.events import Commit, Join
+from raykafka.coordinator.classic.group import Group
+from raykafka.coordinator.classic.membership import Member
+from raykafka.coordinator.offsets.table import OffsetTable
+from raykafka.error_code import ErrorCode
 from tests.unit.group_schedules import Violation, run
 
 SCHEDULES = 1_600

@@ -8,7 +8,9 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["raykafka.broker.broker", "raykafka.controller.actor", "raykafka.group.actor"])
+@pytest.mark.parametrize(
+    "module", ["raykafka.broker.broker", "raykafka.controller.actor", "raykafka.coordinator.actor"]
+)
 def test_no_process_imports_what_only_tests_need(module: str) -> None:
     """kio would import hypothesis, which is installed here."""
     look = f"import sys, {module}; print(sorted({{'hypothesis', 'pytest'}} & set(sys.modules)))"

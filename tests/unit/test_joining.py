@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from raykafka.broker.joining import METHOD
+from raykafka.broker.partitions.joining import METHOD
 from raykafka.cluster.image import ImageDelta, PartitionState, Topic
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.protocol.error_code import ErrorCode
-from raykafka.replica.events import Propose, Seal
-from raykafka.replica.sealed import SealedEnd, ask_asleep
+from raykafka.replica.rules.events import Propose, Seal
+from raykafka.replica.rules.sealed import SealedEnd, ask_asleep
 from tests.unit.dataplane import TOPIC, Dataplane, batch
 
 STATE = PartitionState((1, 2, 3, 4), 1, 7, (1, 2), 5)

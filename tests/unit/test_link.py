@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, connect_tcp, connect_unix, serve_unix
 from raykafka.link import link as link_module
 from raykafka.link import messages as m
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import LogPosition
 
 SECRET = b"s" * 32

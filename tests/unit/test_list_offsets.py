@@ -12,8 +12,8 @@ import pytest
 from kio.index import load_payload_module
 from kio.static.constants import EntityType
 
+from raykafka.error_code import ErrorCode
 from raykafka.protocol.codec import build
-from raykafka.protocol.error_code import ErrorCode
 from tests.unit.dataplane import TOPIC, Dataplane, batch
 
 LIST_OFFSETS = 2

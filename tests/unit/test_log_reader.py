@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log import LogReader, WouldBlock
 from raykafka.log.batch import Record, build_batch, iter_batches
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import LogPosition
 from tests.unit.log_parts import NOW_MS, batch, crash, open_log, read_all, reader_of, unhurried
 

@@ -14,12 +14,12 @@ import uuid
 
 import pytest
 
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log import DirectoryLocked, Log, LogConfig, lock_holder
 from raykafka.log.batch import iter_batches
 from raykafka.log.lock import boot_id, process_start_time
 from raykafka.log.segments import Segments
-from raykafka.protocol.error_code import ErrorCode
 from tests.unit.log_parts import (
     NOW_MS,
     TOPIC_ID,

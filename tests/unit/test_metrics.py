@@ -22,9 +22,10 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from raykafka.broker.partition_host import Life
+from raykafka.broker.partitions.partition_host import Life
 from raykafka.cluster.image import PartitionState, Topic
-from raykafka.controller.figures import partition_figures
+from raykafka.controller.cluster_counts import partition_figures
+from raykafka.error_code import ErrorCode
 from raykafka.log.compression import GZIP
 from raykafka.metrics import catalogue
 from raykafka.metrics.broker_families import add_partitions, add_traffic
@@ -34,8 +35,7 @@ from raykafka.metrics.exposition import SAMPLES_AT_ONCE, encode
 from raykafka.metrics.families import Families
 from raykafka.metrics.http import MetricsEndpoint
 from raykafka.metrics.targets import targets_of, write_targets
-from raykafka.metrics.traffic import BOUNDS_NS, FETCH, PRODUCE, RequestDurations, Traffic
-from raykafka.protocol.error_code import ErrorCode
+from raykafka.telemetry.traffic import BOUNDS_NS, FETCH, PRODUCE, RequestDurations, Traffic
 from raykafka.types import TopicPartition
 from tests.unit.dataplane import TOPIC, Dataplane, batch
 from tests.unit.test_fetch import fetch_one

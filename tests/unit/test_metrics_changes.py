@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykafka.controller.changes import Changes
-from raykafka.controller.znodes import StateNode, pack_deleted_topics, unpack_deleted_topics
+from raykafka.cluster.changes import Changes
 from raykafka.types import NO_LEADER
+from raykafka.zookeeper.znodes import StateNode, pack_deleted_topics, unpack_deleted_topics
 
 isrs = st.lists(st.integers(0, 3), min_size=1, max_size=4, unique=True).map(tuple)
 steps = st.lists(st.tuples(st.integers(-1, 3), st.booleans(), st.booleans(), isrs, st.booleans()), max_size=12)

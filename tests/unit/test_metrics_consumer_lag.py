@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from raykafka.broker.log_view import empty_view
-from raykafka.broker.peers import PEER_ROLE, Peers
+from raykafka.broker.neighbourhood.broker_calls import PEER_ROLE, Peers
 from raykafka.cluster.image import BrokerInfo, ClusterImage, ImageDelta, PartitionState, Topic
 from raykafka.errors import KafkaError
+from raykafka.front.log_view import empty_view
 from raykafka.link import Link, serve_tcp
 from raykafka.metrics import consumer_lag
 from raykafka.metrics.consumer_lag import ConsumerLag, Lag

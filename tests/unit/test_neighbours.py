@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from raykafka.broker.links import ControllerLinks
-from raykafka.broker.neighbours import SUSPECT_AFTER_S, Neighbours
+from raykafka.broker.neighbourhood.inter_broker_port import ControllerLinks
+from raykafka.broker.neighbourhood.neighbours import SUSPECT_AFTER_S, Neighbours
 from raykafka.cluster.image import BrokerInfo, ClusterImage
 from raykafka.link import Link
 

@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raykafka.group.config import GroupConfig
-from raykafka.group.events import (
+from raykafka.coordinator.classic.events import (
     CommittedOffset,
     GroupEntry,
     GroupSnapshot,
@@ -24,9 +23,10 @@ from raykafka.group.events import (
     Now,
     OffsetEntry,
 )
-from raykafka.group.loading import Replay
-from raykafka.group.partitioning import java_hash, partition_for
-from raykafka.group.records import UnreadableOffsetsRecord, decode, encode
+from raykafka.coordinator.config import GroupConfig
+from raykafka.coordinator.loading import Replay
+from raykafka.coordinator.partitioning import java_hash, partition_for
+from raykafka.coordinator.records import UnreadableOffsetsRecord, decode, encode
 from raykafka.log.batch import Record, build_batch, iter_batches, iter_records, read_header
 from raykafka.types import TopicPartition
 

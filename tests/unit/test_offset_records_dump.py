@@ -11,8 +11,15 @@ from typing import Any
 import pytest
 from kafka_peer import VERSIONS, run_tool
 
-from raykafka.group.events import CommittedOffset, Entry, GroupEntry, GroupSnapshot, MemberSnapshot, OffsetEntry
-from raykafka.group.records import encode
+from raykafka.coordinator.classic.events import (
+    CommittedOffset,
+    Entry,
+    GroupEntry,
+    GroupSnapshot,
+    MemberSnapshot,
+    OffsetEntry,
+)
+from raykafka.coordinator.records import encode
 from raykafka.log import Log, LogConfig
 from raykafka.log.batch import Record, build_batch
 from raykafka.types import OFFSETS_TOPIC, TopicPartition

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from raykafka.broker import partition_host
-from raykafka.broker.partition_host import PartitionHost
+from raykafka.broker.partitions import partition_host
+from raykafka.broker.partitions.partition_host import PartitionHost
 from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState
+from raykafka.error_code import ErrorCode
 from raykafka.log.batch import iter_batches, iter_records
 from raykafka.log.seal import SEAL_FILE
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
 from tests.unit.dataplane import TOPIC, Dataplane, batch
 

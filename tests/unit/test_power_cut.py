@@ -9,8 +9,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raykafka.broker.checkpoints import RECOVERY_POINTS, OffsetCheckpoint
 from raykafka.broker.identity import DataDirectory
+from raykafka.broker.partitions.checkpoints import RECOVERY_POINTS, OffsetCheckpoint
 from raykafka.log import Log
 from raykafka.types import TopicPartition
 from tests.multihost.power_cut import cut_logs

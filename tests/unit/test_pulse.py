@@ -35,7 +35,7 @@ def _process(port: int, broker_id: int, title: str = "ray::BrokerActor") -> subp
     """A process whose inter-broker port answers as that broker."""
     program = f"""
 import asyncio
-from raykafka.broker.links import ControllerLinks
+from raykafka.broker.neighbourhood.inter_broker_port import ControllerLinks
 from raykafka.link import Link
 async def apply(image): ...
 async def main():

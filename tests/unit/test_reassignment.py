@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykafka.controller.elections import BrokerLife, after_changes, first_state, preferred, survivors
-from raykafka.controller.reassignment import Assignment, Step, asked, next_step, with_assignments
-from raykafka.controller.znodes import StateNode, TopicNode, new_kafka_uuid
+from raykafka.controller.rules.elections import BrokerLife, after_changes, first_state, preferred, survivors
+from raykafka.controller.rules.reassignment import Assignment, Step, asked, next_step, with_assignments
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import NO_LEADER
+from raykafka.zookeeper.znodes import StateNode, TopicNode, new_kafka_uuid
 
 EPOCH = 5
 NOBODY: frozenset[int] = frozenset()

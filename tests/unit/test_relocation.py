@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykafka.controller.relocation import away_from, spread, with_factor
+from raykafka.controller.rules.relocation import away_from, spread, with_factor
 from raykafka.errors import ConfigError
 from raykafka.types import TopicPartition
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raykafka.broker.replication_throttle import BURST_S, MOST_BYTES, SHARE_S, Budget, ReplicationThrottle
+from raykafka.broker.partitions.replication_throttle import BURST_S, MOST_BYTES, SHARE_S, Budget, ReplicationThrottle
 
 UNLIMITED = (1 << 63) - 1
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from raykafka.broker import log_view
-from raykafka.broker.api import fetch
-from raykafka.broker.server import Listener
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
+from raykafka.front import log_view
+from raykafka.front.api import fetch
+from raykafka.front.listener import Listener
 from raykafka.log import LogReader
-from raykafka.protocol.error_code import ErrorCode
 from tests.unit.dataplane import TOPIC, Dataplane, batch, decode_response, produce_body
 from tests.unit.test_connection import read_response, request
 

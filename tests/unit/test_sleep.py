@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from raykafka.broker.partition_host import PartitionHost
+from raykafka.broker.partitions.partition_host import PartitionHost
 from raykafka.log import read_seal
 from raykafka.log.batch import iter_batches, iter_records
 from raykafka.log.seal import SEAL_FILE

@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from raykafka.config.effective import ConfigValue, describe_broker, describe_cluster_default, describe_topic
-from raykafka.controller.topics import check_name
+from raykafka.controller.rules.topics import check_name
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.error_code import ErrorCode
 
 API_KEY = 32
 VERSIONS = (1, 4)

@@ -13,13 +13,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from raykafka.broker.partition_host import PartitionHost
+from raykafka.broker.partitions.partition_host import PartitionHost
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log.files import LOG
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.error_code import ErrorCode
 
 API_KEY = 35
 VERSIONS = (1, 4)

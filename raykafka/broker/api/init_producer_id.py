@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.error_code import ErrorCode
 
 API_KEY = 22
 VERSIONS = (0, 5)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from raykafka.controller.config_admin import Alteration, Resource, alter_configs
+from raykafka.controller.decisions.configs import Alteration, Resource, alter_configs
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol.codec import NO_THROTTLE, build, response_class, response_module
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.error_code import ErrorCode
 
 
 async def altered(context: RequestContext, request: Any, server: Any, alteration: Callable[[Any], Alteration]) -> Any:

@@ -14,12 +14,12 @@ from collections import Counter
 from typing import Any
 
 from raykafka.config.effective import describe_topic
-from raykafka.controller.topic_admin import Created, create_topics
-from raykafka.controller.topics import TopicRequest
+from raykafka.controller.decisions.topics import Created, create_topics
+from raykafka.controller.rules.topics import TopicRequest
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.error_code import ErrorCode
 
 API_KEY = 19
 VERSIONS = (2, 7)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from raykafka.controller.topic_admin import delete_topics
+from raykafka.controller.decisions.topics import delete_topics
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.error_code import ErrorCode
 
 API_KEY = 20
 VERSIONS = (1, 6)

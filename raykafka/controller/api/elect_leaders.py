@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from raykafka.controller.leadership import ElectionType, elect_leaders
+from raykafka.controller.decisions.leadership import ElectionType, elect_leaders
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
 
 API_KEY = 43

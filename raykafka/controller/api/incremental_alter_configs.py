@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from raykafka.controller.api.altered_configs import altered, error_response
-from raykafka.controller.config_admin import Alteration
-from raykafka.controller.configs import altered as plan
+from raykafka.controller.decisions.configs import Alteration
+from raykafka.controller.rules.configs import altered as plan
 from raykafka.protocol.context import RequestContext
 
 __all__ = ["API_KEY", "VERSIONS", "error_response", "handle"]

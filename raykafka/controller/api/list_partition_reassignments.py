@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from raykafka.controller.reassignment_admin import reassignments
+from raykafka.controller.decisions.reassignments import reassignments
+from raykafka.error_code import ErrorCode
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.types import TopicPartition
 
 API_KEY = 46

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from raykafka.cluster.image import PartitionState
-from raykafka.replica.events import Propose
+from raykafka.replica.rules.events import Propose
 
 
 class Registration(NamedTuple):

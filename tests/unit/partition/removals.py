@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from raykafka.replica import events as ev
-from raykafka.replica.following import Following
-from raykafka.replica.history import EpochHistory
-from raykafka.replica.leading import Follower, Leading
-from raykafka.replica.partition import Partition
+from raykafka.replica.rules import events as ev
+from raykafka.replica.rules.following import Following
+from raykafka.replica.rules.history import EpochHistory
+from raykafka.replica.rules.leading import Follower, Leading
+from raykafka.replica.rules.partition import Partition
 from tests.unit.partition.register import ControllerRules
 from tests.unit.partition.world import (
     ACKED_LOST,

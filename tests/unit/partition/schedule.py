@@ -8,8 +8,8 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
-from raykafka.replica import events as ev
-from raykafka.replica.partition import Partition
+from raykafka.replica.rules import events as ev
+from raykafka.replica.rules.partition import Partition
 from tests.unit.partition.register import Controller, ControllerRules
 from tests.unit.partition.world import CONVERGES, Broker, Channel, Violation, World
 

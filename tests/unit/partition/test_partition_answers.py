@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from raykafka.cluster.image import PartitionState
-from raykafka.replica.events import Answered, CloseStream, OpenStream, Propose, Told
-from raykafka.replica.history import EpochHistory
-from raykafka.replica.leading import Settings
-from raykafka.replica.partition import Partition
+from raykafka.replica.rules.events import Answered, CloseStream, OpenStream, Propose, Told
+from raykafka.replica.rules.history import EpochHistory
+from raykafka.replica.rules.leading import Settings
+from raykafka.replica.rules.partition import Partition
 
 LEADER, FOLLOWER = 1, 2
 

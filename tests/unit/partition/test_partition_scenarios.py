@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import pytest
 
-from raykafka.replica import events as ev
-from raykafka.replica.sealed import NEVER_WRITTEN, told_asleep
+from raykafka.replica.rules import events as ev
+from raykafka.replica.rules.sealed import NEVER_WRITTEN, told_asleep
 from tests.unit.partition.register import Controller
 from tests.unit.partition.removals import RULES, Without
 from tests.unit.partition.world import (

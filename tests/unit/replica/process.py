@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from raykafka.cluster.image import PartitionState, partition_to_json
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.link import Link, messages, serve_unix
 from raykafka.log.batch import Record, build_batch, iter_batches, iter_records
-from raykafka.protocol.error_code import ErrorCode
 
 SECRET = b"k" * 32
 TOPIC_ID = uuid.UUID("6f1c2f40-5a0e-4bb5-9a3e-3f0f7f3a1c55")

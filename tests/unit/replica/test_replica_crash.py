@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from raykafka.protocol.error_code import ErrorCode
+from raykafka.error_code import ErrorCode
 from tests.unit.replica.process import ReplicaProcess, batch, state, stored, with_replica
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from raykafka.error_code import ErrorCode
 from raykafka.link import connect_unix, handover, serve_unix
 from raykafka.log import Log
-from raykafka.protocol.error_code import ErrorCode
 from raykafka.replica.server import ReplicaServer
 from tests.unit.replica.process import BROKER, DEADLINE_S, SECRET, ReplicaProcess, batch, stored, with_replica
 from tests.unit.replica.streams import (

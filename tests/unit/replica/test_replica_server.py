@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 
+from raykafka.error_code import ErrorCode
 from raykafka.link import messages
 from raykafka.log import LogReader
-from raykafka.protocol.error_code import ErrorCode
 from tests.unit.replica.process import ReplicaProcess, batch, refused, state, stored, with_replica
 
 

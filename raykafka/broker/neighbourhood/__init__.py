@@ -1,0 +1,1 @@
+"""The inter-broker port, and what brokers ask each other."""

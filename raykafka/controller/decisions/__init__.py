@@ -1,0 +1,1 @@
+"""Decisions carried out by the active controller."""

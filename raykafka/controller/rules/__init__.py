@@ -1,0 +1,1 @@
+"""What a controller decides: pure functions of the cluster's state."""

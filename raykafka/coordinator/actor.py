@@ -1,0 +1,75 @@
+"""The process of a group coordinator: a Ray actor, or for tests a plain process, around ``Coordinator``.
+
+It lives as long as its link to the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from raykafka.coordinator.config import GroupConfig
+from raykafka.coordinator.coordinator import Coordinator
+from raykafka.coordinator.offsets_log import LinkedOffsetsLog
+from raykafka.link.link import Link, connect_unix
+from raykafka.process.child import arguments, identity, live, live_as_actor
+from raykafka.process.log_output import log_to_stderr
+from raykafka.protocol import registry
+from raykafka.protocol.context import unpack_forward
+
+ROLE = "coordinator"
+
+
+class CoordinatorServer:
+    """A Coordinator on its link. ``ended`` is done when the link is."""
+
+    def __init__(self, link: Link, config: dict[str, str]) -> None:
+        self._link = link
+        self._log = LinkedOffsetsLog(link)
+        self.coordinator = Coordinator(GroupConfig.from_broker_config(config), self._log)
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def start(self) -> None:
+        self.coordinator.start()
+        self._link.start(self._log.frame_received, self._closed, self.coordinator.on_call, self._on_forward)
+
+    async def _on_forward(self, payload: memoryview) -> list[bytes | bytearray | memoryview]:
+        return await registry.serve_forwarded(self.coordinator, *unpack_forward(payload))
+
+    def _closed(self, error: Exception | None) -> None:
+        self.coordinator.stop()
+        self._log.closed()
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+async def serve(
+    socket_path: str, secret: bytes, token: str, broker_id: int, config: dict[str, str], actor_id: str = ""
+) -> None:
+    """Connect to the broker and serve it until the link ends. Raises OSError or LinkError if it can't be reached."""
+    link = await connect_unix(socket_path, secret, identity(ROLE, token, broker_id, actor_id))
+    server = CoordinatorServer(link, config)
+    server.start()
+    # schemas in a thread, and not only when the first group asks: the broker kills a child whose event loop is silent
+    await asyncio.gather(server.ended, asyncio.to_thread(registry.load, registry.COORDINATOR))
+
+
+class GroupCoordinator:
+    """The Ray actor. ``run`` ends the process when the link to the broker has ended (rule 4)."""
+
+    async def run(self, socket_path: str, secret: bytes, token: str, broker_id: int, config: dict[str, str]) -> None:
+        await live_as_actor(
+            f"coordinator of broker {broker_id}",
+            lambda actor_id: serve(socket_path, secret, token, broker_id, config, actor_id),
+        )
+
+
+async def main(argv: list[str] | None = None) -> None:
+    """Run as a plain process."""
+    args = arguments("raykafka.coordinator.actor", argv)
+    serving = serve(args.socket, args.secret, args.token, args.broker_id, args.config)
+    await live(f"coordinator of broker {args.broker_id}", serving)
+
+
+if __name__ == "__main__":
+    log_to_stderr()
+    asyncio.run(main())

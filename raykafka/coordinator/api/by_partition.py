@@ -1,0 +1,34 @@
+"""What the APIs share whose requests name partitions, and whose answers have an error code for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from raykafka.error_code import ErrorCode
+from raykafka.protocol.codec import build
+from raykafka.types import TopicPartition
+
+
+def partitions_of(request: Any) -> list[TopicPartition]:
+    """The partitions that a request names, in its order."""
+    return [TopicPartition(t.name, p.partition_index) for t in request.topics for p in t.partitions]
+
+
+def answered(topic_class: type, partition_class: type, request: Any, codes: Mapping[TopicPartition, ErrorCode]) -> Any:
+    """The topics of the response: each partition that the request names, with its code."""
+    return tuple(
+        build(
+            topic_class,
+            name=topic.name,
+            partitions=tuple(
+                build(
+                    partition_class,
+                    partition_index=partition.partition_index,
+                    error_code=codes[TopicPartition(topic.name, partition.partition_index)],
+                )
+                for partition in topic.partitions
+            ),
+        )
+        for topic in request.topics
+    )

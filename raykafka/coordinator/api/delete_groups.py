@@ -1,0 +1,35 @@
+"""DeleteGroups: forget empty groups and their offsets.
+
+Versions: 0-2.
+Answered after the tombstones are committed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raykafka.coordinator.coordinator import Coordinator
+from raykafka.errors import KafkaError
+from raykafka.protocol.codec import NO_THROTTLE, build, response_module
+from raykafka.protocol.context import RequestContext
+
+API_KEY = 42
+VERSIONS = (0, 2)
+
+
+async def handle(context: RequestContext, request: Any, server: Coordinator) -> Any:
+    m = response_module(API_KEY, context.api_version)
+    results = [
+        build(m.DeletableGroupResult, group_id=group_id, error_code=await server.delete(group_id))
+        for group_id in dict.fromkeys(request.groups_names)
+    ]
+    return build(m.DeleteGroupsResponse, throttle_time=NO_THROTTLE, results=tuple(results))
+
+
+def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+    m = response_module(API_KEY, context.api_version)
+    results = tuple(
+        build(m.DeletableGroupResult, group_id=group_id, error_code=error.code)
+        for group_id in dict.fromkeys(request.groups_names)
+    )
+    return build(m.DeleteGroupsResponse, throttle_time=NO_THROTTLE, results=results)

@@ -1,0 +1,25 @@
+"""Heartbeat: a member is alive, and learns whether its group rebalances.
+
+Versions: 0-4.
+v3: group instance id (KIP-345).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raykafka.coordinator.classic.events import Heartbeat
+from raykafka.coordinator.coordinator import Coordinator, new_request
+from raykafka.protocol.codec import NO_THROTTLE, build, response_module
+from raykafka.protocol.context import RequestContext
+
+API_KEY = 12
+VERSIONS = (0, 4)
+
+
+async def handle(context: RequestContext, request: Any, server: Coordinator) -> Any:
+    instance_id = request.group_instance_id if context.api_version >= 3 else None
+    event = Heartbeat(new_request(), request.member_id, instance_id, request.generation_id)
+    error = await server.heartbeat(request.group_id, event)
+    m = response_module(API_KEY, context.api_version)
+    return build(m.HeartbeatResponse, throttle_time=NO_THROTTLE, error_code=error)

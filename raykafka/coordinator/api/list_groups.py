@@ -1,0 +1,42 @@
+"""ListGroups: the groups that the asked broker coordinates.
+
+Versions: 0-5.
+v4: filter by state, and the state in the answer (KIP-518). v5: filter by type and the type, always ``classic``
+(KIP-848). Both filters ignore case.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raykafka.coordinator.coordinator import Coordinator
+from raykafka.protocol.codec import NO_THROTTLE, build, response_module
+from raykafka.protocol.context import RequestContext
+
+API_KEY = 16
+VERSIONS = (0, 5)
+_TYPE = "classic"
+
+
+async def handle(context: RequestContext, request: Any, server: Coordinator) -> Any:
+    version = context.api_version
+    states = {state.lower() for state in request.states_filter} if version >= 4 else set()
+    types = {kind.lower() for kind in request.types_filter} if version >= 5 else set()
+    error, groups = server.list()
+    m = response_module(API_KEY, version)
+    return build(
+        m.ListGroupsResponse,
+        throttle_time=NO_THROTTLE,
+        error_code=error,
+        groups=tuple(
+            build(
+                m.ListedGroup,
+                group_id=group.group_id,
+                protocol_type=group.protocol_type or "",
+                group_state=group.state.value,
+                group_type=_TYPE,
+            )
+            for group in groups
+            if (not states or group.state.value.lower() in states) and (not types or _TYPE in types)
+        ),
+    )

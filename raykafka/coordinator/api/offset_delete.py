@@ -1,0 +1,30 @@
+"""OffsetDelete: forget a group's offsets of some partitions.
+
+Versions: 0.
+A group with members may lose only offsets of topics that it does not subscribe to (KIP-496).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raykafka.coordinator.api.by_partition import answered, partitions_of
+from raykafka.coordinator.coordinator import Coordinator
+from raykafka.error_code import ErrorCode
+from raykafka.protocol.codec import NO_THROTTLE, build, response_module
+from raykafka.protocol.context import RequestContext
+
+API_KEY = 47
+VERSIONS = (0, 0)
+
+
+async def handle(context: RequestContext, request: Any, server: Coordinator) -> Any:
+    asked = partitions_of(request)
+    codes = {p: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION for p in asked if not server.exists(p)}
+    answer = await server.delete_offsets(request.group_id, tuple(p for p in asked if p not in codes))
+    codes.update(answer.partitions)
+    m = response_module(API_KEY, context.api_version)
+    topics = ()
+    if not answer.error:
+        topics = answered(m.OffsetDeleteResponseTopic, m.OffsetDeleteResponsePartition, request, codes)
+    return build(m.OffsetDeleteResponse, error_code=answer.error, throttle_time=NO_THROTTLE, topics=topics)

@@ -1,0 +1,1 @@
+"""The rules of a classic consumer group: pure."""

@@ -1,0 +1,1 @@
+"""What serves clients, in whichever process it stands: listeners, connections, sessions, the data APIs."""

@@ -1,0 +1,1 @@
+"""The APIs that the front serves from the image and the partitions: one module for each."""

@@ -1,0 +1,157 @@
+"""Metadata: brokers, topics and who leads which partition, as a client needs them to begin.
+
+Versions: 0-12.
+v0: no topics named means all; replicas that are down are left out and told by REPLICA_NOT_AVAILABLE.
+v1: null means all topics, an empty list none; controller id, racks, internal flag. v2: cluster id. v3: throttle time.
+v4: the client says whether topics may be created. v5: offline replicas. v6: a leader without the client's listener is
+LISTENER_NOT_FOUND. v7: leader epochs. v8: authorized operations (the cluster's until v10). v10: topic ids are answered.
+v12: topics may be asked for by id.
+
+A partition whose leader seems to have died a moment ago is answered without one (LEADER_NOT_AVAILABLE), so that the
+client asks again soon. A topic that auto-creation makes is answered with its leaders, where Kafka answers
+LEADER_NOT_AVAILABLE first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from typing import Any
+
+from raykafka.cluster.image import ClusterImage, PartitionState, Topic
+from raykafka.controller.rules.topics import check_name
+from raykafka.error_code import ErrorCode
+from raykafka.errors import KafkaError
+from raykafka.front.api.endpoints import alive_endpoints
+from raykafka.protocol import acl
+from raykafka.protocol.codec import NO_THROTTLE, build, response_module
+from raykafka.protocol.context import RequestContext
+from raykafka.types import INTERNAL_TOPICS, NO_LEADER
+
+API_KEY = 3
+VERSIONS = (0, 12)
+
+
+async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+    version = context.api_version
+    m = response_module(API_KEY, version)
+    asked = request.topics
+    every_topic = asked is None or (version == 0 and not asked)
+    failed: dict[str, ErrorCode] = {}
+    if not every_topic and getattr(request, "allow_auto_topic_creation", True):
+        failed = await _create_missing(context, [t.name for t in asked if t.name is not None], server)
+    image: ClusterImage = server.image
+    with_operations = getattr(request, "include_topic_authorized_operations", False)
+
+    def answer(name: str | None, topic_id: Any, topic: Topic | None, error: ErrorCode = ErrorCode.NONE) -> Any:
+        operations = acl.NOT_ASKED
+        if with_operations and topic is not None:
+            operations = server.authorized_operations(context, acl.Resource(acl.ResourceType.TOPIC, topic.name))
+        return build(
+            m.MetadataResponseTopic,
+            error_code=error,
+            name=name,
+            topic_id=topic_id,
+            is_internal=name in INTERNAL_TOPICS,
+            partitions=tuple(_partitions(m, image, topic, context, server.suspects)) if topic else (),
+            topic_authorized_operations=operations,
+        )
+
+    def may_describe(name: str) -> bool:
+        return server.authorize(context, acl.Operation.DESCRIBE, acl.Resource(acl.ResourceType.TOPIC, name))
+
+    topics = []
+    if every_topic:
+        topics = [answer(t.name, t.id, t) for _, t in sorted(image.topics.items()) if may_describe(t.name)]
+    for wanted in () if every_topic else asked:
+        name, by_id = wanted.name, None
+        if name is None:
+            by_id = wanted.topic_id
+            name = image.names_by_id.get(by_id)
+            if name is None or not may_describe(name):
+                topics.append(answer(None, by_id, None, ErrorCode.UNKNOWN_TOPIC_ID))
+                continue
+        topic = image.topics.get(name)
+        if not may_describe(name):
+            topics.append(answer(name, None, None, ErrorCode.TOPIC_AUTHORIZATION_FAILED))
+        elif topic is None:
+            topics.append(answer(name, None, None, failed.get(name) or _missing_error(name)))
+        else:
+            topics.append(answer(name, topic.id, topic))
+
+    cluster_operations = acl.NOT_ASKED
+    if getattr(request, "include_cluster_authorized_operations", False):
+        cluster_operations = server.authorized_operations(context, acl.CLUSTER)
+    return build(
+        m.MetadataResponse,
+        throttle_time=NO_THROTTLE,
+        brokers=tuple(
+            build(m.MetadataResponseBroker, node_id=broker.id, host=at.host, port=at.port, rack=broker.rack)
+            for broker, at in alive_endpoints(image, context.listener)
+        ),
+        cluster_id=image.cluster_id,
+        controller_id=image.controller_id,
+        topics=tuple(topics),
+        cluster_authorized_operations=cluster_operations,
+    )
+
+
+async def _create_missing(context: RequestContext, names: Iterable[str], server: Any) -> dict[str, ErrorCode]:
+    """Create those of the named topics that don't exist, where config allows it. Returns the errors of what failed."""
+    missing = [name for name in dict.fromkeys(names) if name not in server.image.topics]
+    if not missing:
+        return {}
+    create, cluster = acl.Operation.CREATE, acl.CLUSTER
+    permitted = [
+        name
+        for name in missing
+        if server.authorize(context, create, cluster)
+        or server.authorize(context, create, acl.Resource(acl.ResourceType.TOPIC, name))
+    ]
+    outcome = {name: ErrorCode.TOPIC_AUTHORIZATION_FAILED for name in missing if name not in permitted}
+    outcome |= await server.auto_create(permitted)
+    return {name: code for name, code in outcome.items() if code is not ErrorCode.NONE}
+
+
+def _missing_error(name: str) -> ErrorCode:
+    try:
+        check_name(name, ())
+    except KafkaError as error:
+        return error.code
+    return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+
+def _partitions(
+    m: Any, image: ClusterImage, topic: Topic, context: RequestContext, suspects: Set[int]
+) -> Iterable[Any]:
+    listener = context.listener
+    reachable = {broker.id for broker in image.brokers.values() if broker.endpoint(listener) is not None}
+    for index in sorted(topic.partitions):
+        state = topic.partitions[index]
+        replicas, isr = state.replicas, state.isr
+        if context.api_version == 0:
+            replicas = tuple(b for b in replicas if b in reachable)
+            isr = tuple(b for b in isr if b in reachable)
+        if state.leader in suspects:
+            error, leader = ErrorCode.LEADER_NOT_AVAILABLE, NO_LEADER
+        else:
+            error, leader = _leader(image, state, reachable, context.api_version)
+        if error is ErrorCode.NONE and (len(replicas) < len(state.replicas) or len(isr) < len(state.isr)):
+            error = ErrorCode.REPLICA_NOT_AVAILABLE
+        yield build(
+            m.MetadataResponsePartition,
+            error_code=error,
+            partition_index=index,
+            leader_id=leader,
+            leader_epoch=state.leader_epoch,
+            replica_nodes=replicas,
+            isr_nodes=isr,
+            offline_replicas=tuple(b for b in state.replicas if b not in image.brokers),
+        )
+
+
+def _leader(image: ClusterImage, state: PartitionState, reachable: set[int], version: int) -> tuple[ErrorCode, int]:
+    if state.leader in reachable:
+        return ErrorCode.NONE, state.leader
+    if state.leader in image.brokers and version >= 6:
+        return ErrorCode.LISTENER_NOT_FOUND, NO_LEADER
+    return ErrorCode.LEADER_NOT_AVAILABLE, NO_LEADER

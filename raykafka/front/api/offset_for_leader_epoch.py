@@ -1,0 +1,78 @@
+"""OffsetForLeaderEpoch: where the records of a leader epoch end, so that a client notices when its log was cut.
+
+Versions: 2-4.
+v2: the client's current leader epoch, for fencing. v3: the id of the replica that asks, which is of no use here. v4:
+flexible.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from raykafka.broker.partitions.partition_host import PartitionHost
+from raykafka.error_code import ErrorCode
+from raykafka.errors import KafkaError
+from raykafka.log import EpochEntry
+from raykafka.protocol import acl
+from raykafka.protocol.codec import NO_THROTTLE, build, response_module
+from raykafka.protocol.context import RequestContext
+
+if TYPE_CHECKING:
+    from raykafka.broker.broker import Broker
+
+API_KEY = 23
+VERSIONS = (2, 4)
+
+_UNDEFINED = EpochEntry(-1, -1)
+
+
+async def handle(context: RequestContext, request: Any, server: Broker) -> Any:
+    m = response_module(API_KEY, context.api_version)
+    topics = []
+    for topic in request.topics:
+        resource = acl.topic_resource(topic.topic)
+        allowed = server.authorize(context, acl.Operation.DESCRIBE, resource)
+        partitions = []
+        for asked in topic.partitions:
+            error, found = ErrorCode.NONE, _UNDEFINED
+            try:
+                if not allowed:
+                    raise KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
+                found = await _find(server, topic.topic, asked)
+            except KafkaError as failure:
+                error = failure.code
+            partitions.append(
+                build(
+                    m.EpochEndOffset,
+                    error_code=error,
+                    partition=asked.partition,
+                    leader_epoch=found.epoch,
+                    end_offset=found.start_offset,
+                )
+            )
+        topics.append(m.OffsetForLeaderTopicResult(topic=topic.topic, partitions=tuple(partitions)))
+    return build(m.OffsetForLeaderEpochResponse, throttle_time=NO_THROTTLE, topics=tuple(topics))
+
+
+async def _find(server: Broker, topic: str, asked: Any) -> EpochEntry:
+    tp = (topic, asked.partition)
+    host = server.partitions.get(tp)
+    if host is None:
+        raise KafkaError(server.partitions.missing_error(tp))
+    error = host.leader_error(asked.current_leader_epoch)
+    if error is not ErrorCode.NONE:
+        raise KafkaError(error)
+    return await end_of_epoch(host, asked.leader_epoch)
+
+
+async def end_of_epoch(host: PartitionHost, epoch: int) -> EpochEntry:
+    """The largest epoch not above ``epoch`` that the log knows, and the offset behind its last record."""
+    view, reader = host.view, host.reader
+    # A view from before this broker led may end before what consumers have read: they would take that for a truncation.
+    if view is None or view.leader_epoch != host.state.leader_epoch:
+        raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "the log is being opened, or its replica does not lead yet")
+    if epoch < 0 or epoch > view.leader_epoch:
+        return _UNDEFINED
+    if reader is None or epoch == view.leader_epoch:
+        return EpochEntry(epoch, view.log_end_offset)
+    return await host.in_thread(lambda: reader.epoch_end_offset(epoch, view.log_end_offset))

@@ -1,0 +1,396 @@
+"""One client's connection: requests in, answers out in the order in which the requests came.
+
+Kafka serves one request of a connection at a time. We keep all that a client could observe of that, and no more:
+Produce requests that follow one another are handed to their replicas in order without waiting for each other's answers;
+any other request begins when everything before it has been answered, so a client reads what it wrote.
+
+Memory is bounded: a connection with enough requests waiting, or whose client does not take its answers, is not read.
+Nor is one that has a request waiting while all connections of its listener together have enough (``InFlight``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+from time import CLOCK_BOOTTIME, clock_gettime_ns
+from typing import Any, NamedTuple
+
+from raykafka.error_code import ErrorCode
+from raykafka.front.api import api_versions
+from raykafka.link.frames import FrameProtocol
+from raykafka.protocol import codec, registry
+from raykafka.protocol.answer import Answer, Buffer, StreamedResponse
+from raykafka.protocol.context import ANONYMOUS, RequestContext
+from raykafka.protocol.registry import Api, UnanswerableRequestError
+from raykafka.protocol.wire import MalformedError, skip_tags
+
+PRODUCE = 0
+MAX_BYTES_IN_FLIGHT = 32 * 1024 * 1024
+MAX_REQUESTS_IN_FLIGHT = 256
+_WRITE_BUFFER_BYTES = 1024 * 1024
+
+_HEADER = struct.Struct(">hhih")
+_RESPONSE_HEADER = struct.Struct(">ii")
+
+logger = logging.getLogger(__name__)
+
+Dispatch = Callable[[Api, RequestContext, memoryview], Awaitable[list[Buffer]]]
+
+
+class InFlight:
+    """The bytes of all requests that a listener has read and not answered, and how many it means to hold at most."""
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+
+class _Request:
+    """A request that was begun. ``response`` is None until it is answered; ``closes``: the connection ends there."""
+
+    __slots__ = ("closes", "context", "flexible_header", "response", "size", "streaming", "task")
+
+    def __init__(self, context: RequestContext, size: int, flexible_header: bool) -> None:
+        self.context = context
+        self.size = size
+        self.flexible_header = flexible_header
+        self.task: asyncio.Future[Any] | None = None
+        self.response: list[Buffer] | None = None
+        self.closes = False
+        self.streaming = False
+
+
+class _Route(NamedTuple):
+    """How requests of one API version are read and answered. ``serves`` is false for a strange ApiVersions version."""
+
+    api: Api
+    serves: bool
+    flexible_request: bool
+    flexible_response: bool
+
+
+_routes: dict[int, _Route] = {}
+
+
+def _route(key: int, version: int) -> _Route:
+    api = registry.api(key)
+    if api is None:
+        raise UnanswerableRequestError(f"API {key} is not served")
+    if api.serves(version):
+        known = max(version, api.versions[0])
+        route = _Route(api, True, codec.request_is_flexible(key, known), codec.response_header_is_flexible(key, known))
+        _routes[key << 16 | version] = route
+        return route
+    if key == api_versions.API_KEY:
+        return _Route(api, False, False, False)
+    raise UnanswerableRequestError(f"{api.name} is served in versions {api.versions}, not in {version}")
+
+
+def parse_header(frame: memoryview) -> tuple[int, int, int, str | None, int, _Route]:
+    """API key, version, correlation id and client id of a request, where its body begins, and its route. Raises
+    MalformedError, and UnanswerableRequestError for an API or version that is not served."""
+    if len(frame) < _HEADER.size:
+        raise MalformedError("a request ends within its header")
+    key, version, correlation, length = _HEADER.unpack_from(frame)
+    route = _routes.get(key << 16 | version) or _route(key, version)
+    client_id, end = None, _HEADER.size
+    if length >= 0:
+        end += length
+        if end > len(frame):
+            raise MalformedError("a request ends within its client id")
+        try:
+            client_id = str(frame[_HEADER.size : end], "utf-8")
+        except UnicodeDecodeError as error:
+            raise MalformedError(f"a client id is not UTF-8: {error}") from None
+    elif length != -1:
+        raise MalformedError("a client id has a negative length")
+    if route.flexible_request:
+        end = skip_tags(frame, end)
+    return key, version, correlation, client_id, end, route
+
+
+class KafkaConnection(FrameProtocol):
+    """``dispatch(api, context, body)`` answers one request; what it begins before it returns its awaitable keeps the
+    order of the calls. The connection is a member of ``connections`` while it is open. ``answered(api_key, ns)`` is
+    told how long each request took."""
+
+    def __init__(
+        self,
+        listener: str,
+        dispatch: Dispatch,
+        connections: set[KafkaConnection],
+        in_flight: InFlight,
+        max_request_bytes: int,
+        answered: Callable[[int, int], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.max_frame_bytes = max_request_bytes
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        self._last_active_ns = clock_gettime_ns(CLOCK_BOOTTIME)
+        self._listener = listener
+        self._dispatch = dispatch
+        self._connections = connections
+        self._in_flight = in_flight
+        self._answered = answered
+        self._client_host = ""
+        self._waiting: deque[tuple[memoryview, int]] = deque()
+        self._begun: deque[_Request] = deque()
+        self._produces_only = True
+        self._answering = False
+        self._bytes = 0
+        self._reading = True
+        self._finishing = False
+        self._ending = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+        peer = transport.get_extra_info("peername")
+        self._client_host = peer[0] if peer else ""
+        self._connections.add(self)
+
+    def closed(self, error: Exception | None) -> None:
+        self._ending = True
+        self._connections.discard(self)
+        self._in_flight.used -= self._bytes
+        self._bytes = 0
+        self._waiting.clear()
+        for request in self._begun:
+            if request.task is not None and not request.task.done():
+                request.task.cancel()
+        self._begun.clear()
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def finish(self) -> None:
+        """Begin nothing more; close once what was begun is answered."""
+        self._finishing = True
+        self._waiting.clear()
+        if not self._begun:
+            self._ending = True
+            self.transport.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """True while no request of this connection waits for its answer."""
+        return not self._begun and not self._waiting
+
+    @property
+    def idle_ms(self) -> float:
+        """How long ago the last request came or the last answer went."""
+        return (clock_gettime_ns(CLOCK_BOOTTIME) - self._last_active_ns) / 1e6
+
+    # requests
+
+    def frame_received(self, frame: memoryview) -> None:
+        if self._ending or self._finishing:
+            return
+        self._last_active_ns = received_ns = clock_gettime_ns(CLOCK_BOOTTIME)
+        size = len(frame)
+        self._bytes += size
+        self._in_flight.used += size
+        self._waiting.append((frame, received_ns))
+        self._begin_waiting()
+        self._read_or_pause()
+
+    def _begin_waiting(self) -> None:
+        waiting, begun = self._waiting, self._begun
+        while waiting and not self._ending and self._writable:
+            frame, received_ns = waiting[0]
+            is_produce = len(frame) > 1 and frame[0] == 0 and frame[1] == PRODUCE
+            if begun and not (is_produce and self._produces_only):
+                return
+            waiting.popleft()
+            self._produces_only = is_produce
+            self._begin(frame, received_ns)
+
+    def _begin(self, frame: memoryview, received_ns: int) -> None:
+        try:
+            key, version, correlation, client_id, body_start, route = parse_header(frame)
+        except (MalformedError, UnanswerableRequestError) as error:
+            unknown = RequestContext(-1, -1, -1, None, self._client_host, self._listener, received_ns=received_ns)
+            request = _Request(unknown, len(frame), False)
+            self._begun.append(request)
+            self._close_at(request, str(error))
+            return
+        context = RequestContext(
+            key, version, correlation, client_id, self._client_host, self._listener, ANONYMOUS, received_ns
+        )
+        request = _Request(context, len(frame), route.flexible_response)
+        self._begun.append(request)
+        if not route.serves:
+            refusal = api_versions.response(0, ErrorCode.UNSUPPORTED_VERSION)
+            request.response = [codec.encode_response(key, 0, refusal)]
+            self._answer_soon()
+            return
+        if len(self._begun) > 1 or self._waiting:  # who finds nobody before it has not queued
+            context.mark("queue")
+        try:
+            answer = self._dispatch(route.api, context, frame[body_start:])
+        except UnanswerableRequestError as error:
+            self._close_at(request, str(error))
+            return
+        except Exception as error:
+            logger.exception("API %d v%d failed", key, version)
+            self._close_at(request, str(error))
+            return
+        if isinstance(answer, Answer):
+            answer.then(partial(self._given, request))
+        else:
+            request.task = asyncio.ensure_future(answer)
+            request.task.add_done_callback(partial(self._task_done, request))
+
+    # answers
+
+    def _given(self, request: _Request, answer: Answer) -> None:
+        if answer.error is None:
+            request.response = answer.buffers
+            self._answer_soon()
+        else:
+            self._failed(request, answer.error)
+
+    def _task_done(self, request: _Request, task: asyncio.Future[list[Buffer]]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            request.response = task.result()
+            self._answer_soon()
+        else:
+            self._failed(request, error)
+
+    def _failed(self, request: _Request, error: BaseException) -> None:
+        if not isinstance(error, UnanswerableRequestError):
+            context = request.context
+            logger.error("API %d v%d failed", context.api_key, context.api_version, exc_info=error)
+        self._close_at(request, str(error))
+
+    def _close_at(self, request: _Request, reason: str) -> None:
+        """End the connection once everything before ``request`` has been answered."""
+        if not self._ending:
+            logger.warning("closing the connection from %s on %s: %s", self._client_host, self._listener, reason)
+        request.closes = True
+        request.response = []
+        self._answer_soon()
+
+    def _answer_soon(self) -> None:
+        """Answers that are given in one turn of the event loop go out in one write."""
+        if not self._answering:
+            self._answering = True
+            self._loop.call_soon(self._answer)
+
+    def _answer(self) -> None:
+        self._answering = False
+        if self._ending:
+            return
+        out: list[Buffer] = []
+        begun = self._begun
+        while begun and begun[0].response is not None:
+            request = begun[0]
+            if isinstance(request.response, StreamedResponse):
+                if not request.streaming:
+                    request.streaming = True
+                    _append_head(out, request)
+                    request.task = asyncio.ensure_future(self._stream(request.response))
+                    request.task.add_done_callback(partial(self._streamed, request))
+                break
+            begun.popleft()
+            if request.closes:
+                self._ending = True
+                break
+            self._bytes -= request.size
+            self._in_flight.used -= request.size
+            context = request.context
+            context.mark("local")
+            if self._answered is not None:
+                self._answered(context.api_key, context.phases["local"] - context.received_ns)
+            if request.response:
+                _append_head(out, request)
+                out.extend(request.response)
+        if out:
+            self._last_active_ns = clock_gettime_ns(CLOCK_BOOTTIME)
+            self.transport.writelines(out)
+        if self._ending or (self._finishing and not begun):
+            self._ending = True
+            self.transport.close()
+            return
+        if self._waiting:
+            self._begin_waiting()
+        if not self._reading:
+            self._read_or_pause()
+
+    async def _stream(self, response: StreamedResponse) -> None:
+        """Send a response as fast as the client takes it."""
+        for part in response:
+            if isinstance(part, Buffer):
+                self.transport.write(part)
+                continue
+            async for chunk in part.chunks():
+                self.transport.write(chunk)
+                await self.drained()
+
+    def _streamed(self, request: _Request, task: asyncio.Future[Any]) -> None:
+        if self._ending or task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            # part of the response is out: the client must not take what follows for the rest of it (rule 21)
+            logger.warning("a response to %s on %s was cut short: %s", self._client_host, self._listener, error)
+            self._ending = True
+            self.transport.abort()
+            return
+        request.response = []
+        self._answer_soon()
+
+    # backpressure
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._read_or_pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self._ending:
+            self._begin_waiting()
+            self._read_or_pause()
+
+    def _read_or_pause(self) -> None:
+        requests = len(self._waiting) + len(self._begun)
+        if self._reading:
+            too_much = self._bytes > MAX_BYTES_IN_FLIGHT or self._in_flight.used > self._in_flight.limit
+            if requests and (too_much or not self._writable or requests > MAX_REQUESTS_IN_FLIGHT):
+                self._pause(True)
+        elif self._writable and (
+            not requests
+            or (
+                self._bytes <= MAX_BYTES_IN_FLIGHT // 2
+                and requests <= MAX_REQUESTS_IN_FLIGHT // 2
+                and self._in_flight.used <= self._in_flight.limit
+            )
+        ):
+            self._pause(False)
+
+    def _pause(self, pause: bool) -> None:
+        if self._ending or self.transport.is_closing():
+            return
+        self._reading = not pause
+        if pause:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+
+def _append_head(out: list[Buffer], request: _Request) -> None:
+    assert request.response is not None
+    length = 4 + request.flexible_header
+    for part in request.response:
+        length += len(part)
+    header = _RESPONSE_HEADER.pack(length, request.context.correlation_id)
+    out.append(header + b"\0" if request.flexible_header else header)

@@ -1,0 +1,161 @@
+"""A broker's listeners for Kafka clients, and the way of a request from its connection to whoever answers it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
+from raykafka.error_code import ErrorCode
+from raykafka.errors import KafkaError, LinkError
+from raykafka.front.connection import InFlight, KafkaConnection
+from raykafka.protocol import codec, registry
+from raykafka.protocol.answer import Buffer
+from raykafka.protocol.context import RequestContext
+from raykafka.protocol.registry import Api, UnanswerableRequestError
+from raykafka.telemetry.traffic import RequestDurations
+
+DEFAULT_MAX_REQUEST_BYTES = 104_857_600
+DEFAULT_MAX_IDLE_MS = 600_000
+DEFAULT_MAX_IN_FLIGHT_BYTES = 256 * 1024 * 1024
+_BACKLOG = 512
+_STOP_WITHIN_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class RequestServer(Protocol):
+    """What a listener needs of its broker. Handlers in ``raykafka.broker.api`` get the same object and more of it."""
+
+    def charge(self, context: RequestContext, kind: str, amount: int) -> int:
+        """Count ``amount`` of ``kind`` against the client's quota; the throttle time it earns, in ms."""
+
+    async def forward_to_coordinator(self, context: RequestContext, body: memoryview) -> memoryview: ...
+
+    async def forward_to_controller(self, context: RequestContext, body: memoryview) -> memoryview: ...
+
+
+class Listener:
+    """One named listener: ``host:port`` once it is bound. Port 0 takes a free one, which ``port`` then tells.
+    ``durations`` takes how long its requests took."""
+
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        port: int,
+        server: RequestServer,
+        *,
+        max_request_bytes: int = DEFAULT_MAX_REQUEST_BYTES,
+        max_idle_ms: int = DEFAULT_MAX_IDLE_MS,
+        max_in_flight_bytes: int = DEFAULT_MAX_IN_FLIGHT_BYTES,
+        durations: RequestDurations | None = None,
+    ) -> None:
+        self.name = name
+        self.host = host
+        self.port = port
+        self._server = server
+        self._max_request_bytes = max_request_bytes
+        self._max_idle_ms = max_idle_ms
+        self._in_flight = InFlight(max_in_flight_bytes)
+        self._durations = durations or RequestDurations()
+        self._connections: set[KafkaConnection] = set()
+        self._listening: asyncio.Server | None = None
+        self._idle_check: asyncio.TimerHandle | None = None
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    async def bind(self) -> None:
+        """Take the address, refusing connections until ``start``. Raises OSError when it can't be bound."""
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(
+            self._connection,
+            self.host or None,
+            self.port,
+            backlog=_BACKLOG,
+            reuse_address=True,
+            start_serving=False,
+        )
+        self.port = self._listening.sockets[0].getsockname()[1]
+
+    async def start(self) -> None:
+        """Accept connections, binding first where that has not been done. Raises OSError."""
+        if self._listening is None:
+            await self.bind()
+        assert self._listening is not None
+        await self._listening.start_serving()
+        self._check_idle()
+
+    async def stop(self) -> None:
+        """Stop accepting, give the requests that were begun a second to be answered, and close all connections."""
+        if self._listening is None:
+            return
+        self._listening.close()
+        if self._idle_check is not None:
+            self._idle_check.cancel()
+        for connection in list(self._connections):
+            connection.finish()
+        if self._connections:
+            await asyncio.wait([connection.ended for connection in self._connections], timeout=_STOP_WITHIN_S)
+        for connection in list(self._connections):
+            connection.transport.abort()
+
+    def _connection(self) -> KafkaConnection:
+        return KafkaConnection(
+            self.name,
+            self._dispatch,
+            self._connections,
+            self._in_flight,
+            self._max_request_bytes,
+            self._durations.answered,
+        )
+
+    def _check_idle(self) -> None:
+        """``connections.max.idle.ms``: close what has carried nothing for so long. -1 is never."""
+        if self._max_idle_ms < 0:
+            return
+        loop = asyncio.get_running_loop()
+        for connection in list(self._connections):
+            if connection.is_idle and connection.idle_ms > self._max_idle_ms:
+                connection.transport.close()
+        self._idle_check = loop.call_later(max(self._max_idle_ms / 10_000, 0.05), self._check_idle)
+
+    def _dispatch(self, api: Api, context: RequestContext, body: memoryview) -> Awaitable[list[Buffer]]:
+        self._server.charge(context, "request", len(body))
+        if api.handle_raw is not None:
+            return api.handle_raw(context, body, self._server)
+        if api.place == registry.BROKER:
+            return registry.serve(self._server, context, body)
+        return self._forward(api, context, body)
+
+    async def _forward(self, api: Api, context: RequestContext, body: memoryview) -> list[Buffer]:
+        forward = (
+            self._server.forward_to_coordinator
+            if api.place == registry.COORDINATOR
+            else self._server.forward_to_controller
+        )
+        try:
+            response = await forward(context, body)
+        except KafkaError as error:
+            return _refusal(api, context, body, error)
+        except (LinkError, TimeoutError) as error:
+            code = (
+                ErrorCode.COORDINATOR_NOT_AVAILABLE if api.place == registry.COORDINATOR else ErrorCode.NOT_CONTROLLER
+            )
+            return _refusal(api, context, body, KafkaError(code, str(error)))
+        if not len(response):
+            raise UnanswerableRequestError(f"the {api.place} could not answer {api.name}")
+        context.mark("remote")
+        return [response]
+
+
+def _refusal(api: Api, context: RequestContext, body: memoryview, error: KafkaError) -> list[Buffer]:
+    try:
+        request: Any = codec.decode_request(api.key, context.api_version, body)
+    except Exception as malformed:
+        raise UnanswerableRequestError(f"malformed {api.name} request: {malformed}") from malformed
+    response = registry.error_response(api, context, request, error)
+    return [codec.encode_response(api.key, context.api_version, response)]

@@ -1,0 +1,1 @@
+"""Processes of this machine: children, log output, priority, open files, durable files."""

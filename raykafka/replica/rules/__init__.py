@@ -1,0 +1,1 @@
+"""The rules of one partition's replica: pure, without clock, disk, or socket."""

@@ -1,0 +1,405 @@
+"""The leader's rules: what may be appended, what is committed, who is in sync, and who is asked to be."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from raykafka.cluster.image import PartitionState
+from raykafka.error_code import ErrorCode
+from raykafka.replica.rules.events import (
+    Acked,
+    Answered,
+    AskSleep,
+    CloseStream,
+    Effect,
+    Hello,
+    OpenStream,
+    Propose,
+    Reply,
+    Seal,
+    StreamId,
+    StreamLost,
+    WriteSeal,
+    Wrote,
+)
+from raykafka.replica.rules.history import EpochHistory
+from raykafka.replica.rules.sealed import behind
+from raykafka.types import NO_EPOCH
+
+UNKNOWN_END = -1
+_MOST_PATIENT = 8
+
+
+@dataclass(slots=True)
+class LogState:
+    """What the rules know of the log on this replica's disk. ``high_watermark`` never goes back but by a truncation
+    that an unclean election allows."""
+
+    start: int
+    end: int
+    history: EpochHistory
+    high_watermark: int
+
+
+@dataclass(slots=True)
+class Settings:
+    """``lag_ms``: how long an in-sync follower may stay behind (``replica.lag.time.max.ms``). ``retry_ms``: when to
+    ask the controller again, or connect again."""
+
+    min_insync_replicas: int = 1
+    lag_ms: int = 10_000
+    retry_ms: int = 200
+
+
+@dataclass(slots=True)
+class Follower:
+    """What the leader knows of one follower. ``end`` is how far its log reached when it last said so in this epoch;
+    ``stream`` the one that is open to it; ``shaken`` whether its handshake is done. ``failures`` counts the streams
+    that ended since it last took something, ``tried`` is the life of its broker that the last one went to. ``refuses``:
+    it could not write what came next."""
+
+    broker: int
+    end: int = UNKNOWN_END
+    stream: StreamId | None = None
+    shaken: bool = False
+    broker_epoch: int = -1
+    lost_ms: int = 0
+    caught_up_ms: int = 0
+    mark_end: int = 0
+    mark_ms: int = 0
+    failures: int = 0
+    tried: int = -1
+    refuses: bool = False
+
+
+class Leading:
+    """This replica's leadership of one epoch. Ends with the object."""
+
+    def __init__(
+        self,
+        broker: int,
+        log: LogState,
+        settings: Settings,
+        state: PartitionState,
+        broker_epochs: Mapping[int, int],
+        now_ms: int,
+        seal: Seal | None = None,
+    ) -> None:
+        self.broker = broker
+        self.log = log
+        self.settings = settings
+        self.epoch = state.leader_epoch
+        self.epoch_start = seal.epoch_start if seal else log.end
+        self.streams = seal.streams if seal else 0
+        self.state = state
+        self.broker_epochs = broker_epochs
+        self.undecided: list[frozenset[int]] = []
+        self.asked_ms = 0
+        self.followers: dict[int, Follower] = {}
+        self.waiting: deque[Wrote] = deque()
+        self._next_deadline_ms = 0
+        self._counted: tuple[Follower, ...] = ()
+        self._name_followers(now_ms)
+
+    # what the controller decided
+
+    def told(self, state: PartitionState, broker_epochs: Mapping[int, int], now_ms: int) -> list[Effect]:
+        """The state of this epoch again, or a newer one, which decides every proposal that named an older version."""
+        if state.version > self.state.version:
+            self.undecided.clear()
+        self.state = state
+        self.broker_epochs = broker_epochs
+        effects = self._name_followers(now_ms)
+        effects += self.open_streams(now_ms)
+        effects += self.advance()
+        return effects
+
+    def _name_followers(self, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        wanted = {*self.state.replicas, *self.state.isr} - {self.broker}
+        for gone in self.followers.keys() - wanted:
+            follower = self.followers.pop(gone)
+            if follower.stream:
+                effects.append(CloseStream(gone, follower.stream))
+        for broker in sorted(wanted - self.followers.keys()):
+            self.followers[broker] = Follower(broker, caught_up_ms=now_ms, mark_end=self.log.end, mark_ms=now_ms)
+        self._count()
+        return effects
+
+    def ask_on(self, undecided: Iterable[frozenset[int]]) -> None:
+        """Go on asking for ISRs that were asked for while this replica slept: their members count (rule 5)."""
+        self.undecided = [*undecided]
+        self._count()
+
+    def take_over(self, before: Leading) -> None:
+        """Go on with the produces that wait, when this process leads on in a newer epoch: their records are in its
+        log."""
+        self.waiting = before.waiting
+        self._next_deadline_ms = before._next_deadline_ms
+
+    # appends
+
+    def admit(self, acks: int, leader_epoch: int) -> ErrorCode:
+        """Whether an append may be written (rule 8). ``leader_epoch`` is -1 for any."""
+        if leader_epoch >= 0 and leader_epoch != self.epoch:
+            return ErrorCode.NOT_LEADER_OR_FOLLOWER
+        if acks == -1 and len(self.state.isr) < self.settings.min_insync_replicas:
+            return ErrorCode.NOT_ENOUGH_REPLICAS
+        return ErrorCode.NONE
+
+    def wrote(self, event: Wrote, now_ms: int) -> list[Effect]:
+        log = self.log
+        if event.last_offset >= log.end:
+            for follower in self.followers.values():
+                if follower.end >= log.end:
+                    follower.caught_up_ms = now_ms
+            log.end = event.last_offset + 1
+        if event.acks != -1:
+            return [Reply(event.token, ErrorCode.NONE), *self.advance()]
+        if not self._counted and not self.waiting:
+            # Nobody else counts: the step of every append to an unreplicated partition.
+            log.high_watermark = log.end
+        if not self.waiting and self.is_committed(event.last_offset):
+            return [Reply(event.token, self.committed_error())]
+        self.waiting.append(event)
+        if event.deadline_ms < self._next_deadline_ms or len(self.waiting) == 1:
+            self._next_deadline_ms = event.deadline_ms
+        return self.advance()
+
+    def advance(self) -> list[Effect]:
+        """Move the high watermark, and answer what it passes."""
+        log = self.log
+        end = log.end
+        for follower in self._counted:
+            if follower.end < end:
+                end = follower.end
+        if end > log.high_watermark:
+            log.high_watermark = end
+        waiting = self.waiting
+        effects: list[Effect] = []
+        while waiting and self.is_committed(waiting[0].last_offset):
+            effects.append(Reply(waiting.popleft().token, self.committed_error()))
+        return effects
+
+    def is_committed(self, offset: int) -> bool:
+        return offset < self.log.high_watermark
+
+    def committed_error(self) -> ErrorCode:
+        """What acks=all says of a record that the high watermark has passed (rule 8)."""
+        if len(self.state.isr) < self.settings.min_insync_replicas:
+            return ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND
+        return ErrorCode.NONE
+
+    def fail_waiting(self, error: ErrorCode) -> list[Effect]:
+        effects: list[Effect] = [Reply(wrote.token, error) for wrote in self.waiting]
+        self.waiting.clear()
+        return effects
+
+    def _time_out(self, now_ms: int) -> list[Effect]:
+        if not self.waiting or now_ms < self._next_deadline_ms:
+            return []
+        effects: list[Effect] = []
+        kept: deque[Wrote] = deque()
+        for wrote in self.waiting:
+            if wrote.deadline_ms <= now_ms:
+                effects.append(Reply(wrote.token, ErrorCode.REQUEST_TIMED_OUT))
+            else:
+                kept.append(wrote)
+        self.waiting = kept
+        self._next_deadline_ms = min((wrote.deadline_ms for wrote in kept), default=0)
+        return effects
+
+    def next_tick_ms(self, now_ms: int) -> int | None:
+        """When a Tick has something to do: the first waiting produce times out, or a follower or a proposal has to be
+        looked at again. None while all is settled."""
+        due_ms = self._next_deadline_ms if self.waiting else None
+        if self.undecided or any(map(self._is_unsettled, self.followers.values())):
+            retry_ms = now_ms + self.settings.retry_ms
+            due_ms = retry_ms if due_ms is None else min(due_ms, retry_ms)
+        return due_ms
+
+    def _is_unsettled(self, follower: Follower) -> bool:
+        in_sync = follower.broker in self.state.isr
+        if in_sync and follower.shaken:
+            return follower.end < self.log.end
+        return in_sync or follower.broker in self.broker_epochs
+
+    # the in-sync replicas
+
+    def counted(self) -> frozenset[int]:
+        """Who must hold a record before it is committed (rule 5)."""
+        return frozenset(self.state.isr).union(*self.undecided)
+
+    def _count(self) -> None:
+        self._counted = tuple(self.followers[b] for b in self.counted() if b in self.followers)
+
+    def may_join(self, follower: Follower) -> bool:
+        """Whether a follower may be proposed for the ISR (rule 6)."""
+        return follower.shaken and follower.end >= self.log.high_watermark and follower.end >= self.epoch_start
+
+    def lags(self, follower: Follower, now_ms: int) -> bool:
+        """Whether an in-sync follower has to leave: it is behind, for too long or because it can't write."""
+        late = follower.refuses or now_ms - follower.caught_up_ms > self.settings.lag_ms
+        return late and follower.end < self.log.end
+
+    def has_heir(self) -> bool:
+        """Whether an in-sync follower is there that could lead instead."""
+        return any(f.shaken and f.broker in self.state.isr for f in self.followers.values())
+
+    def wanted_isr(self, now_ms: int) -> frozenset[int]:
+        isr = {self.broker}
+        for broker, follower in self.followers.items():
+            if broker in self.state.isr:
+                if not self.lags(follower, now_ms):
+                    isr.add(broker)
+            elif broker in self.state.replicas and self.may_join(follower):
+                isr.add(broker)
+        return frozenset(isr)
+
+    def propose(self, now_ms: int) -> list[Effect]:
+        """Ask for the ISR that is wanted now. Asking for the ISR as it is decides earlier proposals: the state's
+        version moves on."""
+        wanted = self.wanted_isr(now_ms)
+        if wanted == frozenset(self.state.isr) and not self.undecided:
+            return []
+        if self.undecided and now_ms - self.asked_ms < self.settings.retry_ms and self.undecided[-1] == wanted:
+            return []
+        if wanted in self.undecided:
+            self.undecided.remove(wanted)
+        self.undecided.append(wanted)
+        self.asked_ms = now_ms
+        self._count()
+        members = tuple(b for b in self.state.replicas if b in wanted)
+        members += tuple(sorted(wanted - set(members)))
+        return [Propose(members, tuple(self._epoch_of(b) for b in members), self.epoch, self.state.version)]
+
+    def _epoch_of(self, broker: int) -> int:
+        follower = self.followers.get(broker)
+        if follower is not None and follower.broker_epoch >= 0:
+            return follower.broker_epoch
+        return self.broker_epochs.get(broker, -1)
+
+    # streams
+
+    def open_streams(self, now_ms: int) -> list[Effect]:
+        """Connect to every follower that is alive and has no stream, and again to one that lives another life now."""
+        effects: list[Effect] = []
+        for follower in self.followers.values():
+            alive = self.broker_epochs.get(follower.broker, -1)
+            if follower.stream and follower.shaken and alive > follower.broker_epoch:
+                effects.append(CloseStream(follower.broker, follower.stream))
+                self._lose(follower, now_ms)
+            if alive > follower.tried:
+                follower.failures, follower.lost_ms = 0, now_ms - self.settings.retry_ms
+            if alive >= 0 and not follower.stream and now_ms - follower.lost_ms >= self._patience_ms(follower):
+                follower.tried = alive
+                effects.append(self._open(follower))
+        return effects
+
+    def _patience_ms(self, follower: Follower) -> int:
+        """How long to wait before the next stream to a follower: longer for one that took nothing of the last few."""
+        return self.settings.retry_ms * int(min(2 ** max(0, follower.failures - 1), _MOST_PATIENT))
+
+    def _open(self, follower: Follower) -> OpenStream:
+        self.streams += 1
+        stream = StreamId(self.epoch, self.broker, self.broker_epochs.get(self.broker, -1), self.streams)
+        follower.stream, follower.shaken = stream, False
+        log = self.log
+        return OpenStream(follower.broker, Hello(stream, log.history, log.start, log.end, log.high_watermark))
+
+    def _lose(self, follower: Follower, now_ms: int) -> None:
+        follower.stream, follower.shaken, follower.lost_ms = None, False, now_ms
+        follower.failures = min(follower.failures + 1, _MOST_PATIENT)
+
+    def stream_lost(self, event: StreamLost, now_ms: int) -> list[Effect]:
+        follower = self.followers.get(event.follower)
+        if follower is None or follower.stream != event.stream:
+            return []
+        self._lose(follower, now_ms)
+        follower.refuses |= event.refused
+        return self.propose(now_ms) if self.undecided or event.refused else []
+
+    def answered(self, event: Answered, now_ms: int) -> list[Effect]:
+        follower = self.followers.get(event.follower)
+        if follower is None or follower.stream != event.stream:
+            return []
+        if not self.agrees(event):
+            self._lose(follower, now_ms)
+            return [CloseStream(event.follower, event.stream)]
+        follower.shaken, follower.broker_epoch = True, event.broker_epoch
+        follower.end = event.log_end
+        return self._moved(follower, now_ms)
+
+    def agrees(self, event: Answered) -> bool:
+        """Whether a log that ends as the follower says is the beginning of this one (rule 11)."""
+        log = self.log
+        if event.log_end < log.start or event.log_end > log.end:
+            return False
+        empty = event.last_epoch == NO_EPOCH
+        return empty or event.last_epoch == log.history.epoch_at(event.log_end - 1)
+
+    def acked(self, event: Acked, now_ms: int) -> list[Effect]:
+        follower = self.followers.get(event.follower)
+        if follower is None or not self.is_current(follower, event):
+            return []
+        if event.log_end > follower.end or event.log_end >= self.log.end:
+            follower.failures = 0
+        if event.log_end > follower.end:
+            follower.end, follower.refuses = event.log_end, False
+        return self._moved(follower, now_ms)
+
+    def is_current(self, follower: Follower, event: Acked) -> bool:
+        """Only acknowledgements of the newest stream, after its handshake, count (rule 11)."""
+        return follower.shaken and follower.stream == event.stream
+
+    def _moved(self, follower: Follower, now_ms: int) -> list[Effect]:
+        end = self.log.end
+        if follower.end >= end:
+            follower.caught_up_ms = now_ms
+        elif follower.end >= follower.mark_end:
+            follower.caught_up_ms = max(follower.caught_up_ms, follower.mark_ms)
+        if follower.end >= follower.mark_end:
+            follower.mark_end, follower.mark_ms = end, now_ms
+        effects = self.advance()
+        if follower.broker not in self.state.isr and self.may_join(follower):
+            effects += self.propose(now_ms)
+        return effects
+
+    def close_streams(self) -> list[Effect]:
+        return [CloseStream(f.broker, f.stream) for f in self.followers.values() if f.stream]
+
+    def tick(self, now_ms: int) -> list[Effect]:
+        effects = self._time_out(now_ms)
+        if self.followers:
+            effects += self.open_streams(now_ms)
+            effects += self.propose(now_ms)
+        return effects
+
+    # sleep
+
+    def sleep(self) -> list[Effect]:
+        """Fall asleep, if nothing is on its way and every in-sync replica holds the whole log (rule 17)."""
+        log = self.log
+        in_sync: Iterable[Follower] = [self.followers[b] for b in self.state.isr if b in self.followers]
+        clean = (
+            not self.waiting
+            and not self.undecided
+            and log.high_watermark == log.end
+            and all(f.shaken and f.end == log.end for f in in_sync)
+            and not behind(self.broker, self.state, self.broker_epochs)
+        )
+        if not clean:
+            return []
+        effects: list[Effect] = [AskSleep(f.broker, f.stream, log.end) for f in in_sync if f.stream]
+        effects.append(WriteSeal(Seal(self.epoch, True, self.epoch_start, log.end, log.high_watermark, self.streams)))
+        return effects
+
+    def lag_of(self, follower: Follower, now_ms: int) -> tuple[int | None, int]:
+        """How far a follower is behind: in records (None while its end is unknown), and for how many ms it has not
+        been caught up."""
+        if follower.end == UNKNOWN_END:
+            return None, max(0, now_ms - follower.caught_up_ms)
+        records = max(0, self.log.end - follower.end)
+        return records, max(0, now_ms - follower.caught_up_ms) if records else 0
