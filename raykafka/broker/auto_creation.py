@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from functools import partial
 
-from raykafka.broker.neighbourhood.inter_broker_port import ControllerLinks
+from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 
@@ -14,7 +14,7 @@ from raykafka.errors import KafkaError, LinkError
 class AutoCreation:
     """Asks the controller for topics, once for each however many clients wait for it."""
 
-    def __init__(self, links: ControllerLinks) -> None:
+    def __init__(self, links: InterBrokerPort) -> None:
         self._links = links
         self._running: dict[str, asyncio.Task[ErrorCode]] = {}
 

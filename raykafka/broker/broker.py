@@ -27,8 +27,8 @@ from raykafka.broker.configs import Configs
 from raykafka.broker.coordination import Coordination
 from raykafka.broker.identity import DataDirectory
 from raykafka.broker.lease import boot_clock
-from raykafka.broker.neighbourhood.broker_calls import Peers
-from raykafka.broker.neighbourhood.inter_broker_port import ControllerLinks
+from raykafka.broker.neighbourhood.broker_calls import BrokerCalls
+from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
 from raykafka.broker.neighbourhood.neighbours import Neighbours
 from raykafka.broker.partitions.checkpoints import HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS, OffsetCheckpoint
 from raykafka.broker.partitions.partitions import Partitions
@@ -89,8 +89,8 @@ class Broker:
         self.session: Session
         self.children: Children
         self.partitions: Partitions
-        self.links: ControllerLinks
-        self.peers: Peers
+        self.links: InterBrokerPort
+        self.peers: BrokerCalls
         self.neighbours: Neighbours
         self.registration: BrokerInfo
         self.listeners: list[Listener] = []
@@ -154,9 +154,9 @@ class Broker:
         self._has_controller = False
         if settings.controller_first:
             self._keep_controller()
-        self.peers = Peers(self, settings.secret)
+        self.peers = BrokerCalls(self, settings.secret)
         undo.append(self.peers.close)
-        self.links = ControllerLinks(settings.secret, self._apply, lambda link: self.partitions.take_stream(link))
+        self.links = InterBrokerPort(settings.secret, self._apply, lambda link: self.partitions.take_stream(link))
         self.partitions = Partitions(self, directory.path, found)
         self.coordination = Coordination(settings.broker_id, self.partitions)
         self._auto_creation = AutoCreation(self.links)

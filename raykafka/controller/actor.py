@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from raykafka.controller.candidate import Controller
+from raykafka.controller.candidate import Candidate
 from raykafka.controller.controller import Silences
 from raykafka.controller.deposed_broker import end_deposed_broker
 from raykafka.errors import KafkaError, LinkError
@@ -47,7 +47,7 @@ async def serve(
             return {}
         return {int(broker): (epoch, silent_s) for broker, (epoch, silent_s) in found.items()}
 
-    controller = Controller(broker_id=broker_id, secret=secret, zookeeper=zookeeper, config=config, silences=silences)
+    controller = Candidate(broker_id=broker_id, secret=secret, zookeeper=zookeeper, config=config, silences=silences)
     link.start(on_call=controller.on_call)
     running = asyncio.ensure_future(controller.run())
     guarding = asyncio.ensure_future(end_deposed_broker(link, controller.broker_is_deposed))

@@ -21,7 +21,7 @@ from kazoo.client import KazooState
 from kazoo.exceptions import ConnectionClosedError, SessionExpiredError
 
 from raykafka.controller.cluster_counts import figures
-from raykafka.controller.controller import ActiveController, Silences
+from raykafka.controller.controller import Controller, Silences
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, connect_tcp, serve_tcp
@@ -45,8 +45,8 @@ async def _nobody_listens() -> Silences:
     return {}
 
 
-class Controller:
-    """The candidate of one broker. ``run`` it for life; ``active`` is the ActiveController while it is the elected one,
+class Candidate:
+    """The candidate of one broker. ``run`` it for life; ``active`` is the Controller while it is the elected one,
     ``standing_by`` is true while it holds a socket to another that is.
 
     ``zookeeper`` has ``hosts``, ``auth`` and ``session_timeout_ms`` (``raykafka.broker.settings.ZooKeeperSettings``);
@@ -63,7 +63,7 @@ class Controller:
         silences: Callable[[], Awaitable[Silences]] = _nobody_listens,
     ) -> None:
         self.broker_id = broker_id
-        self.active: ActiveController | None = None
+        self.active: Controller | None = None
         self.standing_by = False
         self._secret = secret
         self._zookeeper = zookeeper
@@ -252,7 +252,7 @@ class Controller:
 
     async def _be_active(self, client: ZooKeeperClient, claim: Claim) -> None:
         try:
-            active = ActiveController(
+            active = Controller(
                 client=client,
                 claim=claim,
                 cluster_id=self._cluster_id,

@@ -9,12 +9,12 @@ from raykafka.cluster import health
 from raykafka.cluster.image import Topic
 
 if TYPE_CHECKING:
-    from raykafka.controller.controller import ActiveController
+    from raykafka.controller.controller import Controller
 
 _MIN_ISR = "min.insync.replicas"
 
 
-def figures(active: ActiveController) -> dict[str, Any]:
+def figures(active: Controller) -> dict[str, Any]:
     """Counts of changes are exact functions of what stands in ZooKeeper: the sum over all partitions, and over those
     that were deleted."""
     changes = active.deleted_changes

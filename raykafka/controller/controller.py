@@ -34,7 +34,7 @@ from raykafka.protocol.context import unpack_forward
 from raykafka.types import NO_LEADER, TopicPartition
 from raykafka.zookeeper import controller_store as metadata_store
 from raykafka.zookeeper.client import Conflict
-from raykafka.zookeeper.controller_store import Claim, ControllerFenced, MetadataStore, TopicRecord
+from raykafka.zookeeper.controller_store import Claim, ControllerFenced, ControllerStore, TopicRecord
 from raykafka.zookeeper.znodes import Registration, StateNode, TopicNode
 
 Silences = Mapping[int, tuple[int, float]]
@@ -48,7 +48,7 @@ _MEET_WITHIN_S = 0.25
 logger = logging.getLogger(__name__)
 
 
-class ActiveController:
+class Controller:
     """One won election. ``start`` it, then it works until ``resigned`` is done (its result is the reason) or ``stop``.
 
     ``config`` holds the static broker configs of this controller's broker; ``silent_after_s`` is the session timeout;
@@ -70,7 +70,7 @@ class ActiveController:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._client = client
-        self.store = MetadataStore(client, claim)
+        self.store = ControllerStore(client, claim)
         self.epoch = claim.epoch
         self.broker_id = broker_id
         self.static_config = dict(config)

@@ -35,7 +35,7 @@ _NO_NODE = "f" * 56  # how Ray writes the node of an actor that has none
 logger = logging.getLogger(__name__)
 
 
-class Keeper:
+class ActorReconciler:
     """Keeps the actor of one placement. ``opened`` holds its configuring back until what it needs is there; ``turn`` is
     held while running servers are changed, one after the other; ``on_running`` is called each time that it runs.
 

@@ -12,7 +12,7 @@ import os
 from typing import Any
 
 from raykafka.deploy import ray_access
-from raykafka.deploy.actor_reconciler import Keeper, stop_actor
+from raykafka.deploy.actor_reconciler import ActorReconciler, stop_actor
 from raykafka.deploy.folder import ClusterFolder
 from raykafka.deploy.names import BROKER, NAMESPACE, SUPERVISOR, ZOOKEEPER, actor_name, split_actor_name
 from raykafka.deploy.placement import Placement, bootstrap
@@ -33,7 +33,7 @@ class SupervisorActor:
         take_normal_priority()
         self._cluster = cluster
         self._folder = ClusterFolder(data_dir)
-        self._keepers: dict[tuple[str, int], Keeper] = {}
+        self._keepers: dict[tuple[str, int], ActorReconciler] = {}
         self._opened = {ZOOKEEPER: asyncio.Event(), BROKER: asyncio.Event()}
         self._opened[ZOOKEEPER].set()
         self._nodes = NodeWatch(cluster, self._folder)
@@ -62,7 +62,7 @@ class SupervisorActor:
                     self._keepers[key].want(placement)
                 else:
                     opened = self._opened[placement.role]
-                    self._keepers[key] = Keeper(self._cluster, placement, opened, self._turn, self._open)
+                    self._keepers[key] = ActorReconciler(self._cluster, placement, opened, self._turn, self._open)
             self._open()
 
     async def progress(self) -> list[dict[str, Any]]:
@@ -89,7 +89,7 @@ class SupervisorActor:
         """Start a broker that ``stop_broker`` stopped; returns its status. Raises DeployError."""
         return await (await self._broker(broker_id)).ask("resume")
 
-    async def _broker(self, broker_id: int) -> Keeper:
+    async def _broker(self, broker_id: int) -> ActorReconciler:
         await self._looked.wait()
         keeper = self._keepers.get((BROKER, broker_id))
         if keeper is None:

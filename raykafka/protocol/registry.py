@@ -7,7 +7,7 @@ A module in ``raykafka.broker.api``, ``raykafka.coordinator.api`` or ``raykafka.
 ``ADVERTISED``
     optional: the versions that ApiVersions names, where that differs
 ``async handle(context, request, server) -> response``
-    on kio's dataclasses; ``server`` is the Broker, Coordinator or ActiveController. A KafkaError that it raises is
+    on kio's dataclasses; ``server`` is the Broker, Coordinator or Controller. A KafkaError that it raises is
     answered by ``error_response(context, request, error)`` if the module has one, else by the response's top-level
     error code with everything else empty
 ``handle_raw(context, body, server) -> awaitable list of buffers``

@@ -146,7 +146,7 @@ def read_brokers(client: KazooClient, watch: Callable[[Any], None] | None = None
     return {b: znodes.unpack_registration(b, node[0]) for b, node in zip(ids, found, strict=True) if node is not None}
 
 
-class MetadataStore:
+class ControllerStore:
     """The writes of the controller that won ``claim``, and its one read of everything."""
 
     def __init__(self, client: KazooClient, claim: Claim) -> None:

@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from raykafka.broker.neighbourhood.inter_broker_port import ControllerLinks
+from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, PartitionState
-from raykafka.controller.candidate import Controller
-from raykafka.controller.controller import ActiveController
+from raykafka.controller.candidate import Candidate
+from raykafka.controller.controller import Controller
 from raykafka.link import Link
 from raykafka.types import TopicPartition
 from raykafka.zookeeper import broker_store as store
@@ -56,7 +56,7 @@ class BrokerEnd:
         self._hosts = hosts
         self._rack = rack
         self.client: ZooKeeperClient
-        self.links: ControllerLinks
+        self.links: InterBrokerPort
         self.registration: Registration
         self.applied: list[ClusterImage] = []
 
@@ -64,7 +64,7 @@ class BrokerEnd:
         """Begin a life of this broker. Without ``serve`` its port takes connections and answers nothing."""
         self.client = await asyncio.to_thread(store.connect, self._hosts, None, self._session_ms)
         self.applied = []
-        self.links = ControllerLinks(SECRET, self._apply, Link.close)
+        self.links = InterBrokerPort(SECRET, self._apply, Link.close)
         port = self.links.open("127.0.0.1", 0)
         info = BrokerInfo(
             id=self.id,
@@ -108,7 +108,7 @@ class Parts:
         self.session_ms = session_ms
         self.hosts = f"{zookeeper}/controller-{secrets.token_hex(4)}"
         self._brokers: list[BrokerEnd] = []
-        self._controllers: list[tuple[Controller, asyncio.Task[None]]] = []
+        self._controllers: list[tuple[Candidate, asyncio.Task[None]]] = []
 
     async def broker(
         self, broker_id: int = 0, *, directory_id: str = "", rack: str | None = None, **start: Any
@@ -118,18 +118,18 @@ class Parts:
         self._brokers.append(made)
         return made
 
-    def controller(self, broker_id: int = 0, config: dict[str, str] | None = None, **more: Any) -> Controller:
+    def controller(self, broker_id: int = 0, config: dict[str, str] | None = None, **more: Any) -> Candidate:
         settings = {"hosts": self.hosts, "auth": False, "session_timeout_ms": self.session_ms}
-        made = Controller(broker_id=broker_id, secret=SECRET, zookeeper=settings, config=config or {}, **more)
+        made = Candidate(broker_id=broker_id, secret=SECRET, zookeeper=settings, config=config or {}, **more)
         self._controllers.append((made, asyncio.create_task(made.run())))
         return made
 
-    async def active(self, broker_id: int = 0, config: dict[str, str] | None = None) -> ActiveController:
+    async def active(self, broker_id: int = 0, config: dict[str, str] | None = None) -> Controller:
         """A controller of that broker, once it is active."""
         controller = self.controller(broker_id, config)
         return await until(lambda: controller.active, "the controller is active")
 
-    async def end_controller(self, controller: Controller) -> None:
+    async def end_controller(self, controller: Candidate) -> None:
         """Let it go: its session ends."""
         for pair in list(self._controllers):
             if pair[0] is controller:
@@ -140,7 +140,7 @@ class Parts:
         """A session for the test to look with; closed with the rest."""
         end = BrokerEnd(self.hosts, -1)
         end.client = await asyncio.to_thread(store.connect, self.hosts, None, self.session_ms)
-        end.links = ControllerLinks(SECRET, end._apply, Link.close)
+        end.links = InterBrokerPort(SECRET, end._apply, Link.close)
         self._brokers.append(end)
         return end.client
 

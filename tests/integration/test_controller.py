@@ -18,7 +18,7 @@ import pytest
 
 from raykafka.cluster.image import PartitionState
 from raykafka.controller import channel
-from raykafka.controller.controller import ActiveController, Silences
+from raykafka.controller.controller import Controller, Silences
 from raykafka.controller.decisions import isr_changes as asked
 from raykafka.controller.decisions.configs import Resource, alter_configs
 from raykafka.controller.decisions.topics import create_partitions, create_topics, delete_topics
@@ -34,7 +34,7 @@ from raykafka.types import TopicPartition
 from raykafka.zookeeper import broker_store as store
 from raykafka.zookeeper import controller_store as metadata_store
 from raykafka.zookeeper import znodes
-from raykafka.zookeeper.controller_store import ControllerFenced, MetadataStore
+from raykafka.zookeeper.controller_store import ControllerFenced, ControllerStore
 from raykafka.zookeeper.znodes import ControllerNode, TopicNode
 from tests.free_ports import free_port
 from tests.integration.controller_parts import SECRET, SESSION_MS, WITHIN_S, BrokerEnd, Parts, parts, random_id, until
@@ -50,13 +50,13 @@ def play(zookeeper: str, scenario: Scenario, session_ms: int = SESSION_MS) -> No
     asyncio.run(run())
 
 
-async def create(active: ActiveController, name: str, partitions: int = 1, **config: str) -> None:
+async def create(active: Controller, name: str, partitions: int = 1, **config: str) -> None:
     request = TopicRequest(name, partitions, 1, (), tuple((k.replace("_", "."), v) for k, v in config.items()))
     (result,) = await create_topics(active, [request], timeout_s=WITHIN_S)
     assert result.error is None and not result.timed_out, result
 
 
-async def set_topic_config(active: ActiveController, topic: str, **config: str) -> None:
+async def set_topic_config(active: Controller, topic: str, **config: str) -> None:
     texts = {k.replace("_", "."): v for k, v in config.items()}
     resource = Resource(ResourceType.TOPIC, topic)
     outcome = await alter_configs(active, [(resource, lambda *_: texts)], validate_only=False)
@@ -364,7 +364,7 @@ def test_a_deposed_controller_can_write_nothing(zookeeper: str) -> None:
 
         def use() -> None:
             first = claim("first")
-            old = MetadataStore(client, first)
+            old = ControllerStore(client, first)
             lives = {0: BrokerLife(1, 1, 1)}
             node = TopicNode(random_id(), {0: (0,)}, {}, {})
             record = old.create_topic("t", node, {}, {0: first_state((0,), lives, 1)})

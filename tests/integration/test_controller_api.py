@@ -14,7 +14,7 @@ from kio.index import load_payload_module, load_request_schema, load_response_sc
 from kio.serial import entity_reader, entity_writer
 from kio.static.constants import EntityType
 
-from raykafka.controller.controller import ActiveController
+from raykafka.controller.controller import Controller
 from raykafka.error_code import ErrorCode
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.registry import api, serve
@@ -28,7 +28,7 @@ TOPIC, BROKER = 2, 4
 class Admin:
     """Sends requests to a controller as the broker forwards them, and reads its answers."""
 
-    def __init__(self, active: ActiveController, broker: BrokerEnd) -> None:
+    def __init__(self, active: Controller, broker: BrokerEnd) -> None:
         self.active = active
         self.broker = broker
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from raykafka.cluster.image import PartitionState
-from raykafka.controller.controller import ActiveController
+from raykafka.controller.controller import Controller
 from raykafka.controller.decisions import leadership
 from raykafka.controller.decisions.leadership import ElectionType, elect_leaders
 from raykafka.controller.decisions.reassignments import alter_reassignments, reassignments
@@ -34,7 +34,7 @@ def play(zookeeper: str, scenario: Callable[[Parts], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-async def place(active: ActiveController, name: str, *replicas: tuple[int, ...], **config: str) -> None:
+async def place(active: Controller, name: str, *replicas: tuple[int, ...], **config: str) -> None:
     """Create a topic with a partition on each of ``replicas``."""
     settings = tuple((key.replace("_", "."), value) for key, value in config.items())
     (made,) = await create_topics(
@@ -77,13 +77,13 @@ class Successors:
         self._made = made
         self._running = made.controller(0)
 
-    async def active(self) -> ActiveController:
+    async def active(self) -> Controller:
         return await until(lambda: self._running.active, "the controller is active")
 
     async def end(self) -> None:
         await self._made.end_controller(self._running)
 
-    async def next(self) -> ActiveController:
+    async def next(self) -> Controller:
         await self.end()
         self._running = self._made.controller(0)
         return await self.active()

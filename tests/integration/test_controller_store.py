@@ -197,7 +197,7 @@ def test_a_topic_whose_creation_lost_its_answer_exists_once(lossy: tuple[LossyPr
     assert claim is not None
     node = TopicNode(uuid.uuid4(), {0: (1,), 1: (1,)}, {}, {})
     state = StateNode(1, 0, (1,), (1,), claim.epoch)
-    metadata = metadata_store.MetadataStore(client, claim)
+    metadata = metadata_store.ControllerStore(client, claim)
     proxy.marker = node.pack()
     record = metadata.create_topic("t", node, {}, {0: state, 1: state})
     proxy.marker = b"/brokers/topics/t/partitions/1/state"

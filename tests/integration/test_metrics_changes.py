@@ -14,7 +14,7 @@ from raykafka.controller.rules.elections import BrokerLife, first_state
 from raykafka.types import TopicPartition
 from raykafka.zookeeper import broker_store as store
 from raykafka.zookeeper import controller_store as metadata_store
-from raykafka.zookeeper.controller_store import ControllerFenced, MetadataStore
+from raykafka.zookeeper.controller_store import ControllerFenced, ControllerStore
 from raykafka.zookeeper.znodes import ControllerNode, TopicNode
 from tests.integration.controller_parts import random_id
 
@@ -29,16 +29,16 @@ def client(zookeeper: str) -> Iterator[KazooClient]:
     store.close(session)
 
 
-def next_controller(client: KazooClient, name: str) -> MetadataStore:
+def next_controller(client: KazooClient, name: str) -> ControllerStore:
     node, _ = metadata_store.read_controller(client)
     if node is not None:
         client.delete("/controller")
     claim = metadata_store.claim_controller(client, ControllerNode(0, "127.0.0.1", 1, name))
     assert claim is not None
-    return MetadataStore(client, claim)
+    return ControllerStore(client, claim)
 
 
-def totals(controller: MetadataStore) -> Changes:
+def totals(controller: ControllerStore) -> Changes:
     """What an active controller that begins now would export."""
     metadata = controller.load()
     total = metadata.deleted_changes
@@ -48,7 +48,7 @@ def totals(controller: MetadataStore) -> Changes:
     return total
 
 
-def change_all(controller: MetadataStore, topic: str) -> None:
+def change_all(controller: ControllerStore, topic: str) -> None:
     """An election that shrinks the ISR and then an ISR that expands, in every partition."""
     states = {TopicPartition(topic, p): s for p, s in controller.load().topics[topic].states.items()}
     elected = {tp: replace(s, leader=1, leader_epoch=1, isr=(1,), isr_epochs=(1,)) for tp, s in states.items()}
@@ -76,16 +76,16 @@ def test_a_deletion_that_is_cut_short_loses_no_count(
 
     first.mark_deleting("doomed")
     writes = 0
-    write = MetadataStore._write
+    write = ControllerStore._write
 
-    def cut_short(controller: MetadataStore, operations: list) -> None:
+    def cut_short(controller: ControllerStore, operations: list) -> None:
         nonlocal writes
         writes += 1
         if writes == cut:
             next_controller(client, "second")
         write(controller, operations)
 
-    monkeypatch.setattr(MetadataStore, "_write", cut_short)
+    monkeypatch.setattr(ControllerStore, "_write", cut_short)
     with pytest.raises(ControllerFenced):
         first.finish_deleting("doomed")
     monkeypatch.undo()

@@ -18,7 +18,7 @@ from typing import Any
 from kio.serial import entity_reader, entity_writer
 
 from raykafka.broker.configs import Configs
-from raykafka.broker.neighbourhood.broker_calls import Peers
+from raykafka.broker.neighbourhood.broker_calls import BrokerCalls
 from raykafka.broker.partitions.partitions import Partitions
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, ImageDelta, PartitionState, Topic
 from raykafka.error_code import ErrorCode
@@ -129,7 +129,7 @@ class Dataplane:
             for b in (BROKER, 1)
         }
         self.image = ClusterImage("test", brokers=brokers)
-        self.peers = Peers(self, SECRET)
+        self.peers = BrokerCalls(self, SECRET)
         self._checkpoints: Mapping[str, Mapping[TopicPartition, int]] = {}
 
     async def __aenter__(self) -> Dataplane:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from raykafka.broker.neighbourhood.inter_broker_port import ControllerLinks
+from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
 from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState, Topic, delta_to_json
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
@@ -25,7 +25,7 @@ class _Port:
     def __init__(self) -> None:
         self.applied: list[ClusterImage] = []
         self.hold: asyncio.Event | None = None
-        self.links = ControllerLinks(SECRET, self.apply, Link.close)
+        self.links = InterBrokerPort(SECRET, self.apply, Link.close)
         self.port = 0
 
     async def apply(self, image: ClusterImage) -> None:

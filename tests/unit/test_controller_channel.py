@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykafka.broker.neighbourhood.inter_broker_port import ControllerLinks
+from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
 from raykafka.cluster.image import (
     BrokerInfo,
     ClusterImage,
@@ -129,7 +129,7 @@ def test_a_broker_that_was_silent_and_answers_is_alive() -> None:
     async def scenario() -> None:
         async def apply(image: ClusterImage) -> None: ...
 
-        links = ControllerLinks(SECRET, apply, Link.close)
+        links = InterBrokerPort(SECRET, apply, Link.close)
         port = links.open("127.0.0.1", 0)
         await links.serve("c", 1, 1)
         channel = _channel(port, silent_after_s=1000.0, silent_s=2000.0)

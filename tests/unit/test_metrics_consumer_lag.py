@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from raykafka.broker.neighbourhood.broker_calls import PEER_ROLE, Peers
+from raykafka.broker.neighbourhood.broker_calls import PEER_ROLE, BrokerCalls
 from raykafka.cluster.image import BrokerInfo, ClusterImage, ImageDelta, PartitionState, Topic
 from raykafka.errors import KafkaError
 from raykafka.front.log_view import empty_view
@@ -51,7 +51,7 @@ class FakeBroker:
         brokers = {b: BrokerInfo(b, 1, (), "127.0.0.1", port, "", "", True) for b, port in ports.items()}
         topic = Topic("t", uuid.uuid4(), states)
         self.image = ClusterImage("c").apply(ImageDelta(brokers=brokers, topics={"t": topic}))
-        self.peers = Peers(self, SECRET)
+        self.peers = BrokerCalls(self, SECRET)
 
     def holds_lease(self) -> bool:
         return self.lease

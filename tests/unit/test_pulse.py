@@ -35,11 +35,11 @@ def _process(port: int, broker_id: int, title: str = "ray::BrokerActor") -> subp
     """A process whose inter-broker port answers as that broker."""
     program = f"""
 import asyncio
-from raykafka.broker.neighbourhood.inter_broker_port import ControllerLinks
+from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
 from raykafka.link import Link
 async def apply(image): ...
 async def main():
-    links = ControllerLinks({SECRET!r}, apply, Link.close)
+    links = InterBrokerPort({SECRET!r}, apply, Link.close)
     links.open("127.0.0.1", {port})
     await links.serve("cluster", {broker_id}, 4)
     print("ready", flush=True)

@@ -16,7 +16,7 @@ PEER_ROLE = "peer"
 Answer = Callable[[dict[str, Any]], Awaitable[Any]]
 
 
-class PeersServer(Protocol):
+class BrokerCallsServer(Protocol):
     """What this needs of its broker."""
 
     broker_id: int
@@ -25,10 +25,10 @@ class PeersServer(Protocol):
     def image(self) -> ClusterImage: ...
 
 
-class Peers:
+class BrokerCalls:
     """``answers`` has the coroutine function that answers each method, given its arguments."""
 
-    def __init__(self, server: PeersServer, secret: bytes) -> None:
+    def __init__(self, server: BrokerCallsServer, secret: bytes) -> None:
         self._server = server
         self._secret = secret
         self._links: dict[int, tuple[int, Link]] = {}

@@ -37,7 +37,7 @@ _CONTROLLERS_ASKED = 3
 logger = logging.getLogger(__name__)
 
 
-class ControllerLinks:
+class InterBrokerPort:
     """Accepts links on the inter-broker port, keeps the active controller's, and applies its updates one by one.
 
     ``apply(image)`` brings this broker to an image; an update is answered when that has returned. ``take_stream(link)``

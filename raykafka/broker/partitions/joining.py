@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from raykafka.broker.neighbourhood.broker_calls import Peers
+from raykafka.broker.neighbourhood.broker_calls import BrokerCalls
 from raykafka.broker.partitions.partition_host import Life, PartitionHost
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
@@ -42,7 +42,7 @@ class Joining:
 
     def __init__(
         self,
-        peers: Peers,
+        peers: BrokerCalls,
         controller: Asks,
         get: Callable[[TopicPartition], PartitionHost | None],
         ready: Callable[[], bool],

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from raykafka.broker.configs import Configs
-from raykafka.broker.neighbourhood.broker_calls import Peers
-from raykafka.broker.neighbourhood.inter_broker_port import ControllerLinks
+from raykafka.broker.neighbourhood.broker_calls import BrokerCalls
+from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
 from raykafka.broker.partitions.checkpoints import HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS
 from raykafka.broker.partitions.joining import Joining
 from raykafka.broker.partitions.partition_host import (
@@ -78,9 +78,9 @@ class PartitionsServer(Protocol):
     @property
     def children(self) -> ReplicaSource: ...
     @property
-    def links(self) -> ControllerLinks: ...
+    def links(self) -> InterBrokerPort: ...
     @property
-    def peers(self) -> Peers: ...
+    def peers(self) -> BrokerCalls: ...
 
 
 class Partitions:

@@ -13,7 +13,7 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 
 if TYPE_CHECKING:
-    from raykafka.controller.controller import ActiveController
+    from raykafka.controller.controller import Controller
 
 APPLY_WITHIN_S = 30.0
 
@@ -33,7 +33,7 @@ Alteration = Callable[[ResourceType, Mapping[str, str], Mapping[str, str]], dict
 
 
 async def alter_configs(
-    controller: ActiveController, wanted: Sequence[tuple[Resource, Alteration]], *, validate_only: bool
+    controller: Controller, wanted: Sequence[tuple[Resource, Alteration]], *, validate_only: bool
 ) -> dict[Resource, KafkaError | None]:
     """Alter each resource's configs by itself; returns when every live broker goes by them, or 30 s have passed."""
     counts = Counter(resource for resource, _ in wanted)
@@ -54,7 +54,7 @@ async def alter_configs(
     return outcomes
 
 
-async def _alter(controller: ActiveController, resource: Resource, alteration: Alteration, validate_only: bool) -> int:
+async def _alter(controller: Controller, resource: Resource, alteration: Alteration, validate_only: bool) -> int:
     if resource.kind == ResourceType.TOPIC:
         return await _alter_topic(controller, resource.name, alteration, validate_only)
     if resource.kind == ResourceType.BROKER:
@@ -62,7 +62,7 @@ async def _alter(controller: ActiveController, resource: Resource, alteration: A
     raise KafkaError(ErrorCode.INVALID_REQUEST, f"Unknown resource type {resource.kind}")
 
 
-async def _alter_topic(controller: ActiveController, name: str, alteration: Alteration, validate_only: bool) -> int:
+async def _alter_topic(controller: Controller, name: str, alteration: Alteration, validate_only: bool) -> int:
     if not name:
         raise KafkaError(ErrorCode.INVALID_REQUEST, "Default topic resources are not allowed.")
     record = controller.records.get(name)
@@ -80,7 +80,7 @@ async def _alter_topic(controller: ActiveController, name: str, alteration: Alte
     return sequence
 
 
-async def _alter_broker(controller: ActiveController, name: str, alteration: Alteration, validate_only: bool) -> int:
+async def _alter_broker(controller: Controller, name: str, alteration: Alteration, validate_only: bool) -> int:
     current = controller.image.broker_configs.get(name, {})
     config = alteration(ResourceType.BROKER, current, controller.broker_config())
     check_broker(name, config, controller.racks())

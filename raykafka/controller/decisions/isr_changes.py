@@ -16,7 +16,7 @@ from raykafka.types import NO_LEADER, TopicPartition
 from raykafka.zookeeper.znodes import StateNode
 
 if TYPE_CHECKING:
-    from raykafka.controller.controller import ActiveController
+    from raykafka.controller.controller import Controller
 
 LET_GO_WITHIN_S = 3.0
 # while they are written nothing else is decided
@@ -25,7 +25,7 @@ ISRS_AT_ONCE = 250
 logger = logging.getLogger(__name__)
 
 
-async def alter_partition(controller: ActiveController, args: dict[str, Any]) -> None:
+async def alter_partition(controller: Controller, args: dict[str, Any]) -> None:
     """Write the ISR that a leader asks for (rule 7), if it speaks of the state as it is and of brokers that live. The
     state goes to its broker like every other; a leader that was refused hears of what made its question old."""
     async with controller.turn:
@@ -36,7 +36,7 @@ async def alter_partition(controller: ActiveController, args: dict[str, Any]) ->
         logger.info("%s: the ISR is %s, was %s", tp, after.isr, before)
 
 
-async def alter_partitions(controller: ActiveController, args: dict[str, Any]) -> int:
+async def alter_partitions(controller: Controller, args: dict[str, Any]) -> int:
     """The same for many partitions, in one transaction for some hundred of them; how many were written. Who asked for
     another hears of what made its question old."""
     written = 0
@@ -60,13 +60,13 @@ async def alter_partitions(controller: ActiveController, args: dict[str, Any]) -
     return written
 
 
-def _epochs(controller: ActiveController) -> dict[int, int]:
+def _epochs(controller: Controller) -> dict[int, int]:
     """The broker epoch of each registered broker."""
     return {broker: life.epoch for broker, life in controller.lives().items()}
 
 
 def _proposed(
-    controller: ActiveController, args: dict[str, Any], lives: Mapping[int, int]
+    controller: Controller, args: dict[str, Any], lives: Mapping[int, int]
 ) -> tuple[TopicPartition, StateNode]:
     """The state that a proposal asks for, ``lives`` being the epochs of registered brokers. Raises KafkaError for one
     that may not be written."""
@@ -85,7 +85,7 @@ def _proposed(
     return tp, replace(state, isr=isr, isr_epochs=epochs, controller_epoch=controller.epoch)
 
 
-async def _write_isrs(controller: ActiveController, changes: Mapping[TopicPartition, StateNode]) -> bool:
+async def _write_isrs(controller: Controller, changes: Mapping[TopicPartition, StateNode]) -> bool:
     """Write and publish ISRs in one transaction; False if one of their members lives another life by now."""
     written = await controller.in_store(controller.store.write_isrs, changes)
     if written is None:
@@ -97,7 +97,7 @@ async def _write_isrs(controller: ActiveController, changes: Mapping[TopicPartit
     return True
 
 
-async def let_go(controller: ActiveController, broker: int) -> None:
+async def let_go(controller: Controller, broker: int) -> None:
     """A broker is about to stop: everything that others can do without it moves to them first, so that no write has to
     wait for its end. This life of it gets into no ISR any more."""
     async with controller.turn:
@@ -117,7 +117,7 @@ async def let_go(controller: ActiveController, broker: int) -> None:
     await controller.acknowledged(sequence, LET_GO_WITHIN_S)
 
 
-async def partition_failed(controller: ActiveController, args: dict[str, Any]) -> None:
+async def partition_failed(controller: Controller, args: dict[str, Any]) -> None:
     """End a leadership whose replica process has ended or lost part of its log (rule 1)."""
     tp = TopicPartition(args["topic"], args["partition"])
     async with controller.turn:

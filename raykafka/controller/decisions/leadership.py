@@ -16,7 +16,7 @@ from raykafka.types import NO_LEADER, TopicPartition
 from raykafka.zookeeper.znodes import StateNode
 
 if TYPE_CHECKING:
-    from raykafka.controller.controller import ActiveController
+    from raykafka.controller.controller import Controller
 
 # as Kafka: soon after a controller was elected, leadership is looked through once
 _FIRST_LOOK_S = 5.0
@@ -32,7 +32,7 @@ class ElectionType(IntEnum):
 
 
 async def elect_leaders(
-    controller: ActiveController, kind: ElectionType, partitions: Iterable[TopicPartition], timeout_s: float
+    controller: Controller, kind: ElectionType, partitions: Iterable[TopicPartition], timeout_s: float
 ) -> dict[TopicPartition, KafkaError | None]:
     """Elect ``partitions`` anew, each by itself. Returns when every live broker goes by it or time is up."""
     outcomes: dict[TopicPartition, KafkaError | None] = {}
@@ -52,7 +52,7 @@ async def elect_leaders(
     return outcomes
 
 
-def _elected(controller: ActiveController, kind: ElectionType, tp: TopicPartition) -> StateNode:
+def _elected(controller: Controller, kind: ElectionType, tp: TopicPartition) -> StateNode:
     record = controller.records.get(tp.topic)
     if record is None or tp.partition not in record.states:
         raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "The partition does not exist.")
@@ -78,7 +78,7 @@ def _elected(controller: ActiveController, kind: ElectionType, tp: TopicPartitio
     return made
 
 
-async def keep_balanced(controller: ActiveController) -> None:
+async def keep_balanced(controller: Controller) -> None:
     """Bring leadership back to preferred replicas every now and then, as ``auto.leader.rebalance.enable`` and its two
     companions say. Never returns."""
     delay_s = _FIRST_LOOK_S
@@ -91,7 +91,7 @@ async def keep_balanced(controller: ActiveController) -> None:
                 await balance(controller, int(config["leader.imbalance.per.broker.percentage"]))
 
 
-async def balance(controller: ActiveController, allowed_percent: int) -> None:
+async def balance(controller: Controller, allowed_percent: int) -> None:
     """Preferred elections for the brokers that lead too few of the partitions they are preferred for. Within
     ``turn``."""
     lives, changes = controller.lives(), {}
@@ -108,7 +108,7 @@ async def balance(controller: ActiveController, allowed_percent: int) -> None:
         await controller.write_states(changes)
 
 
-def _leaders(controller: ActiveController) -> dict[TopicPartition, tuple[int, int]]:
+def _leaders(controller: Controller) -> dict[TopicPartition, tuple[int, int]]:
     return {
         TopicPartition(name, p): (record.node.replicas[p][0], state.leader)
         for name, record in controller.records.items()

@@ -12,7 +12,7 @@ from raykafka.errors import KafkaError
 from raykafka.types import TopicPartition
 
 if TYPE_CHECKING:
-    from raykafka.controller.controller import ActiveController
+    from raykafka.controller.controller import Controller
 
 APPLY_WITHIN_S = 5.0
 # steps that are written in one transaction
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 async def alter_reassignments(
-    controller: ActiveController, wanted: Mapping[TopicPartition, Sequence[int] | None]
+    controller: Controller, wanted: Mapping[TopicPartition, Sequence[int] | None]
 ) -> dict[TopicPartition, KafkaError | None]:
     """Begin to move each partition to the replicas wanted for it, or with None cancel its move. Returns once the moves
     stand in ZooKeeper and the live brokers go by them (or 5 s have passed: they will)."""
@@ -42,7 +42,7 @@ async def alter_reassignments(
     return outcomes
 
 
-def _asked(controller: ActiveController, tp: TopicPartition, brokers: Sequence[int] | None) -> Step:
+def _asked(controller: Controller, tp: TopicPartition, brokers: Sequence[int] | None) -> Step:
     record = controller.records.get(tp.topic)
     if record is None or tp.partition not in record.states:
         raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "The partition does not exist.")
@@ -50,9 +50,7 @@ def _asked(controller: ActiveController, tp: TopicPartition, brokers: Sequence[i
     return asked(current, state, brokers, controller.lives(), controller.leaving, controller.epoch)
 
 
-def reassignments(
-    controller: ActiveController, wanted: Iterable[TopicPartition] | None
-) -> dict[TopicPartition, Assignment]:
+def reassignments(controller: Controller, wanted: Iterable[TopicPartition] | None) -> dict[TopicPartition, Assignment]:
     """The moves under way, of ``wanted`` partitions (None: of all)."""
     found = {}
     for tp in _all_moving(controller) if wanted is None else wanted:
@@ -62,7 +60,7 @@ def reassignments(
     return found
 
 
-def _all_moving(controller: ActiveController) -> list[TopicPartition]:
+def _all_moving(controller: Controller) -> list[TopicPartition]:
     return [
         TopicPartition(name, partition)
         for name, record in sorted(controller.records.items())
@@ -70,7 +68,7 @@ def _all_moving(controller: ActiveController) -> list[TopicPartition]:
     ]
 
 
-async def go_on(controller: ActiveController, partitions: Iterable[TopicPartition] | None = None) -> None:
+async def go_on(controller: Controller, partitions: Iterable[TopicPartition] | None = None) -> None:
     """End the moves that can be ended now. Call it within ``turn``."""
     steps: dict[TopicPartition, Step] = {}
     lives, leaving = controller.lives(), controller.leaving
@@ -82,7 +80,7 @@ async def go_on(controller: ActiveController, partitions: Iterable[TopicPartitio
     await _take(controller, steps)
 
 
-async def _take(controller: ActiveController, steps: Mapping[TopicPartition, Step]) -> None:
+async def _take(controller: Controller, steps: Mapping[TopicPartition, Step]) -> None:
     """Write steps, the assignment and the states of some partitions of one topic at a time, and make them known."""
     by_topic: dict[str, list[TopicPartition]] = {}
     for tp in steps:

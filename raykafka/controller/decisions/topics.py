@@ -14,7 +14,7 @@ from raykafka.zookeeper import znodes
 from raykafka.zookeeper.znodes import TopicNode
 
 if TYPE_CHECKING:
-    from raykafka.controller.controller import ActiveController
+    from raykafka.controller.controller import Controller
 
 AUTO_CREATE_WITHIN_S = 5.0
 
@@ -35,7 +35,7 @@ class Created:
 
 
 async def create_topics(
-    controller: ActiveController, requests: Sequence[TopicRequest], *, timeout_s: float, validate_only: bool = False
+    controller: Controller, requests: Sequence[TopicRequest], *, timeout_s: float, validate_only: bool = False
 ) -> list[Created]:
     """Create what can be created, each topic by itself; returns when every live broker goes by it or time is up."""
     results: list[Created] = []
@@ -56,13 +56,13 @@ async def create_topics(
     return results
 
 
-def _plan(controller: ActiveController, request: TopicRequest) -> TopicPlan:
+def _plan(controller: Controller, request: TopicRequest) -> TopicPlan:
     existing = controller.records.keys() | controller.deleting.keys()
     defaults = controller.topic_defaults()
     return plan_topic(request, existing, controller.racks(), defaults, znodes.new_kafka_uuid(), controller.rng)
 
 
-async def create_automatically(controller: ActiveController, names: Iterable[str]) -> dict[str, int]:
+async def create_automatically(controller: Controller, names: Iterable[str]) -> dict[str, int]:
     """Create topics because a client asked for them. Returns error codes by name, NONE also where a topic is there."""
     codes: dict[str, int] = {}
     requests: list[TopicRequest] = []
@@ -86,7 +86,7 @@ async def create_automatically(controller: ActiveController, names: Iterable[str
 
 
 async def create_partitions(
-    controller: ActiveController,
+    controller: Controller,
     requests: Sequence[tuple[str, int, Sequence[tuple[int, ...]] | None]],
     *,
     timeout_s: float,
@@ -119,7 +119,7 @@ async def create_partitions(
     return outcomes
 
 
-async def delete_topics(controller: ActiveController, names: Sequence[str], *, timeout_s: float) -> dict[str, Outcome]:
+async def delete_topics(controller: Controller, names: Sequence[str], *, timeout_s: float) -> dict[str, Outcome]:
     """Delete topics; returns when every live broker has let go of them or time is up."""
     outcomes: dict[str, Outcome] = {}
     async with controller.turn:

@@ -56,14 +56,14 @@ class Settings:
 @dataclass(slots=True)
 class Follower:
     """What the leader knows of one follower. ``end`` is how far its log reached when it last said so in this epoch;
-    ``stream`` the one that is open to it; ``shaken`` whether its handshake is done. ``failures`` counts the streams
-    that ended since it last took something, ``tried`` is the life of its broker that the last one went to. ``refuses``:
-    it could not write what came next."""
+    ``stream`` the one that is open to it; ``handshake_done`` whether it has answered there. ``failures`` counts the
+    streams that ended since it last took something, ``tried`` is the life of its broker that the last one went to.
+    ``refuses``: it could not write what came next."""
 
     broker: int
     end: int = UNKNOWN_END
     stream: StreamId | None = None
-    shaken: bool = False
+    handshake_done: bool = False
     broker_epoch: int = -1
     lost_ms: int = 0
     caught_up_ms: int = 0
@@ -222,7 +222,7 @@ class Leading:
 
     def _is_unsettled(self, follower: Follower) -> bool:
         in_sync = follower.broker in self.state.isr
-        if in_sync and follower.shaken:
+        if in_sync and follower.handshake_done:
             return follower.end < self.log.end
         return in_sync or follower.broker in self.broker_epochs
 
@@ -237,7 +237,7 @@ class Leading:
 
     def may_join(self, follower: Follower) -> bool:
         """Whether a follower may be proposed for the ISR (rule 6)."""
-        return follower.shaken and follower.end >= self.log.high_watermark and follower.end >= self.epoch_start
+        return follower.handshake_done and follower.end >= self.log.high_watermark and follower.end >= self.epoch_start
 
     def lags(self, follower: Follower, now_ms: int) -> bool:
         """Whether an in-sync follower has to leave: it is behind, for too long or because it can't write."""
@@ -246,7 +246,7 @@ class Leading:
 
     def has_heir(self) -> bool:
         """Whether an in-sync follower is there that could lead instead."""
-        return any(f.shaken and f.broker in self.state.isr for f in self.followers.values())
+        return any(f.handshake_done and f.broker in self.state.isr for f in self.followers.values())
 
     def wanted_isr(self, now_ms: int) -> frozenset[int]:
         isr = {self.broker}
@@ -288,7 +288,7 @@ class Leading:
         effects: list[Effect] = []
         for follower in self.followers.values():
             alive = self.broker_epochs.get(follower.broker, -1)
-            if follower.stream and follower.shaken and alive > follower.broker_epoch:
+            if follower.stream and follower.handshake_done and alive > follower.broker_epoch:
                 effects.append(CloseStream(follower.broker, follower.stream))
                 self._lose(follower, now_ms)
             if alive > follower.tried:
@@ -305,12 +305,12 @@ class Leading:
     def _open(self, follower: Follower) -> OpenStream:
         self.streams += 1
         stream = StreamId(self.epoch, self.broker, self.broker_epochs.get(self.broker, -1), self.streams)
-        follower.stream, follower.shaken = stream, False
+        follower.stream, follower.handshake_done = stream, False
         log = self.log
         return OpenStream(follower.broker, Hello(stream, log.history, log.start, log.end, log.high_watermark))
 
     def _lose(self, follower: Follower, now_ms: int) -> None:
-        follower.stream, follower.shaken, follower.lost_ms = None, False, now_ms
+        follower.stream, follower.handshake_done, follower.lost_ms = None, False, now_ms
         follower.failures = min(follower.failures + 1, _MOST_PATIENT)
 
     def stream_lost(self, event: StreamLost, now_ms: int) -> list[Effect]:
@@ -328,7 +328,7 @@ class Leading:
         if not self.agrees(event):
             self._lose(follower, now_ms)
             return [CloseStream(event.follower, event.stream)]
-        follower.shaken, follower.broker_epoch = True, event.broker_epoch
+        follower.handshake_done, follower.broker_epoch = True, event.broker_epoch
         follower.end = event.log_end
         return self._moved(follower, now_ms)
 
@@ -352,7 +352,7 @@ class Leading:
 
     def is_current(self, follower: Follower, event: Acked) -> bool:
         """Only acknowledgements of the newest stream, after its handshake, count (rule 11)."""
-        return follower.shaken and follower.stream == event.stream
+        return follower.handshake_done and follower.stream == event.stream
 
     def _moved(self, follower: Follower, now_ms: int) -> list[Effect]:
         end = self.log.end
@@ -387,7 +387,7 @@ class Leading:
             not self.waiting
             and not self.undecided
             and log.high_watermark == log.end
-            and all(f.shaken and f.end == log.end for f in in_sync)
+            and all(f.handshake_done and f.end == log.end for f in in_sync)
             and not behind(self.broker, self.state, self.broker_epochs)
         )
         if not clean:

@@ -48,7 +48,7 @@ def count_only_the_committed_isr(self: Leading) -> frozenset[int]:
 
 
 def join_without_the_epoch_start(self: Leading, follower: Follower) -> bool:
-    return follower.shaken and follower.end >= self.log.high_watermark
+    return follower.handshake_done and follower.end >= self.log.high_watermark
 
 
 def take_any_frame_that_fits(self: Following, stream: ev.StreamId, base_offset: int) -> bool:

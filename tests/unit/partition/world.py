@@ -408,7 +408,7 @@ class World:
         b = self.brokers[channel.stream.leader]
         leading = b.partition.leading if b.partition and b.process == channel.leader_process else None
         follower = leading.followers.get(channel.follower) if leading else None
-        if leading is None or follower is None or follower.stream != channel.stream or not follower.shaken:
+        if leading is None or follower is None or follower.stream != channel.stream or not follower.handshake_done:
             return
         if channel.next < b.disk.start:
             channel.broken = True
