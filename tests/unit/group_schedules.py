@@ -468,16 +468,19 @@ class Simulation:
         check({m.member_id: m.assignment for m in again.members.values()} == ours, "other assignments in the log")
         check(again.membership.leader == self.group.membership.leader, "another leader in the log")
 
+    def run(self, moves: int = 150) -> Simulation:
+        """The whole schedule. Raises Violation, naming the seed."""
+        try:
+            for _ in range(moves):
+                self.move()
+            self.settle()
+            self.fail_over()
+            self.settle()
+        except Violation as violation:
+            raise Violation(f"seed {self.seed}: {violation}") from violation
+        return self
 
-def run(seed: int, moves: int = 150) -> Simulation:
+
+def run(seed: int) -> Simulation:
     """One schedule. Raises Violation, naming the seed."""
-    simulation = Simulation(seed)
-    try:
-        for _ in range(moves):
-            simulation.move()
-        simulation.settle()
-        simulation.fail_over()
-        simulation.settle()
-    except Violation as violation:
-        raise Violation(f"seed {seed}: {violation}") from violation
-    return simulation
+    return Simulation(seed).run()

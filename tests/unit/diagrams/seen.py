@@ -1,0 +1,219 @@
+"""Which state each event found and left, noted while random schedules drive the pure rules."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from raykafka.cluster.image import PartitionState
+from raykafka.coordinator.classic.events import Event as GroupEvent
+from raykafka.coordinator.classic.group import Group
+from raykafka.coordinator.classic.rebalance import State
+from raykafka.replica.rules.events import Cut, Effect, Event, Hello, Seal, StreamId, Told
+from raykafka.replica.rules.history import EpochHistory
+from raykafka.replica.rules.leading import Settings
+from raykafka.replica.rules.partition import Partition
+from tests.unit.group_schedules import Simulation
+from tests.unit.partition.schedule import Schedule
+
+
+class Step(NamedTuple):
+    """``event`` found the machine in state ``before`` and left it in ``after``."""
+
+    before: str
+    event: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A state machine: ``states`` has every state with its meaning, in the order in which they are drawn, ``events``
+    the meaning of those events whose names do not say it. ``play(seed)`` drives the rules through the schedule of that
+    seed, and None through what is too rare for schedules; it returns the steps that were seen."""
+
+    name: str
+    title: str
+    source: str
+    states: dict[str, str]
+    events: dict[str, str]
+    play: Callable[[int | None], set[Step]]
+
+
+def _meanings(events: Iterable[type]) -> dict[str, str]:
+    """The first sentences of the events' docstrings, where they are about the event and not about its fields."""
+    texts = {event.__name__: " ".join((event.__doc__ or "").split()) for event in events}
+    return {
+        name: text.split(". ")[0].removesuffix(".").replace("``", "`")
+        for name, text in texts.items()
+        if text and not text.startswith(("``", f"{name}("))
+    }
+
+
+# a replica
+
+CLOSED = "closed"
+SEALED = "sealed"
+OPENED = "opened"
+WAITING = "waiting"
+FOLLOWING = "following"
+IN_STREAM = "in stream"
+BEGINNING = "beginning"
+LEADING = "leading"
+STOPPED = "stopped"
+
+REPLICA_STATES = {
+    CLOSED: "nobody has its log open, and it has no seal: it was never closed in order",
+    SEALED: "nobody has its log open, and the seal says how it ends (rule 17)",
+    OPENED: "its log is open, and its broker has not told it the partition's state yet (rule 3)",
+    WAITING: "it neither leads nor follows: nobody leads, or it may not lead this epoch (rules 1, 18)",
+    FOLLOWING: "it follows an epoch, and has not taken its leader's stream yet",
+    IN_STREAM: "it follows, and what its leader streams is written and acknowledged (rule 11)",
+    BEGINNING: "it leads; its high watermark has not reached where its epoch began, so the latest offset is unknown "
+    "(rule 9)",
+    LEADING: "it leads, and tells the latest offset",
+    STOPPED: "its log can't be relied on any more: it was cut, or it diverged (rules 1, 10)",
+}
+OPEN = "opens"
+CLOSE = "closes"
+
+
+def role(partition: Partition) -> str:
+    """What the replica is to its partition now."""
+    if partition.stopped is not None:
+        return SEALED if partition.stopped == "asleep" else STOPPED
+    if partition.leading is not None:
+        return BEGINNING if partition.latest is None else LEADING
+    if partition.following is not None:
+        return FOLLOWING if partition.following.stream is None else IN_STREAM
+    return OPENED if partition.state is None else WAITING
+
+
+def _play_replica(seed: int | None) -> set[Step]:
+    steps: set[Step] = set()
+
+    class Watched(Partition):
+        def __init__(self, *args: Any, seal: Seal | None = None, **more: Any) -> None:
+            super().__init__(*args, seal=seal, **more)
+            self._closes = False
+            steps.add(Step(CLOSED if seal is None else SEALED, OPEN, role(self)))
+
+        def step(self, event: Event, now_ms: int) -> list[Effect]:
+            before = role(self)
+            effects = super().step(event, now_ms)
+            if self._closes and isinstance(event, Cut):
+                steps.add(Step(before, CLOSE, SEALED))
+            else:
+                steps.add(Step(before, type(event).__name__, role(self)))
+            return effects
+
+        def closing_seal(self) -> Seal | None:
+            seal = super().closing_seal()
+            self._closes = seal is not None
+            return seal
+
+    if seed is None:
+        _take_every_turn(Watched)
+    else:
+        Schedule(seed, partition_rules=Watched).run()
+    return steps
+
+
+def _take_every_turn(rules: type[Partition]) -> None:
+    """Each turn that a controller, a broker or a disk can give a replica, in each state: some of them are too rare for
+    schedules to show, and a log that was cut or diverged breaks a promise, so that no schedule may."""
+    history = EpochHistory().assign(0, 0)
+
+    def told(leader: int, epoch: int) -> Told:
+        return Told(PartitionState((1, 2), leader, epoch, (1, 2), epoch), {1: 1, 2: 1})
+
+    def hello(log_end: int) -> Hello:
+        return Hello(StreamId(1, 2, 1, 1), history.assign(1, log_end), 0, log_end, 0)
+
+    def bring_to(*events: Event, checkpoint: int = 5) -> Partition:
+        opened = rules(1, Settings(1, 60, 20), log_start=0, log_end=5, history=history, checkpoint=checkpoint)
+        for event in events:
+            opened.step(event, 0)
+        return opened
+
+    states: list[Callable[[], Partition]] = [
+        bring_to,
+        lambda: bring_to(told(-1, 1)),
+        lambda: bring_to(told(2, 1)),
+        lambda: bring_to(told(2, 1), hello(5)),
+        lambda: bring_to(told(1, 1)),
+        lambda: bring_to(told(1, 1), checkpoint=3),
+    ]
+    for state in states:
+        for event in (Cut("records that were written are lost"), told(-1, 2), told(1, 2), told(2, 2)):
+            state().step(event, 0)
+        closed = state()
+        closed.closing_seal()
+        closed.step(Cut("closed"), 0)
+    bring_to(told(2, 1), hello(3))
+
+
+REPLICA = Machine(
+    "replica",
+    "A replica",
+    "raykafka/replica/rules/partition.py",
+    REPLICA_STATES,
+    {
+        OPEN: "Its broker has a process open the log",
+        CLOSE: "Its broker has the log closed in order, at any moment",
+        **_meanings(typing.get_args(Event)),
+    },
+    _play_replica,
+)
+
+
+# a classic group
+
+UNLOADED = "not loaded"
+LOAD = "loads"
+ASK = "is asked about"
+GROUP_STATES = {
+    UNLOADED: "this coordinator does not hold it",
+    State.EMPTY.value: "it has no members; it may have offsets",
+    State.PREPARING.value: "members join until all have, or the time for it is over",
+    State.COMPLETING.value: "a generation has begun; its members wait for the leader's assignment",
+    State.STABLE.value: "every member has its assignment, which is in the log",
+    State.DEAD.value: "it was deleted, or its partition of the offsets topic is led elsewhere",
+}
+
+
+def _play_group(seed: int | None) -> set[Step]:
+    steps: set[Step] = set()
+
+    class Watched(Simulation):
+        def step(self, event: GroupEvent, group: Group | None = None) -> None:
+            group = group or self.group
+            before = group.state
+            super().step(event, group)
+            steps.add(Step(before.value, type(event).__name__, group.state.value))
+
+        def replayed(self) -> Group:
+            loaded = super().replayed()
+            steps.add(Step(UNLOADED, LOAD if self.log else ASK, loaded.state.value))
+            return loaded
+
+    if seed is not None:
+        Watched(seed).run()
+    return steps
+
+
+CLASSIC_GROUP = Machine(
+    "group",
+    "A classic group",
+    "raykafka/coordinator/classic/group.py",
+    GROUP_STATES,
+    {
+        LOAD: "This coordinator was elected, and has read the offsets topic's partition",
+        ASK: "Somebody asks about a group of which nothing is in the log",
+        **_meanings(typing.get_args(GroupEvent)),
+    },
+    _play_group,
+)
+
+MACHINES = (REPLICA, CLASSIC_GROUP)
