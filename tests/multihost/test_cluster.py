@@ -19,9 +19,9 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from raykafka import types
-from tests.multihost.cluster import Cluster, started, until
-from tests.multihost.netlab import Host
-from tests.multihost.power_cut import cut_logs
+from tests.lab.hosts.cluster import Cluster, started, until
+from tests.lab.hosts.netlab import Host
+from tests.lab.hosts.power_cut import cut_logs
 
 PARTITIONS = 3
 pytestmark = pytest.mark.timeout(300)
@@ -38,7 +38,7 @@ def flights(cluster: Cluster) -> Iterator[subprocess.Popen[bytes]]:
     """The client on the fourth host, once records go out and come in."""
     cluster.create("flights", PARTITIONS)
     folder = cluster.lab.folder
-    words = [sys.executable, "-m", "tests.multihost.flights", cluster.outside, "flights", str(folder)]
+    words = [sys.executable, "-m", "tests.lab.hosts.flights", cluster.outside, "flights", str(folder)]
     with (folder / "flights.log").open("wb") as log:
         client = subprocess.Popen(cluster.office.command(words, cluster.environment), stdout=log, stderr=log)
     try:
@@ -106,7 +106,7 @@ def test_a_cut_off_leader_acknowledges_nothing_that_is_lost(cluster: Cluster, fl
     host = cluster.host_of(leader)
     folder = host.folder
     address = f"{host.address}:9192"
-    words = [sys.executable, "-m", "tests.multihost.islander", address, "island", str(partition), str(folder)]
+    words = [sys.executable, "-m", "tests.lab.hosts.islander", address, "island", str(partition), str(folder)]
     islander = subprocess.Popen(host.command(words, cluster.environment))
     until("acks=all is acknowledged", lambda: any(a["acks"] == -1 and _acknowledged(a) for a in _answers(folder)))
     cut = cluster.fault(f"{cluster.described(host)} is cut off")

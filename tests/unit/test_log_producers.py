@@ -14,7 +14,7 @@ from raykafka.errors import KafkaError
 from raykafka.log import DuplicateSequence, Log
 from raykafka.log.batch import MAX_INT32, Record, build_batch
 from raykafka.log.producers import REMEMBERED_BATCHES
-from tests.unit.log_parts import NOW_MS, batch, crash, idempotent, open_log, read_all, unhurried
+from tests.lab.log_parts import NOW_MS, batch, crash, idempotent, open_log, read_all, unhurried
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from raykafka.log.batch import Record, build_batch, iter_batches
 from raykafka.types import LogPosition
-from tests.unit.log_parts import NOW_MS, batch, crash, open_log, read_all, reader_of, unhurried
+from tests.lab.log_parts import NOW_MS, batch, crash, open_log, read_all, reader_of, unhurried
 
 CONFIG = {"segment.bytes": "1200", "index.interval.bytes": "150", "file.delete.delay.ms": "0", "retention.ms": "-1"}
 TORN = bytes(batch(3, value_bytes=100))[:-1]  # a write that was cut short

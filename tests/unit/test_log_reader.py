@@ -14,7 +14,7 @@ from raykafka.errors import KafkaError
 from raykafka.log import LogReader, WouldBlock
 from raykafka.log.batch import Record, build_batch, iter_batches
 from raykafka.types import LogPosition
-from tests.unit.log_parts import NOW_MS, batch, crash, open_log, read_all, reader_of, unhurried
+from tests.lab.log_parts import NOW_MS, batch, crash, open_log, read_all, reader_of, unhurried
 
 CONFIG = {"segment.bytes": "3000", "index.interval.bytes": "200"}
 
