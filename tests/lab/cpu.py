@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def _fields(pid: int) -> list[str]:
 
 def used_by_role(before: Mapping[int, float], after: Mapping[int, float], roles: Mapping[int, str]) -> dict[str, float]:
     """CPU seconds between two samples, added up by role; a process that came in between counts from its start."""
-    used: Counter[str] = Counter()
+    used: defaultdict[str, float] = defaultdict(float)
     for pid, seconds in after.items():
         used[roles[pid]] += seconds - before.get(pid, 0.0)
     return dict(used)

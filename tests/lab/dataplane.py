@@ -237,7 +237,7 @@ def batch(*values: bytes, timestamp: int = 1_000_000, **options: Any) -> bytearr
 def produce_body(
     version: int,
     acks: int,
-    topics: list[tuple[str, list[tuple[int, bytes | bytearray | None]]]],
+    topics: Sequence[tuple[str, Sequence[tuple[int, bytes | bytearray | None]]]],
     *,
     transactional_id: str | None = None,
     timeout_ms: int = 5000,

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from kio.index import load_payload_module, load_request_schema, load_response_schema
 from kio.serial import entity_reader, entity_writer
 from kio.static.constants import EntityType
+from kio.static.primitive import i16, i32
 
 RECORDED = Path(__file__).with_suffix(".json")
 TOPIC = "dialogue"
@@ -507,7 +508,7 @@ async def commits_and_fetches_in_every_version(d: Dialogue) -> None:
         await d.commit(f"commit v{version}", "a", "", -1, 100 + version, version=version, leader_epoch=version)
         await d.fetch(f"fetched back v{max(version, 5)}", "a", 0, 1, version=max(version, 5))
     for version in range(2, 5):
-        keeping = {"retention_time": _ms(3_600_000), "partition": 1}
+        keeping: dict[str, Any] = {"retention_time": _ms(3_600_000), "partition": 1}
         await d.commit(f"commit with a retention of its own v{version}", "a", "", -1, version=version, **keeping)
     for version in range(1, 10):
         await d.fetch(f"fetch v{version}", "a", 0, 1, version=version)
@@ -629,7 +630,7 @@ class KafkaConnection:
         header_class = load_request_schema(api_key, version).__header_schema__
         buffer = io.BytesIO()
         header = header_class(
-            request_api_key=api_key, request_api_version=version, correlation_id=1, client_id="dialogue"
+            request_api_key=i16(api_key), request_api_version=i16(version), correlation_id=i32(1), client_id="dialogue"
         )
         entity_writer(header_class)(buffer, header)
         frame = buffer.getvalue() + body

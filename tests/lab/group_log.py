@@ -43,7 +43,12 @@ class OffsetsLogOnDisk:
         return self._logs[partition]
 
     def append(
-        self, partition: int, leader_epoch: int, records: bytes | bytearray, timeout_ms: int, done: AppendDone
+        self,
+        partition: int,
+        leader_epoch: int,
+        records: bytes | bytearray | memoryview,
+        timeout_ms: int,
+        done: AppendDone,
     ) -> None:
         loop = asyncio.get_running_loop()
         log = self.log(partition)

@@ -29,7 +29,7 @@ WITHIN_S = 120.0
 SESSION_MS = 10_000
 
 
-async def until(holds: Callable[[], Any], what: str) -> Any:
+async def until(holds: Callable[..., Any], what: str) -> Any:
     """Wait for ``holds()`` to be true, and return it. Fails after 30 s."""
     async with asyncio.timeout(WITHIN_S):
         while not (found := holds()):

@@ -63,7 +63,7 @@ def _create(broker: PlainBroker, topic: str, partitions: int = 1) -> None:
                 raise
 
 
-def _until(holds: Callable[[], Any], what: str) -> None:
+def _until(holds: Callable[..., Any], what: str) -> None:
     deadline = time.monotonic() + WITHIN_S
     while not holds():
         assert time.monotonic() < deadline, f"not within {WITHIN_S} s: {what}"

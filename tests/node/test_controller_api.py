@@ -49,7 +49,7 @@ class Admin:
         version: int = 7,
         *,
         validate: bool = False,
-        timeout=TIMEOUT,
+        timeout: datetime.timedelta = TIMEOUT,
         **config: str,
     ) -> Any:
         m = request_module(CREATE, version)

@@ -178,8 +178,9 @@ def test_preferred_replicas_lead_again_by_request_and_by_themselves(
         config = {"leader.imbalance.check.interval.seconds": "1"}
         active = await made.active(0, config | {"auto.leader.rebalance.enable": "false"})
         await place(active, "t", (0, 1))
-        failed = (brokers[0].partition("t"), "tried")
-        await brokers[0].links.report_failed_partition(T0, *failed)
+        failed = brokers[0].partition("t")
+        assert failed is not None
+        await brokers[0].links.report_failed_partition(T0, failed, "tried")
         state = await until(lambda: s if (s := active.image.partition(T0)) and s.leader == 1 else None, "1 leads")
         assert state.isr == (1,)
         codes = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,9 @@ def write_partition(directory: Path, state: str) -> Path:
             Record(b"k%d" % i, rng.randbytes(rng.randrange(300)), NOW_MS + rng.randrange(100_000), [("h", b"v")])
             for i in range(count)
         ]
-        producer = {"producer_id": 9, "producer_epoch": 0, "base_sequence": sequence} if number % 2 else {}
+        producer: dict[str, Any] = (
+            {"producer_id": 9, "producer_epoch": 0, "base_sequence": sequence} if number % 2 else {}
+        )
         sequence += count if number % 2 else 0
         log.append_as_leader(memoryview(build_batch(records, codec=number % 5, **producer)), number // 80, NOW_MS)
     assert len(log.segments) > 3

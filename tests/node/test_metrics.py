@@ -205,7 +205,12 @@ def test_lag_and_traffic_are_what_clients_did(scene: Scene) -> None:
     )
     consumer.assign([TopicPartition(topic, 0, 0)])
     taken: list[Any] = []
-    until(lambda: taken.extend(consumer.consume(200, 0.5)) or len(taken) == 100, "partition 0 was read")
+
+    def is_read() -> bool:
+        taken.extend(consumer.consume(200, 0.5))
+        return len(taken) == 100
+
+    until(is_read, "partition 0 was read")
     commits = [TopicPartition(topic, 0, 90), TopicPartition(topic, 1, 0), TopicPartition(topic, 2, 100)]
     consumer.commit(offsets=commits, asynchronous=False)
     lag: dict[int, float] = {}

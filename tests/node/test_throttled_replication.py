@@ -86,8 +86,10 @@ def test_a_followers_own_rate_bounds_what_it_catches_up(brokers: list[PlainBroke
     wait_in_sync(brokers, "caught", BROKERS)
     until(lambda: stored(away, "caught") == stored(brokers[1], "caught"), "the follower has all")
     rate, replicas = "follower.replication.throttled.rate", "follower.replication.throttled.replicas"
-    broker_2, topic = ("--entity-type", "brokers", "--entity-name", "2"), ("--entity-type", "topics")
-    topic += ("--entity-name", "caught")
+    broker_2, topic = (
+        ("--entity-type", "brokers", "--entity-name", "2"),
+        ("--entity-type", "topics", "--entity-name", "caught"),
+    )
     run_tool("kafka-configs", *at, *broker_2, "--add-config", f"{rate}={RATE}")
     run_tool("kafka-configs", *at, *topic, "--add-config", f"{replicas}=[0:0,0:2]")
     away.stop()

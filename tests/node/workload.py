@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
@@ -38,7 +38,7 @@ RETRIABLE = {
 class ProduceRun(Background):
     """Sends 0, 1, 2, ... to each partition until stopped; remembers what was acknowledged, and at which offset."""
 
-    def __init__(self, bootstrap: str, topic: str, partitions: int, settings: dict[str, object]) -> None:
+    def __init__(self, bootstrap: str, topic: str, partitions: int, settings: Mapping[str, object]) -> None:
         super().__init__()
         self.topic, self.partitions = topic, partitions
         self.sent = [0] * partitions

@@ -302,7 +302,7 @@ def test_an_answer_that_waits_is_cancelled_when_the_client_is_gone() -> None:
         async with Server(steered) as (_, writer):
             writer.write(request(API_VERSIONS, 0, 1))
             await steered.until(lambda: len(steered.begun) == 1)
-            writer.transport.abort()  # type: ignore[attr-defined]
+            writer.transport.abort()
             await asyncio.wait([steered.answers[1]])
             assert steered.answers[1].cancelled()
 

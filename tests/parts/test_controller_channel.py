@@ -7,6 +7,7 @@ import socket
 import uuid
 from dataclasses import replace
 from functools import reduce
+from typing import NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -144,5 +145,5 @@ def test_a_broker_that_was_silent_and_answers_is_alive() -> None:
     asyncio.run(scenario())
 
 
-async def _refuse(*_: object) -> None:
+async def _refuse(*_: object) -> NoReturn:
     raise AssertionError("nobody is there to call")

@@ -474,7 +474,7 @@ def test_partitions_of_a_session_take_turns(tmp_path: Path) -> None:
         await dataplane.create(partitions=3)
         for partition in range(3):
             await fill(dataplane, partition=partition)
-        session, offsets, served = 0, dict.fromkeys(range(3), 0), []
+        session, offsets, served = 0, dict.fromkeys(range(3), 0), list[int]()
         for epoch in range(9):
             asked = {TOPIC: list(offsets.items())} if epoch == 0 else {TOPIC: [(p, offsets[p]) for p in served[-1:]]}
             answer = await fetch(dataplane, SESSIONS, asked, session=(session, epoch), max_bytes=1)

@@ -67,7 +67,7 @@ def test_a_handshake_that_is_given_up_leaves_no_connection_behind(caplog: pytest
         with socket.create_server(("127.0.0.1", 0)) as mute:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):
-                    await connect_tcp(*mute.getsockname(), SECRET, {"role": "replica"})
+                    await connect_tcp("127.0.0.1", mute.getsockname()[1], SECRET, {"role": "replica"})
             with mute.accept()[0] as connection:
                 connection.settimeout(30)
                 with suppress(ConnectionResetError):
@@ -206,8 +206,8 @@ def test_who_is_cancelled_while_its_link_opens_stays_cancelled(tmp_path: Path, m
 
     async def scenario() -> None:
         class Watched(Link):
-            def __init__(self, *args: Any, server_side: bool) -> None:
-                super().__init__(*args, server_side=server_side)
+            def __init__(self, secret: bytes, identity: dict[str, Any], server_side: bool) -> None:
+                super().__init__(secret, identity, server_side)
                 if not server_side:
                     self.opened.add_done_callback(lambda _: connecting.cancel())
 

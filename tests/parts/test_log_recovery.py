@@ -213,7 +213,8 @@ def test_a_clean_close_opens_as_it_was(tmp_path):
     before = files_of(directory, ".log", ".index")
     again = open_log(directory, SMALL, recovery_point=log.recovery_point, clean=True)
     assert again.log_end_offset == again.recovery_point == 50
-    assert again.producers.get(7).last_sequence == 49
+    producer = again.producers.get(7)
+    assert producer is not None and producer.last_sequence == 49
     assert files_of(directory, ".log", ".index") == before
     again.close()
 
@@ -333,7 +334,8 @@ def test_what_a_killed_writer_acknowledged_is_there(tmp_path):
         log = open_log(directory, {"segment.bytes": "100000", "index.interval.bytes": "1000"})
         assert log.log_end_offset > acknowledged
         assert [record.offset for record in read_all(log)] == list(range(log.log_end_offset))
-        assert log.producers.get(7).last_sequence == log.log_end_offset - 1
+        producer = log.producers.get(7)
+        assert producer is not None and producer.last_sequence == log.log_end_offset - 1
         end = log.log_end_offset
         crash(log)
 

@@ -58,7 +58,9 @@ def test_kafka_dump_log_decodes_what_we_write(version: str, tmp_path: Path) -> N
     lines = re.findall(r"^\| offset: \d+ .*?(?:key|payload): .*$", dumped, re.MULTILINE)
     assert len(lines) == len(ENTRIES), dumped
     for line, entry in zip(lines, ENTRIES, strict=True):
-        key, payload = re.fullmatch(r".* key: (.*) payload: (.*)", line).groups()
+        found = re.fullmatch(r".* key: (.*) payload: (.*)", line)
+        assert found is not None, line
+        key, payload = found.groups()
         assert json.loads(key)["data"] == _key(entry)
         assert payload == "<DELETE>" if entry.value is None else json.loads(payload)["data"] == _value(entry.value)
 

@@ -6,6 +6,7 @@ import asyncio
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -92,7 +93,7 @@ def corrupt(records: bytearray) -> bytearray:
 ZSTD = 4
 TRANSACTIONAL = 0x10
 
-REFUSED = {
+REFUSED: dict[str, tuple[ErrorCode, dict[str, Any]]] = {
     "unknown topic": (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, {"topic": "nowhere"}),
     "unknown partition": (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, {"partition": 7}),
     "led elsewhere": (ErrorCode.NOT_LEADER_OR_FOLLOWER, {"topic": "elsewhere"}),
@@ -114,8 +115,14 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_can_not_be_appended_is_refused_by_its_code(case: str, version: int, tmp_path: Path) -> None:
     expected, changed = REFUSED[case]
-    asked = {"topic": TOPIC, "partition": 0, "records": batch(b"value"), "acks": -1, "transactional_id": None}
-    asked |= changed  # type: ignore[arg-type]
+    asked: dict[str, Any] = {
+        "topic": TOPIC,
+        "partition": 0,
+        "records": batch(b"value"),
+        "acks": -1,
+        "transactional_id": None,
+    }
+    asked |= changed
 
     async def test(dataplane: Dataplane) -> None:
         await dataplane.create(max_message_bytes="1000")
@@ -292,7 +299,7 @@ def test_outcomes_may_come_in_any_order(tmp_path: Path) -> None:
         for partition in (0, 1):
             host = dataplane.partitions.get((TOPIC, partition))
             assert host is not None
-            host.submit = lambda records, acks, timeout, epoch, done: given_up.append(done)  # type: ignore[method-assign]
+            host.submit = lambda records, acks, timeout_ms, leader_epoch, done: given_up.append(done)  # type: ignore[method-assign]
         body = produce_body(9, -1, [(TOPIC, [(0, batch(b"a")), (5, batch(b"x")), (1, batch(b"b"))])])
         asked = asyncio.ensure_future(dataplane.ask(0, 9, body))
         await asyncio.sleep(0)

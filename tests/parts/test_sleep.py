@@ -66,7 +66,7 @@ def test_an_idle_partition_falls_asleep_is_read_and_wakes_in_its_epoch(tmp_path:
 def test_what_is_appended_while_a_replica_falls_asleep_waits_and_wakes_it(tmp_path: Path) -> None:
     async def test() -> None:
         async with Dataplane(tmp_path) as dataplane:
-            await dataplane.create(**{"replica_idle_ms": "0"})
+            await dataplane.create(replica_idle_ms="0")
             await dataplane.produce(batch(b"a"))
             host = host_of(dataplane)
             host.config = {**host.config, "replica.idle.ms": "1"}

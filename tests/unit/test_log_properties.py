@@ -115,7 +115,7 @@ class LogAgainstList(RuleBasedStateMachine):
     def the_long_lived_reader_agrees(self):
         self.reader.update(self.log.segments, self.log.truncations)
         end = self.log.position_of(self.end)
-        offset, offsets = self.start, []
+        offset, offsets = self.start, list[int]()
         while found := self.reader.read(offset, 500, end, end_offset=self.end):
             for _, header in iter_batches(self.reader.fetch_bytes(found)):
                 offsets += range(max(header.base_offset, self.start), header.last_offset + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -49,7 +50,7 @@ def _run(command: list[str]) -> str:
 
 
 def producer_perf(
-    bootstrap: str, topic: str, *, records: int, size: int, per_s: int, props: dict[str, object]
+    bootstrap: str, topic: str, *, records: int, size: int, per_s: int, props: Mapping[str, object]
 ) -> Measured:
     """Kafka's kafka-producer-perf-test; ``per_s`` -1 is as fast as it goes."""
     arguments = ["--topic", topic, "--num-records", str(records), "--record-size", str(size)]
@@ -78,7 +79,7 @@ def consumer_perf(bootstrap: str, topic: str, *, records: int, size: int) -> Mea
     return Measured(got, got * size, int(row["fetch.time.ms"]) / 1000)
 
 
-def confluent_producer(bootstrap: str, topic: str, *, records: int, size: int, props: dict[str, object]) -> Measured:
+def confluent_producer(bootstrap: str, topic: str, *, records: int, size: int, props: Mapping[str, object]) -> Measured:
     """confluent-kafka in this process, from the first produce() to the last acknowledgement."""
     producer = Producer({"bootstrap.servers": bootstrap, "queue.buffering.max.messages": 500_000, **props})
     delivered = 0

@@ -36,12 +36,19 @@ class Sample:
 
 
 Figure = Callable[[Sample], float | None]
+
+
+def _of(figure: Callable[[Measured], float | None]) -> Figure:
+    """The figure of a sample that has been measured; None of any other."""
+    return lambda sample: None if sample.measured is None else figure(sample.measured)
+
+
 _FIGURES: dict[str, list[tuple[str, Figure]]] = {
-    "MB/s": [("MB/s", lambda s: s.measured and s.measured.mb_per_s)],
-    "k records/s": [("k records/s", lambda s: s.measured and s.measured.records_per_s / 1000)],
+    "MB/s": [("MB/s", _of(lambda measured: measured.mb_per_s))],
+    "k records/s": [("k records/s", _of(lambda measured: measured.records_per_s / 1000))],
     "p50 / p99 ms": [
-        ("p50 ms", lambda s: s.measured and s.measured.p50_ms),
-        ("p99 ms", lambda s: s.measured and s.measured.p99_ms),
+        ("p50 ms", _of(lambda measured: measured.p50_ms)),
+        ("p99 ms", _of(lambda measured: measured.p99_ms)),
     ],
 }
 Results = dict[str, dict[str, list[Sample]]]  # row's title -> system's name -> one sample for each round

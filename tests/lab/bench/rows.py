@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tests.lab.bench.clients import Measured, confluent_producer, consumer_perf, producer_perf
@@ -23,7 +23,7 @@ class Row:
     fill: Callable[[str, str, int], Measured] | None = None
 
 
-def _perf(size: int, per_s: int, props: dict[str, object]) -> Callable[[str, str, int], Measured]:
+def _perf(size: int, per_s: int, props: Mapping[str, object]) -> Callable[[str, str, int], Measured]:
     return lambda bootstrap, topic, records: producer_perf(
         bootstrap, topic, records=records, size=size, per_s=per_s, props=props
     )

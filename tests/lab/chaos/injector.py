@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple, cast
 
 import psutil
@@ -198,9 +199,9 @@ def _kinds() -> Iterator[Kind]:
     kills = {"broker": 5, "replica": 5, "coordinator": 2, ACTIVE: 3, "zookeeper": 2, "supervisor": 1}
     stops = {"broker": 2, "replica": 3, "coordinator": 1, ACTIVE: 2, "zookeeper": 1, "supervisor": 1}
     for role, weight in kills.items():
-        yield Kind(f"kill -9 of {role}", "process", weight, lambda injector, role=role: injector.kill(role))
+        yield Kind(f"kill -9 of {role}", "process", weight, partial(Injector.kill, role=role))
     for role, weight in stops.items():
-        yield Kind(f"SIGSTOP of {role}", "process", weight, lambda injector, role=role: injector.stand_still(role))
+        yield Kind(f"SIGSTOP of {role}", "process", weight, partial(Injector.stand_still, role=role))
     yield Kind("controlled shutdown", "shutdown", 2, Injector.shut_down)
     yield Kind("lost disk", "lost disk", 1, Injector.lose_disk)
     yield Kind("full disk", "full disk", 2, Injector.full_disk)

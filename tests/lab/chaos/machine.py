@@ -32,7 +32,7 @@ class Machine:
     be full. As a context: deployed, and taken down."""
 
     brokers = range(BROKERS)
-    faults = ("process", "shutdown", "lost disk")
+    faults: tuple[str, ...] = ("process", "shutdown", "lost disk")
     quick_clients = False
 
     def __init__(self) -> None:

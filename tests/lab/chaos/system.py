@@ -19,9 +19,14 @@ class Target(NamedTuple):
 class System(Protocol):
     """``faults`` names the groups of faults that can be done to it."""
 
-    brokers: Sequence[int]
-    faults: tuple[str, ...]
-    quick_clients: bool
+    @property
+    def brokers(self) -> Sequence[int]: ...
+
+    @property
+    def faults(self) -> tuple[str, ...]: ...
+
+    @property
+    def quick_clients(self) -> bool: ...
 
     @property
     def bootstrap(self) -> str: ...

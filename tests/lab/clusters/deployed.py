@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,7 +37,7 @@ class RaykafkaCluster:
     ``config`` holds Kafka's broker settings; ``brokers`` at most 10.
     """
 
-    def __init__(self, *, brokers: int = 3, config: dict[str, object] | None = None) -> None:
+    def __init__(self, *, brokers: int = 3, config: Mapping[str, object] | None = None) -> None:
         # Not under a test's own folder: Ray puts Unix sockets below it, whose paths hold only 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="rk-"))
         self.name = f"own-{secrets.token_hex(3)}"
@@ -54,7 +55,7 @@ class RaykafkaCluster:
                 "listeners": f"INSIDE://127.0.0.1:{self.port},OUTSIDE://127.0.0.1:{self.port + 10}",
                 "link_port": self.port + _LINK,
                 "metrics_port": self.port + _METRICS,
-                "config": config or {},
+                "config": dict(config or {}),
             },
         }
 

@@ -86,7 +86,7 @@ def brokers(cluster: list[PlainBroker]) -> Iterator[list[PlainBroker]]:
         yield cluster
 
 
-def until(holds: Callable[[], Any], what: str, within_s: float = WITHIN_S) -> None:
+def until(holds: Callable[..., Any], what: str, within_s: float = WITHIN_S) -> None:
     deadline = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < deadline, f"not within {within_s} s: {what}"

@@ -45,11 +45,6 @@ class Target(Protocol):
     @property
     def bootstrap(self) -> str: ...
 
-    @property
-    def metrics_ports(self) -> list[int]:
-        """Where each broker shows its metrics, on 127.0.0.1."""
-        ...
-
     def start(self) -> None: ...
 
     def stop(self) -> None: ...
@@ -59,6 +54,11 @@ class Target(Protocol):
 
 class System(Target, Protocol):
     """A cluster whose processes can be killed one by one."""
+
+    @property
+    def metrics_ports(self) -> list[int]:
+        """Where each broker shows its metrics, on 127.0.0.1."""
+        ...
 
     def data(self, broker: int) -> Path:
         """The data directory of a broker."""
@@ -238,7 +238,7 @@ class Plain:
         return own
 
     def roles(self) -> dict[int, str]:
-        roles = {self._zookeeper.pid: ZOOKEEPER}
+        roles = {} if self._zookeeper.pid is None else {self._zookeeper.pid: ZOOKEEPER}
         for broker in self._brokers:
             roles[broker.process.pid] = "broker"
             for role in ("controller", "coordinator", "replica"):

@@ -208,10 +208,14 @@ class ApacheKafka:
             for name in group:
                 self._signal(name, signal.SIGTERM)
             for name in group:
-                if not _until(lambda name=name: name not in self.pids(), STOP_TIMEOUT_S):
+                if not self._ended(name):
                     self._signal(name, signal.SIGKILL)
-                    _until(lambda name=name: name not in self.pids(), STOP_TIMEOUT_S)
+                    self._ended(name)
                 (self.directory / f"{name}.pid").unlink(missing_ok=True)
+
+    def _ended(self, name: str) -> bool:
+        """Whether the process ends within the time that it has to stop."""
+        return _until(lambda: name not in self.pids(), STOP_TIMEOUT_S)
 
     def pids(self) -> dict[str, int]:
         """The processes that run: ``zookeeper``, ``broker-0``, ... to pid (a pid reused by others does not count)."""

@@ -176,7 +176,7 @@ def with_replica(test: Callable[[ReplicaProcess], Awaitable[None]]) -> Callable[
 
         asyncio.run(play())
 
-    run.__name__, run.__doc__ = test.__name__, test.__doc__  # type: ignore[attr-defined]
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
     return run
 
 
