@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import io
+import socket
 import struct
 import tempfile
 import uuid
@@ -47,6 +48,9 @@ class LocalChild:
     def kill(self) -> None:
         """What the broker sees of a process that dies."""
         self.replica._link.transport.abort()
+
+    def hand_over(self, connection: socket.socket, peer: dict[str, Any]) -> None:
+        raise OSError("a replica in the test's own process takes no connections over")
 
     def stop_reading(self) -> None:
         """What the broker sees of a process that hangs."""
