@@ -10,7 +10,7 @@ import select
 import socket
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -23,19 +23,11 @@ from raykafka.types import TopicPartition
 from raykafka.zookeeper import broker_store as store
 from raykafka.zookeeper.client import ZooKeeperClient
 from raykafka.zookeeper.znodes import Registration
+from tests.lab.loop_waiting import until
 
 SECRET = b"s" * 32
 WITHIN_S = 120.0
 SESSION_MS = 10_000
-
-
-async def until(holds: Callable[..., Any], what: str) -> Any:
-    """Wait for ``holds()`` to be true, and return it. Fails after 30 s."""
-    async with asyncio.timeout(WITHIN_S):
-        while not (found := holds()):
-            await asyncio.sleep(0.01)
-    assert found, what
-    return found
 
 
 class BrokerEnd:

@@ -3,7 +3,7 @@
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from raykafka.broker.partitions.checkpoints import HIGH_WATERMARKS, OffsetCheckp
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 from raykafka.types import TopicPartition
 from tests.lab.clusters.plain_broker import PATIENT_SESSION_MS, PlainBroker
+from tests.lab.waiting import until
 
 WITHIN_S = 120
 LOOK_AGAIN_MS = 200  # librdkafka would wait for up to ten seconds
@@ -63,13 +64,6 @@ def _create(broker: PlainBroker, topic: str, partitions: int = 1) -> None:
                 raise
 
 
-def _until(holds: Callable[..., Any], what: str) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {WITHIN_S} s: {what}"
-        time.sleep(0.05)
-
-
 class _Producing:
     """Sends numbered records one after the other and remembers what was acknowledged."""
 
@@ -102,7 +96,7 @@ class _Producing:
             self.acknowledged.append(int(message.value() or b""))
 
     def wait_acknowledged(self, count: int) -> None:
-        _until(lambda: self.producer.poll(0) >= 0 and len(self.acknowledged) >= count, f"{count} acknowledged records")
+        until(lambda: self.producer.poll(0) >= 0 and len(self.acknowledged) >= count, f"{count} acknowledged records")
 
     def finish(self) -> None:
         assert self.producer.flush(WITHIN_S) == 0
@@ -203,7 +197,7 @@ def test_a_killed_replica_process_heals_and_loses_nothing_acknowledged(broker: P
         killed.kill()
         producing.send(200)
         producing.wait_acknowledged(len(producing.acknowledged) + 1)
-        _until(lambda before=killed: _another_writes(broker, topic, before), "another replica process")
+        until(lambda before=killed: _another_writes(broker, topic, before), "another replica process")
     producing.finish()
     found = _numbers(broker, topic, len(producing.acknowledged))
     if acks == "all":
@@ -223,7 +217,7 @@ def test_a_restarted_broker_has_all_its_data_and_groups_go_on(broker: PlainBroke
     assert len(_consume(broker, topic, 1000, readers)) == 1000
     children = broker.children()
     (broker.stop if clean else broker.kill)()
-    _until(lambda: not any(child.is_running() for child in children), "the children end with their broker")
+    until(lambda: not any(child.is_running() for child in children), "the children end with their broker")
 
     broker.start()
     broker.wait_serving()
@@ -242,7 +236,7 @@ def test_an_only_replica_that_lost_its_tail_in_a_power_cut_is_served_from_what_i
         producing.finish()
     children = broker.children()
     broker.kill()
-    _until(lambda: not any(child.is_running() for child in children), "the children end with their broker")
+    until(lambda: not any(child.is_running() for child in children), "the children end with their broker")
     log = broker.data_dir / "cut-0" / "00000000000000000000.log"
     os.truncate(log, log.stat().st_size // 2)  # what had not reached the disk
     checkpoint = OffsetCheckpoint(broker.data_dir, HIGH_WATERMARKS)
@@ -322,7 +316,7 @@ def test_a_broker_whose_registration_is_removed_exits_and_takes_its_children_alo
     client.stop()
     client.close()
     assert broker.wait_ended(WITHIN_S) == LOST_EXIT_CODE
-    _until(lambda: not any(psutil.pid_exists(child.pid) for child in children), "the children end with their broker")
+    until(lambda: not any(psutil.pid_exists(child.pid) for child in children), "the children end with their broker")
 
 
 def test_a_zookeeper_outage_is_a_wait_not_a_restart(tmp_path: Path, zookeeper_server: ZooKeeperProcess) -> None:

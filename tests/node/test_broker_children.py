@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from raykafka.broker.children.children import COORDINATOR, Child, Children
 from raykafka.errors import LinkError
 from raykafka.link import connect_unix
 from tests.lab.clusters.plain_broker import PlainBroker, PlainStarter
+from tests.lab.loop_waiting import until
 
 WITHIN_S = 120
 
@@ -38,21 +39,15 @@ async def _children(directory: Path, spare_replicas: int = 1) -> AsyncIterator[C
         assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
-async def _until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WITHIN_S):
-        while not holds():
-            await asyncio.sleep(0.02)
-
-
 def test_each_partition_gets_a_replica_process_of_its_own_and_a_spare_is_kept_ready(tmp_path: Path) -> None:
     async def run() -> None:
         async with _children(tmp_path) as children:
-            await _until(lambda: children.spares == 1)
+            await until(lambda: children.spares == 1)
             taken = [await asyncio.wait_for(children.acquire_replica(), WITHIN_S) for _ in range(3)]
             assert len({child.pid for child in taken}) == 3
             for child in taken:
                 await child.link.ping(WITHIN_S)
-            await _until(lambda: children.spares == 1)
+            await until(lambda: children.spares == 1)
             assert len(children.living()) == 4
 
     asyncio.run(run())
@@ -61,10 +56,10 @@ def test_each_partition_gets_a_replica_process_of_its_own_and_a_spare_is_kept_re
 def test_a_dead_spare_is_replaced_and_never_handed_out(tmp_path: Path) -> None:
     async def run() -> None:
         async with _children(tmp_path) as children:
-            await _until(lambda: children.spares == 1)
+            await until(lambda: children.spares == 1)
             dead = children.living()[0]
             os.kill(dead.pid, signal.SIGKILL)
-            await _until(lambda: dead not in children.living())
+            await until(lambda: dead not in children.living())
             child = await asyncio.wait_for(children.acquire_replica(), WITHIN_S)
             assert child.pid != dead.pid
             await child.link.ping(WITHIN_S)
@@ -83,10 +78,10 @@ def test_a_dead_or_silent_coordinator_is_replaced(tmp_path: Path, end: signal.Si
 
         async with _children(tmp_path, spare_replicas=0) as children:
             children.keep(COORDINATOR, adopt)
-            await _until(lambda: len(adopted) == 1)
+            await until(lambda: len(adopted) == 1)
             os.kill(adopted[0].pid, end)
-            await _until(lambda: len(adopted) == 2)
-            await _until(lambda: [child.pid for child in children.living()] == [adopted[1].pid])
+            await until(lambda: len(adopted) == 2)
+            await until(lambda: [child.pid for child in children.living()] == [adopted[1].pid])
             assert children.restarts[COORDINATOR] == 1
 
     asyncio.run(run())

@@ -10,7 +10,8 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import NewTopic
 
 from tests.lab.clusters.plain_broker import PlainBroker
-from tests.lab.clusters.replicated import WITHIN_S, admin, bootstrap, running_brokers, until
+from tests.lab.clusters.replicated import WITHIN_S, admin, bootstrap, running_brokers
+from tests.lab.waiting import until
 
 PARTITIONS = 6
 

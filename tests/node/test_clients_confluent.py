@@ -21,6 +21,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
+from tests.lab.waiting import until
 from tests.node.conftest import KafkaUnderTest, unique
 
 MakeTopic = Callable[..., str]
@@ -82,13 +83,6 @@ def read_partition(bootstrap: str, topic: str, count: int, partition: int = 0) -
     with consumer_of(bootstrap, unique("reader")) as consumer:
         consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
         return [message.value() for message in take(consumer, count)]
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S:.0f} s: {what}"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("acks", ["0", "1", "all"])
@@ -233,15 +227,15 @@ def test_two_members_share_a_topic_and_the_one_left_takes_over(kafka: KafkaUnder
     first, second = members
     values = [b"%d" % i for i in range(400)]
     try:
-        wait_for(
+        until(
             lambda: len(first.owned) == len(second.owned) == 2 and first.owned | second.owned == {0, 1, 2, 3},
             "each member owns two of the four partitions",
         )
         produce(kafka.bootstrap, topic, values)
-        wait_for(lambda: len(first.values) + len(second.values) >= len(values), "all records were consumed")
+        until(lambda: len(first.values) + len(second.values) >= len(values), "all records were consumed")
         assert sorted(first.values + second.values) == sorted(values)
         second.leave()
-        wait_for(lambda: first.owned == {0, 1, 2, 3}, "the member that is left owns everything")
+        until(lambda: first.owned == {0, 1, 2, 3}, "the member that is left owns everything")
     finally:
         for member in members:
             member.leave()
@@ -288,7 +282,7 @@ def test_groups_are_listed_and_described(kafka: KafkaUnderTest, make_topic: Make
     assert group in {found.group_id for found in admin.list_consumer_groups().result(30).valid}
     listed = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(30)
     assert [(p.topic, p.partition, p.offset) for p in listed.topic_partitions] == [(topic, 0, 1)]
-    wait_for(
+    until(
         lambda: admin.describe_consumer_groups([group])[group].result(30).state == ConsumerGroupState.EMPTY,
         "the group is empty after its member left",
     )
@@ -310,7 +304,7 @@ def test_topics_are_created_described_and_deleted(kafka: KafkaUnderTest, admin: 
     assert config["max.message.bytes"].value == "1048588"
     assert config["max.message.bytes"].is_default
     admin.delete_topics([name])[name].result(30)
-    wait_for(lambda: name not in admin.list_topics(timeout=10).topics, "the deleted topic is no longer listed")
+    until(lambda: name not in admin.list_topics(timeout=10).topics, "the deleted topic is no longer listed")
     with pytest.raises(KafkaException) as refused:
         admin.delete_topics([name])[name].result(30)
     assert refused.value.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
@@ -359,7 +353,7 @@ def test_a_topic_made_again_under_its_name_starts_empty(kafka: KafkaUnderTest, a
         assert read_partition(kafka.bootstrap, name, 1) == [b"round %d" % round_number]
         admin.delete_topics([name])[name].result(30)
         if round_number == 0:
-            wait_for(lambda: can_be_created(admin, name), "the name is free again")
+            until(lambda: can_be_created(admin, name), "the name is free again")
 
 
 def test_producing_to_an_unknown_topic_creates_it(kafka: KafkaUnderTest, admin: AdminClient) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 import pytest
@@ -23,14 +24,14 @@ LATEST, EARLIEST = -1, -2
 MESSAGE_TOO_LARGE, CORRUPT_MESSAGE, OFFSET_OUT_OF_RANGE = 10, 2, 1
 
 
-def latest(response: object) -> int:
-    partition = response.topics[0].partitions[0]  # type: ignore[attr-defined]
+def latest(response: Any) -> int:
+    partition = response.topics[0].partitions[0]
     assert partition.error_code.value == 0
-    return partition.offset
+    return int(partition.offset)
 
 
-def fetched(response: object) -> list[tuple[int, bytes]]:
-    partition = response.responses[0].partitions[0]  # type: ignore[attr-defined]
+def fetched(response: Any) -> list[tuple[int, bytes]]:
+    partition = response.responses[0].partitions[0]
     assert partition.error_code.value == 0
     return record_values(partition.records)
 

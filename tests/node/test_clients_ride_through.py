@@ -20,9 +20,9 @@ from tests.lab.clusters.replicated import (
     create,
     metadata,
     running_brokers,
-    until,
     wait_in_sync,
 )
+from tests.lab.waiting import until
 from tests.node.riders import Aiokafka, Handles, Java, Rider
 
 pytestmark = pytest.mark.timeout(400)

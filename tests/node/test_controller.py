@@ -37,7 +37,8 @@ from raykafka.zookeeper import znodes
 from raykafka.zookeeper.controller_store import ControllerFenced, ControllerStore
 from raykafka.zookeeper.znodes import ControllerNode, TopicNode
 from tests.lab.free_ports import free_port
-from tests.node.controller_parts import SECRET, SESSION_MS, WITHIN_S, BrokerEnd, Parts, parts, random_id, until
+from tests.lab.loop_waiting import until
+from tests.node.controller_parts import SECRET, SESSION_MS, WITHIN_S, BrokerEnd, Parts, parts, random_id
 
 Scenario = Callable[[Parts], Awaitable[None]]
 
@@ -327,7 +328,7 @@ def test_an_isr_is_written_only_for_the_state_and_the_lives_it_names(zookeeper: 
             return {"isr": isr, "broker_epochs": named, "leader_epoch": first.leader_epoch, "version": version}
 
         await leader.links.alter_partition(tp, topic_id, proposal(smaller, first.version))
-        await until(lambda: leader.partition("t").isr == smaller, "the smaller ISR has come")  # type: ignore[union-attr]
+        await until(lambda: (s := leader.partition("t")) and s.isr == smaller, "the smaller ISR has come")
         second = leader.partition("t")
         assert second is not None
         assert (second.version, second.leader_epoch) == (first.version + 1, first.leader_epoch)
@@ -348,7 +349,7 @@ def test_an_isr_is_written_only_for_the_state_and_the_lives_it_names(zookeeper: 
         assert await asyncio.to_thread(active.store.write_isrs, {tp: stale}) is None
         assert leader.partition("t") == second
         await leader.links.alter_partition(tp, topic_id, proposal(everybody, second.version))
-        await until(lambda: leader.partition("t").isr == everybody, "all are in sync")  # type: ignore[union-attr]
+        await until(lambda: (s := leader.partition("t")) and s.isr == everybody, "all are in sync")
 
     play(zookeeper, scenario)
 
@@ -560,7 +561,7 @@ class ControllerProcess:
         self._socket_path = str(directory / f"{broker_id}.sock")
         self._arguments = ["--token", "t", "--broker-id", str(broker_id), "--zookeeper"]
         self._zookeeper = f'{{"hosts": "{hosts}", "auth": false, "session_timeout_ms": {session_ms}}}'
-        self._links: list[object] = []
+        self._links: list[Link] = []
 
     async def start(self) -> None:
         self.server = await serve_unix(self._socket_path, SECRET, {"role": "broker"}, self._accept)
@@ -572,14 +573,14 @@ class ControllerProcess:
             env={**os.environ, "RAYKAFKA_SECRET_HEX": SECRET.hex()},
         )
 
-    def _accept(self, link: object) -> None:
-        link.start()  # type: ignore[attr-defined]
+    def _accept(self, link: Link) -> None:
+        link.start()
         self._links.append(link)
 
     def close_socket(self) -> None:
         self.server.close()
         for link in self._links:
-            link.close()  # type: ignore[attr-defined]
+            link.close()
 
     async def end(self) -> None:
         self.close_socket()

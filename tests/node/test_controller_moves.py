@@ -21,7 +21,8 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.replica.rules.partition import SHORT_LOG
 from raykafka.types import NO_LEADER, TopicPartition
-from tests.node.controller_parts import SESSION_MS, WITHIN_S, BrokerEnd, Parts, parts, until
+from tests.lab.loop_waiting import until
+from tests.node.controller_parts import SESSION_MS, WITHIN_S, BrokerEnd, Parts, parts
 
 T0 = TopicPartition("t", 0)
 
@@ -50,6 +51,7 @@ async def change_isr(brokers: list[BrokerEnd], *isr: int) -> PartitionState:
         while True:
             leader = await until(lambda: _leader(brokers), "somebody leads")
             state = leader.partition("t")
+            assert state is not None
             epochs = [brokers[b].registration.info.epoch for b in isr]
             asked = {"isr": isr, "broker_epochs": epochs, "leader_epoch": state.leader_epoch, "version": state.version}
             try:

@@ -28,6 +28,7 @@ from raykafka.deploy import local_ray, ray_access
 from raykafka.deploy.checks import own_processes
 from raykafka.deploy.folder import ClusterFolder
 from tests.conftest import cluster_file
+from tests.lab.waiting import until
 from tests.node.status_feed import StatusFeed
 
 _T = TypeVar("_T")
@@ -42,16 +43,6 @@ def _command(*words: str, stdin: str = "") -> str:
     return done.stdout
 
 
-def _until(what: str, ask: Callable[[], _T | None], within_s: float = 120.0) -> _T:
-    deadline = time.monotonic() + within_s
-    while True:
-        answer = ask()
-        if answer:
-            return answer
-        assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {what}"
-        time.sleep(0.1)
-
-
 def _until_status(file: Path, what: str, holds: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     """The first status of which that holds."""
     last: dict[str, Any] = {}
@@ -63,7 +54,7 @@ def _until_status(file: Path, what: str, holds: Callable[[dict[str, Any]], Any])
 
     with StatusFeed(file) as feed:
         try:
-            _until(what, look)
+            until(look, what)
         except AssertionError as error:
             raise AssertionError(f"{error}; amiss: {last['problems']}") from None
     return last
@@ -222,7 +213,7 @@ def test_handles_go_through_pickle_and_into_ray_tasks(deployed: Path, cluster: r
     finally:
         ray_access.detach()
     with cluster.consumer("handles") as wary, pytest.raises(raykafka.ClientError, match="allow_pickle=True"):
-        _until("a record", wary.poll).object()
+        until(wary.poll, "a record").object()
 
 
 def test_a_killed_supervisor_comes_back_and_a_killed_broker_with_its_records(
@@ -274,7 +265,7 @@ def test_a_killed_zookeeper_is_started_again_and_brokers_wait(deployed: Path) ->
     before = _well(deployed)
     pid = _zookeeper_pid(deployed)
     _kill_and_await_end(pid)
-    _until("another ZooKeeper", lambda: _zookeeper_pid(deployed) not in (0, pid))
+    until(lambda: _zookeeper_pid(deployed) not in (0, pid), "another ZooKeeper")
     assert _pids(_well(deployed), "broker") == _pids(before, "broker")
 
 

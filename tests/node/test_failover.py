@@ -27,10 +27,10 @@ from tests.lab.clusters.replicated import (
     create,
     leader_and_follower,
     running_brokers,
-    until,
     wait_in_sync,
 )
 from tests.lab.free_ports import free_port
+from tests.lab.waiting import until
 from tests.node.workload import RETRIABLE
 
 pytestmark = pytest.mark.timeout(400)

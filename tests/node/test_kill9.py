@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.lab.clusters.deployed import RaykafkaCluster
+from tests.lab.waiting import until
 from tests.node.conftest import TEST_BROKER_CONFIG
 from tests.node.workload import (
     AT_LEAST_ONCE,
@@ -22,7 +23,6 @@ from tests.node.workload import (
     ProduceRun,
     check,
     check_once,
-    wait_until,
 )
 
 PARTITIONS = 3
@@ -71,7 +71,7 @@ def consume_and_commit(bootstrap: str, topic: str, count: int) -> dict[int, int]
                 positions[message.partition()] = message.offset() + 1
             return taken >= count
 
-        wait_until(enough, lambda: f"{taken} of {count} records consumed in a group")
+        until(enough, lambda: f"{taken} of {count} records consumed in a group")
         offsets = [TopicPartition(topic, partition, offset) for partition, offset in positions.items()]
         committed = consumer.commit(offsets=offsets, asynchronous=False)
         assert all(partition.error is None for partition in committed)
@@ -95,7 +95,7 @@ def check_group_goes_on(bootstrap: str, topic: str, committed: dict[int, int]) -
             found.update((partition.partition, partition.offset) for partition in asked)
             return True
 
-        wait_until(answered, lambda: "the coordinator tells what was committed")
+        until(answered, "the coordinator tells what was committed")
         assert found == committed
         consumer.subscribe([topic])
         first: dict[int, int] = {}
@@ -106,7 +106,7 @@ def check_group_goes_on(bootstrap: str, topic: str, committed: dict[int, int]) -
                 first.setdefault(message.partition(), message.offset())
             return first.keys() >= committed.keys()
 
-        wait_until(seen_all, lambda: f"first records after the restart: {first}, commits: {committed}")
+        until(seen_all, lambda: f"first records after the restart: {first}, commits: {committed}")
         assert {partition: first[partition] for partition in committed} == committed
     finally:
         consumer.close()

@@ -17,9 +17,9 @@ from tests.lab.clusters.replicated import (
     create,
     metadata,
     start,
-    until,
     wait_in_sync,
 )
+from tests.lab.waiting import until
 from tests.node.test_moving_partitions import command, holders, place
 
 __all__ = ["brokers", "cluster"]

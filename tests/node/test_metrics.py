@@ -20,9 +20,10 @@ from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 from raykafka.metrics.catalogue import CATALOGUE
 from raykafka.metrics.targets import targets_of, write_targets
 from tests.lab.clusters.plain_broker import PlainBroker
-from tests.lab.clusters.replicated import WITHIN_S, Load, admin, bootstrap, create, metadata, running_brokers, until
+from tests.lab.clusters.replicated import WITHIN_S, Load, admin, bootstrap, create, metadata, running_brokers
 from tests.lab.free_ports import free_port
 from tests.lab.prometheus import Prometheus
+from tests.lab.waiting import until
 from tests.lab.zookeeper_history import Counts, counts_of
 
 COUNTERS = {

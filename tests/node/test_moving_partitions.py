@@ -23,10 +23,10 @@ from tests.lab.clusters.replicated import (
     read,
     running_brokers,
     stored,
-    until,
     wait_in_sync,
 )
 from tests.lab.peer.kafka import run_tool
+from tests.lab.waiting import until
 
 
 @pytest.fixture(scope="module")

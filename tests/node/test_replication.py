@@ -17,9 +17,9 @@ from tests.lab.clusters.replicated import (
     metadata,
     runs_anew,
     stored,
-    until,
     wait_in_sync,
 )
+from tests.lab.waiting import until
 
 __all__ = ["brokers", "cluster"]
 

@@ -20,9 +20,9 @@ from tests.lab.clusters.replicated import (
     metadata,
     running_brokers,
     stored,
-    until,
     wait_in_sync,
 )
+from tests.lab.waiting import until
 from tests.lab.wire import WireConnection, fetch_request, record_values
 
 PARTITIONS = 300

@@ -18,10 +18,10 @@ from tests.lab.clusters.replicated import (
     create,
     running_brokers,
     stored,
-    until,
     wait_in_sync,
 )
 from tests.lab.peer.kafka import run_tool
+from tests.lab.waiting import until
 from tests.node.test_moving_partitions import command, holders, place
 
 RATE = 100_000

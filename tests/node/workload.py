@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
 
 from tests.lab.background import Background
+from tests.lab.waiting import until
 
 DEADLINE_S = 90.0
 SEND_INTERVAL_S = 0.01
@@ -76,7 +77,7 @@ class ProduceRun(Background):
     def wait_for_more(self, count: int) -> None:
         """Wait until each partition acknowledged ``count`` records more than now."""
         target = self.count() + count
-        wait_until(lambda: self.count() >= target, lambda: f"{self.topic}: {self.count()} of {target} acknowledged")
+        until(lambda: self.count() >= target, lambda: f"{self.topic}: {self.count()} of {target} acknowledged")
 
     def finish(self) -> None:
         """Send no more and wait for the acknowledgement of all that was sent."""
@@ -85,13 +86,6 @@ class ProduceRun(Background):
         left = self._producer.flush(DEADLINE_S)
         assert left == 0, f"{left} records of {self.topic} were not acknowledged within {DEADLINE_S:.0f} s"
         assert self.failures == []
-
-
-def wait_until(condition: Callable[[], bool], state: Callable[[], str]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S:.0f} s: {state()}"
-        time.sleep(0.02)
 
 
 def read_all(bootstrap: str, topic: str, partition: int) -> list[int]:

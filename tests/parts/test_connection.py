@@ -47,7 +47,7 @@ class Steered:
         self.arrived.set()
         return self.answers[context.correlation_id]
 
-    async def until(self, condition: Callable[[], bool]) -> None:
+    async def until(self, condition: Callable[..., bool]) -> None:
         while not condition():
             self.arrived.clear()
             await self.arrived.wait()
@@ -251,7 +251,7 @@ def test_requests_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
             await turns(100)
             assert len(steered.begun) <= 4
             for i in range(100):
-                await steered.until(lambda i=i: i in steered.answers)  # type: ignore[misc]
+                await steered.until(lambda i=i: i in steered.answers)
                 steered.answers[i].set_result([b"%d" % i])
                 assert await read_response(reader) == (i, b"%d" % i)
 
@@ -277,7 +277,7 @@ def test_all_connections_together_are_bounded_and_each_may_have_one_request() ->
             for i in range(20):
                 for number, (r, _) in enumerate(everybody):
                     correlation = 100 * number + i
-                    await steered.until(lambda c=correlation: c in steered.answers)  # type: ignore[misc]
+                    await steered.until(lambda c=correlation: c in steered.answers)
                     steered.answers[correlation].set_result([b"a"])
                     assert await read_response(r) == (correlation, b"a")
             assert server.in_flight.used == 0

@@ -6,7 +6,6 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 
@@ -14,6 +13,7 @@ from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
 from raykafka.broker.neighbourhood.neighbours import SUSPECT_AFTER_S, Neighbours
 from raykafka.cluster.image import BrokerInfo, ClusterImage
 from raykafka.link import Link
+from tests.lab.loop_waiting import until
 
 SECRET = b"s" * 32
 WITHIN_S = 30.0
@@ -28,12 +28,6 @@ async def _port(epoch: int, port: int = 0) -> tuple[InterBrokerPort, BrokerInfo]
     opened = links.open("127.0.0.1", port)
     await links.serve("cluster", 1, epoch)
     return links, BrokerInfo(1, epoch, (), "127.0.0.1", opened, "d", "b", True)
-
-
-async def _until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WITHIN_S):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 async def _other_process() -> tuple[subprocess.Popen[str], BrokerInfo]:
@@ -58,16 +52,16 @@ def test_a_broker_whose_socket_ends_is_suspected_until_it_is_replaced() -> None:
         links, info = await _port(1)
         neighbours = Neighbours(0, SECRET)
         neighbours.apply({1: info, 0: info})
-        await _until(lambda: bool(links.connections))
+        await until(lambda: bool(links.connections))
         assert not neighbours.suspects
         links.stop()
-        await _until(lambda: neighbours.suspects == {1})
+        await until(lambda: neighbours.suspects == {1})
         # another life on the same port is no life of that one
         again, successor = await _port(2, info.link_port)
         await asyncio.sleep(0.3)
         assert neighbours.suspects == {1}
         neighbours.apply({1: successor})
-        await _until(lambda: bool(again.connections) and not neighbours.suspects)
+        await until(lambda: bool(again.connections) and not neighbours.suspects)
         again.stop()
         await neighbours.stop()
 
@@ -81,7 +75,7 @@ def test_an_end_is_known_before_the_event_loop_gets_to_it() -> None:
         broker, info = await _other_process()
         neighbours = Neighbours(0, SECRET)
         neighbours.apply({1: info})
-        await _until(lambda: neighbours.watched == {1})
+        await until(lambda: neighbours.watched == {1})
         assert not neighbours.suspects
         broker.kill()
         broker.wait()  # the event loop has no turn between this and the question
@@ -96,15 +90,15 @@ def test_a_broker_that_gives_no_sign_of_itself_is_suspected_until_it_does(caplog
         broker, info = await _other_process()
         neighbours = Neighbours(0, SECRET)
         neighbours.apply({1: info})
-        await _until(lambda: neighbours.watched == {1})
+        await until(lambda: neighbours.watched == {1})
         broker.send_signal(signal.SIGSTOP)
-        await _until(lambda: neighbours.suspects == {1})
+        await until(lambda: neighbours.suspects == {1})
         # its socket is open, and so is the next one: the kernel takes connections for it
         epoch, silent_s = neighbours.silences[1]
         assert (epoch, silent_s > SUSPECT_AFTER_S) == (1, True)
-        await _until(lambda: neighbours.silences[1][1] > silent_s + 1)
+        await until(lambda: neighbours.silences[1][1] > silent_s + 1)
         broker.send_signal(signal.SIGCONT)
-        await _until(lambda: not neighbours.suspects and neighbours.watched == {1})
+        await until(lambda: not neighbours.suspects and neighbours.watched == {1})
         assert neighbours.silences[1][1] < SUSPECT_AFTER_S
         broker.kill()
         broker.wait()
@@ -120,10 +114,10 @@ def test_a_cut_connection_to_a_living_broker_is_opened_again() -> None:
         links, info = await _port(1)
         neighbours = Neighbours(0, SECRET)
         neighbours.apply({1: info})
-        await _until(lambda: bool(links.connections))
+        await until(lambda: bool(links.connections))
         (cut,) = links.connections
         cut.close()
-        await _until(lambda: bool(links.connections - {cut}) and not neighbours.suspects)
+        await until(lambda: bool(links.connections - {cut}) and not neighbours.suspects)
         links.stop()
         await neighbours.stop()
 

@@ -19,6 +19,7 @@ from raykafka.log.batch import iter_batches, iter_records
 from raykafka.log.seal import SEAL_FILE
 from raykafka.types import TopicPartition
 from tests.lab.dataplane import TOPIC, Dataplane, batch
+from tests.lab.loop_waiting import until
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -29,11 +30,6 @@ def host_of(dataplane: Dataplane, topic: str = TOPIC, partition: int = 0) -> Par
     host = dataplane.partitions.get((topic, partition))
     assert host is not None
     return host
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    while not holds():
-        await asyncio.sleep(0.005)
 
 
 async def stored(dataplane: Dataplane, topic: str = TOPIC) -> list[bytes | None]:
@@ -390,7 +386,7 @@ def test_a_deletion_that_a_stop_cut_short_is_finished(tmp_path: Path) -> None:
 # coming back
 
 
-async def first_life(directory: Path) -> tuple[ClusterImage, dict[str, dict[tuple[str, int], int]]]:
+async def first_life(directory: Path) -> tuple[ClusterImage, dict[str, dict[TopicPartition, int]]]:
     """Write two topics and stop; the image and the checkpoints at the end."""
     async with Dataplane(directory) as dataplane:
         await dataplane.create()
@@ -399,7 +395,7 @@ async def first_life(directory: Path) -> tuple[ClusterImage, dict[str, dict[tupl
             await dataplane.produce(batch(value))
             await dataplane.produce(batch(value), "other")
         assert await dataplane.partitions.close()
-        return dataplane.image, dataplane.partitions.checkpoints()  # type: ignore[return-value]
+        return dataplane.image, dataplane.partitions.checkpoints()
 
 
 def test_logs_are_back_after_a_clean_stop(tmp_path: Path) -> None:
@@ -425,7 +421,7 @@ def test_checkpoints_are_kept_until_the_first_image_says_whose_they_are(tmp_path
     async def test() -> None:
         image, checkpoints = await first_life(tmp_path)
         known = Dataplane(tmp_path)
-        known._checkpoints = checkpoints  # type: ignore[assignment]
+        known._checkpoints = checkpoints
         async with known as dataplane:
             assert dataplane.partitions.checkpoints() == {**checkpoints, "log-start-offset-checkpoint": {}}
             dataplane.image = image

@@ -17,17 +17,13 @@ from raykafka.log.seal import SEAL_FILE
 from tests.lab.dataplane import TOPIC, Dataplane, batch
 from tests.lab.log_parts import batch as log_batch
 from tests.lab.log_parts import open_log
+from tests.lab.loop_waiting import until
 
 IDLE = {"replica.idle.ms": "1"}
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(test(), 60))
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    while not holds():
-        await asyncio.sleep(0.005)
 
 
 def host_of(dataplane: Dataplane) -> PartitionHost:

@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from raykafka.log.batch import iter_batches
 from tests.lab.clusters.plain_broker import PATIENT_SESSION_MS, PlainBroker
+from tests.lab.waiting import until
 
 WITHIN_S = 120
 BROKERS = 3
@@ -84,13 +85,6 @@ def brokers(cluster: list[PlainBroker]) -> Iterator[list[PlainBroker]]:
     start(cluster)
     with telling(cluster):
         yield cluster
-
-
-def until(holds: Callable[..., Any], what: str, within_s: float = WITHIN_S) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
-        time.sleep(0.05)
 
 
 def bootstrap(brokers: list[PlainBroker]) -> str:

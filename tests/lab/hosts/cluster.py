@@ -7,20 +7,23 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from raykafka.deploy.zookeeper_process import ask
 from tests.lab.hosts.netlab import Host, Lab
 from tests.lab.hosts.production import NODES, REPOSITORY, Production
+from tests.lab.waiting import until
 from tests.lab.wire import METADATA, WireConnection, request_module
 
-_T = TypeVar("_T")
 _ZOOKEEPER_PORT = 2181
+# while hosts are away, what asks them may fail in any way
+until_answered = partial(until, within_s=60.0, despite=(Exception,))
 
 
 class Cluster(Production):
@@ -85,7 +88,7 @@ class Cluster(Production):
             in_sync = all(isr == 3 and leader >= 0 for leader, _, isr in views[0].values())
             return in_sync and views[0] == views[1] == views[2] and self.zookeeper_in_step()
 
-        until(f"all replicas are in sync after {what}", whole, within_s)
+        until_answered(whole, f"all replicas are in sync after {what}", within_s=within_s)
         self.say(f"in sync again {time.time() - began:.1f} s after {what}")
 
     def zookeeper_in_step(self) -> bool:
@@ -96,18 +99,6 @@ class Cluster(Production):
         words = ("raykafka", "status", "--json", "-f", str(self.file))
         text = host.run(*words, environment=self.environment, check=False)
         return json.loads(text) if text.startswith("{") else {"problems": [text], "actors": []}
-
-
-def until(what: str, condition: Callable[[], _T | None], within_s: float = 60.0) -> _T:
-    deadline, problem = time.monotonic() + within_s, ""
-    while True:
-        try:
-            if answer := condition():
-                return answer
-        except Exception as error:  # hosts are away: what asks them may fail in any way
-            problem = f" ({error})"
-        assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {what}{problem}"
-        time.sleep(0.2)
 
 
 def _partitions(host: Host) -> dict[tuple[str, int], tuple[int, int, int]]:
