@@ -12,8 +12,8 @@ from raykafka.coordinator.config import GroupConfig
 from raykafka.coordinator.coordinator import Coordinator
 from raykafka.protocol import registry
 from raykafka.protocol.context import RequestContext
-from tests.unit.group_dialogues import DIALOGUES, RECORDED, TOPIC, Connection, play
-from tests.unit.group_log import OffsetsLogOnDisk
+from tests.lab.group_dialogues import DIALOGUES, RECORDED, TOPIC, Connection, play
+from tests.lab.group_log import OffsetsLogOnDisk
 
 CONFIG = GroupConfig(
     group_initial_rebalance_delay_ms=0,

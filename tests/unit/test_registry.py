@@ -15,7 +15,7 @@ from raykafka.errors import KafkaError
 from raykafka.protocol import codec, registry
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.registry import Api, UnanswerableRequestError
-from tests.unit.dataplane import decode_response
+from tests.lab.dataplane import decode_response
 
 HEARTBEAT = 12
 DELETE_RECORDS = 21

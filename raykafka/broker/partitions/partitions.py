@@ -18,9 +18,8 @@ from typing import Any, NamedTuple, Protocol
 
 from raykafka.broker.configs import Configs
 from raykafka.broker.neighbourhood.broker_calls import BrokerCalls
-from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
 from raykafka.broker.partitions.checkpoints import HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS
-from raykafka.broker.partitions.joining import Joining
+from raykafka.broker.partitions.joining import Asks, Joining
 from raykafka.broker.partitions.partition_host import (
     Checkpoint,
     Life,
@@ -69,6 +68,14 @@ class _Found(NamedTuple):
     left: Left | None
 
 
+class ControllerCalls(Asks, Protocol):
+    """What the partitions ask of the active controller: ``InterBrokerPort`` does."""
+
+    async def alter_partition(self, tp: TopicPartition, topic_id: uuid.UUID, proposal: dict[str, Any]) -> None: ...
+
+    async def report_failed_partition(self, tp: TopicPartition, state: PartitionState, reason: str) -> None: ...
+
+
 class PartitionsServer(Protocol):
     """What the partitions need of their broker."""
 
@@ -78,7 +85,7 @@ class PartitionsServer(Protocol):
     @property
     def children(self) -> ReplicaSource: ...
     @property
-    def links(self) -> InterBrokerPort: ...
+    def links(self) -> ControllerCalls: ...
     @property
     def peers(self) -> BrokerCalls: ...
 
