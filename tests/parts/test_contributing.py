@@ -1,0 +1,87 @@
+"""CONTRIBUTING.md's worked example, saved as it says in a copy of this repository, passes the tests that it names."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "CONTRIBUTING.md"
+TESTS = ("test_registry", "test_gate", "test_walls", "test_docs")
+
+# How a client would ask for it, in the copy: topic "flights" and broker 0 are in the image that the gate's tests serve.
+ASK = """
+import raykafka
+from kio.schema.list_config_resources.v1.request import ListConfigResourcesRequest
+from raykafka.protocol.gate import Gate
+from tests.unit.test_gate import APIS, Untouched, ask
+
+api = APIS.get(74)
+for types in ((), (4,), (2, 16), (5,)):
+    answer = ask(api, 1, ListConfigResourcesRequest(resource_types=types), Untouched(), Gate(APIS))
+    print(answer.error_code.name, *((r.resource_type, r.resource_name) for r in answer.config_resources))
+print(raykafka.__file__)
+"""
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository with the example in it: the one Python block of the page, at the path named above it."""
+    page = PAGE.read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (path,) = re.findall(r"saved as `(front/api/\w+\.py)` in `raykafka`", page)
+    folder = tmp_path_factory.mktemp("contributed") / "raykafka"
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "shared")
+    shutil.copytree(ROOT, folder, ignore=ignored, symlinks=True)
+    there = folder / "raykafka" / path
+    assert not there.exists(), "the example is served already: choose another"
+    there.write_text(code)
+    return folder
+
+
+def run(copy: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_the_example_passes_the_tests_of_registry_gate_walls_and_documentation(copy: Path) -> None:
+    tests = [f"tests/unit/{name}.py" for name in TESTS]
+    done = run(copy, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr
+    assert "ListConfigResources" in run(copy, sys.executable, "-m", "pytest", "--collect-only", "-q", tests[1]).stdout
+
+
+def test_the_example_is_in_order(copy: Path) -> None:
+    for check in (("check",), ("format", "--check")):
+        done = run(copy, sys.executable, "-m", "ruff", *check, "raykafka/front/api")
+        assert done.returncode == 0, done.stdout
+
+
+def test_the_example_answers(copy: Path) -> None:
+    done = run(copy, sys.executable, "-c", ASK)
+    assert done.returncode == 0, done.stderr
+    *answers, package = done.stdout.splitlines()
+    assert answers == [
+        "none (2, 'flights') (4, '0') (8, '0')",
+        "none (4, '0')",
+        "none (2, 'flights')",
+        "unsupported_version",
+    ]
+    assert Path(package).is_relative_to(copy)
+
+
+def test_an_example_that_declares_nothing_is_found_out(copy: Path) -> None:
+    module = copy / "raykafka" / "front" / "api" / "list_config_resources.py"
+    code = module.read_text()
+    try:
+        module.write_text(code.replace("NEEDS = (acl.DESCRIBE_CLUSTER_CONFIGS,)\n", ""))
+        done = run(copy, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/test_gate.py")
+        assert done.returncode != 0 and "NEEDS is missing" in done.stdout
+    finally:
+        module.write_text(code)
