@@ -35,11 +35,11 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository with the example in it: the one Python block of the page, at the path named above it."""
     page = PAGE.read_text()
     (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    (path,) = re.findall(r"saved as `(front/api/\w+\.py)` in `raykafka`", page)
+    (path,) = re.findall(r"saved as \*\*(raykafka/front/api/\w+\.py)\*\*", page)
     folder = tmp_path_factory.mktemp("contributed") / "raykafka"
     ignored = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "shared")
     shutil.copytree(ROOT, folder, ignore=ignored, symlinks=True)
-    there = folder / "raykafka" / path
+    there = folder / path
     assert not there.exists(), "the example is served already: choose another"
     there.write_text(code)
     return folder

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 WIDTH = 120
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "tests" / "lab").rglob("*.md")])
-PACKAGES = {path.name for path in (ROOT / "raykafka").iterdir() if path.is_dir()}
+PACKAGES = {path.parent.name for path in (ROOT / "raykafka").glob("*/__init__.py")}
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()}
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -93,6 +93,12 @@ def test_commands_that_are_named_exist(page: Path) -> None:
         script = ROOT / "scripts" / name.rstrip(".")
         assert script.is_file(), name
         assert script.suffix or os.access(script, os.X_OK), name
+
+
+def test_the_architecture_names_every_package() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    (tree,) = re.findall(r"^```\nraykafka/\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert {name for name in re.findall(r"^  (\w+)/", tree, re.MULTILINE)} == PACKAGES
 
 
 def test_two_commands_set_everything_up() -> None:

@@ -7,16 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from raykafka.cluster.image import PartitionState
-from raykafka.coordinator.classic.events import Event as GroupEvent
-from raykafka.coordinator.classic.group import Group
-from raykafka.coordinator.classic.rebalance import State
-from raykafka.replica.rules.events import Cut, Effect, Event, Hello, Seal, StreamId, Told
-from raykafka.replica.rules.history import EpochHistory
-from raykafka.replica.rules.leading import Settings
-from raykafka.replica.rules.partition import Partition
-from tests.unit.group_schedules import Simulation
+from tests.unit.group_schedules import Event as GroupEvent
+from tests.unit.group_schedules import Group, Simulation, State
 from tests.unit.partition.schedule import Schedule
+from tests.unit.partition.world import EpochHistory, Partition, PartitionState, Settings
+from tests.unit.partition.world import ev as events
 
 
 class Step(NamedTuple):
@@ -29,16 +24,24 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Machine:
-    """A state machine: ``states`` has every state with its meaning, in the order in which they are drawn, ``events``
-    the meaning of those events whose names do not say it. ``play(seed)`` drives the rules through the schedule of that
-    seed, and None through what is too rare for schedules; it returns the steps that were seen."""
+    """A state machine, as its ``rules`` keep it, which is the class that is stepped.
+
+    ``states`` has every state with its meaning, in the order in which they are drawn, ``events`` the meaning of those
+    events whose names do not say it. ``play(seed)`` drives the rules through the schedule of that seed, and None
+    through what is too rare for schedules; it returns the steps that were seen.
+    """
 
     name: str
     title: str
-    source: str
+    rules: type
     states: dict[str, str]
     events: dict[str, str]
     play: Callable[[int | None], set[Step]]
+
+    @property
+    def source(self) -> str:
+        """The file that has the rules."""
+        return self.rules.__module__.replace(".", "/") + ".py"
 
 
 def _meanings(events: Iterable[type]) -> dict[str, str]:
@@ -94,21 +97,21 @@ def _play_replica(seed: int | None) -> set[Step]:
     steps: set[Step] = set()
 
     class Watched(Partition):
-        def __init__(self, *args: Any, seal: Seal | None = None, **more: Any) -> None:
+        def __init__(self, *args: Any, seal: events.Seal | None = None, **more: Any) -> None:
             super().__init__(*args, seal=seal, **more)
             self._closes = False
             steps.add(Step(CLOSED if seal is None else SEALED, OPEN, role(self)))
 
-        def step(self, event: Event, now_ms: int) -> list[Effect]:
+        def step(self, event: events.Event, now_ms: int) -> list[events.Effect]:
             before = role(self)
             effects = super().step(event, now_ms)
-            if self._closes and isinstance(event, Cut):
+            if self._closes and isinstance(event, events.Cut):
                 steps.add(Step(before, CLOSE, SEALED))
             else:
                 steps.add(Step(before, type(event).__name__, role(self)))
             return effects
 
-        def closing_seal(self) -> Seal | None:
+        def closing_seal(self) -> events.Seal | None:
             seal = super().closing_seal()
             self._closes = seal is not None
             return seal
@@ -125,15 +128,15 @@ def _take_every_turn(rules: type[Partition]) -> None:
     schedules to show, and a log that was cut or diverged breaks a promise, so that no schedule may."""
     history = EpochHistory().assign(0, 0)
 
-    def told(leader: int, epoch: int) -> Told:
-        return Told(PartitionState((1, 2), leader, epoch, (1, 2), epoch), {1: 1, 2: 1})
+    def told(leader: int, epoch: int) -> events.Told:
+        return events.Told(PartitionState((1, 2), leader, epoch, (1, 2), epoch), {1: 1, 2: 1})
 
-    def hello(log_end: int) -> Hello:
-        return Hello(StreamId(1, 2, 1, 1), history.assign(1, log_end), 0, log_end, 0)
+    def hello(log_end: int) -> events.Hello:
+        return events.Hello(events.StreamId(1, 2, 1, 1), history.assign(1, log_end), 0, log_end, 0)
 
-    def bring_to(*events: Event, checkpoint: int = 5) -> Partition:
+    def bring_to(*before: events.Event, checkpoint: int = 5) -> Partition:
         opened = rules(1, Settings(1, 60, 20), log_start=0, log_end=5, history=history, checkpoint=checkpoint)
-        for event in events:
+        for event in before:
             opened.step(event, 0)
         return opened
 
@@ -146,23 +149,23 @@ def _take_every_turn(rules: type[Partition]) -> None:
         lambda: bring_to(told(1, 1), checkpoint=3),
     ]
     for state in states:
-        for event in (Cut("records that were written are lost"), told(-1, 2), told(1, 2), told(2, 2)):
+        for event in (events.Cut("records that were written are lost"), told(-1, 2), told(1, 2), told(2, 2)):
             state().step(event, 0)
         closed = state()
         closed.closing_seal()
-        closed.step(Cut("closed"), 0)
+        closed.step(events.Cut("closed"), 0)
     bring_to(told(2, 1), hello(3))
 
 
 REPLICA = Machine(
     "replica",
     "A replica",
-    "raykafka/replica/rules/partition.py",
+    Partition,
     REPLICA_STATES,
     {
         OPEN: "Its broker has a process open the log",
         CLOSE: "Its broker has the log closed in order, at any moment",
-        **_meanings(typing.get_args(Event)),
+        **_meanings(typing.get_args(events.Event)),
     },
     _play_replica,
 )
@@ -206,7 +209,7 @@ def _play_group(seed: int | None) -> set[Step]:
 CLASSIC_GROUP = Machine(
     "group",
     "A classic group",
-    "raykafka/coordinator/classic/group.py",
+    Group,
     GROUP_STATES,
     {
         LOAD: "This coordinator was elected, and has read the offsets topic's partition",
