@@ -7,7 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+
+from raykafka.cli import raykafka
 
 ROOT = Path(__file__).parents[2]
 WIDTH = 120
@@ -19,6 +22,7 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"^[\w.-]+(/[\w.*-]+)*/?$")
 _COMMAND = re.compile(r"(?<![\w/])scripts/([\w.]+)")
+_CLI = re.compile(r"(?:`|^ {4}|, )raykafka ([a-z][^`\n]*)", re.MULTILINE)
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -93,6 +97,21 @@ def test_commands_that_are_named_exist(page: Path) -> None:
         script = ROOT / "scripts" / name.rstrip(".")
         assert script.is_file(), name
         assert script.suffix or os.access(script, os.X_OK), name
+
+
+@each_page
+def test_raykafkas_commands_and_their_options_exist(page: Path) -> None:
+    """Of ``raykafka GROUP COMMAND|COMMAND ... --option``; what stands behind two spaces explains it."""
+    for text in _CLI.findall(page.read_text()):
+        words = re.sub(r"[\[\]]", "", re.split(r"  |,", text)[0]).split()
+        assert words[0] in raykafka.commands, text
+        commands = [raykafka.commands[words[0]]]
+        if isinstance(commands[0], click.Group):
+            group = commands[0]
+            assert set(words[1].split("|")) <= set(group.commands), text
+            commands = [group.commands[name] for name in words[1].split("|")]
+        options = {option for command in commands for param in command.params for option in param.opts}
+        assert {word for word in words if word.startswith("-")} <= options, text
 
 
 def test_the_architecture_names_every_package() -> None:
