@@ -38,6 +38,7 @@ from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, Topic
 from raykafka.cluster.summary import partition_summary
 from raykafka.error_code import ErrorCode
 from raykafka.errors import DeployError, KafkaError, LinkError
+from raykafka.front.fetch_sessions import FetchSessions
 from raykafka.front.listener import Listener
 from raykafka.link import Link
 from raykafka.log.lock import boot_id
@@ -158,6 +159,7 @@ class Broker:
         undo.append(self.peers.close)
         self.links = InterBrokerPort(settings.secret, self._apply, lambda link: self.partitions.take_stream(link))
         self.partitions = Partitions(self, directory.path, found)
+        self.fetch_sessions = FetchSessions(self.configs.number("max.incremental.fetch.session.cache.slots"))
         self.coordination = Coordination(settings.broker_id, self.partitions)
         self._auto_creation = AutoCreation(self.links)
         undo.append(self.links.stop)

@@ -18,6 +18,7 @@ from raykafka.cluster.image import ClusterImage, Topic
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, messages
+from raykafka.partition.appends import Appended
 from raykafka.protocol.context import RequestContext, pack_forward
 from raykafka.types import OFFSETS_TOPIC, TopicPartition
 
@@ -152,7 +153,7 @@ class Coordination:
             self._run(self._read(link, messages.LogRead.unpack(payload)))
 
     def _append(self, link: Link, append: messages.LogAppend, records: memoryview) -> None:
-        def done(appended: messages.Appended) -> None:
+        def done(appended: Appended) -> None:
             if appended.error is ErrorCode.NONE:
                 self._partitions.traffic[OFFSETS_TOPIC].appended(records)
             if not link.is_closed:
@@ -161,7 +162,7 @@ class Coordination:
 
         host = self._partitions.get(TopicPartition(OFFSETS_TOPIC, append.partition))
         if host is None:
-            done(messages.Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER))
+            done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER))
             return
         host.submit(records, _ALL, append.timeout_ms, append.leader_epoch, done)
 
@@ -171,7 +172,7 @@ class Coordination:
         answer = messages.LogRecords(read.correlation, ErrorCode.NOT_LEADER_OR_FOLLOWER)
         if host is not None and host.is_leader:
             # figures first: what is read afterwards is never less than they say
-            view = host.view
+            view = host.log.view
             # a follower's view may end before its log does, and knows less of what is committed
             if view is None or view.leader_epoch != host.state.leader_epoch:
                 answer = messages.LogRecords(read.correlation, ErrorCode.OFFSET_NOT_AVAILABLE)
@@ -179,7 +180,7 @@ class Coordination:
                 answer = messages.LogRecords(read.correlation, ErrorCode.NONE, view.high_watermark, view.log_end_offset)
                 offset = max(read.offset, view.log_start_offset)
                 try:
-                    records = await host.read(offset, read.max_bytes)
+                    records = await host.log.read(offset, read.max_bytes)
                 except KafkaError as error:
                     answer = messages.LogRecords(read.correlation, error.code)
                 if not answer.error and not records and offset < view.high_watermark:

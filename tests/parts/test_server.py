@@ -13,10 +13,10 @@ import pytest
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
-from raykafka.front import log_view
 from raykafka.front.api import fetch
 from raykafka.front.listener import Listener
 from raykafka.log import LogReader
+from raykafka.partition import log_view
 from tests.lab.dataplane import TOPIC, Dataplane, batch, decode_response, produce_body
 from tests.parts.test_connection import read_response, request
 
@@ -57,7 +57,7 @@ async def fill(dataplane: Dataplane, partitions: int, megabytes: int) -> list[by
             await dataplane.produce(batch(os.urandom(1_000_000)), partition=partition)
         host = dataplane.partitions.get((TOPIC, partition))
         assert host is not None
-        held.append(bytes(await host.read(0, 1 << 30)))
+        held.append(bytes(await host.log.read(0, 1 << 30)))
     return held
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.front.api.endpoints import alive_endpoints
+from raykafka.front.serving import ClusterServer
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
@@ -23,7 +24,7 @@ _BROKERS = 1
 _CONTROLLERS = 2
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: Any, server: ClusterServer) -> Any:
     asked = getattr(request, "endpoint_type", _BROKERS)
     if asked != _BROKERS:
         known = asked == _CONTROLLERS

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from raykafka.coordinator.partitioning import partition_for
+from raykafka.cluster.coordinator_partition import partition_for
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.front.api.endpoints import alive_endpoints
+from raykafka.front.serving import ClusterServer
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
@@ -28,7 +29,7 @@ GROUP = 0
 _NOWHERE = {"node_id": -1, "host": "", "port": -1}
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: Any, server: ClusterServer) -> Any:
     m = response_module(API_KEY, context.api_version)
     key_type = getattr(request, "key_type", GROUP)
     if context.api_version >= 4:
@@ -39,7 +40,7 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
     return build(m.FindCoordinatorResponse, throttle_time=NO_THROTTLE, **answer)
 
 
-async def _locate(context: RequestContext, key_type: int, key: str, server: Any) -> dict[str, Any]:
+async def _locate(context: RequestContext, key_type: int, key: str, server: ClusterServer) -> dict[str, Any]:
     try:
         at, broker_id = await _coordinator(context, key_type, key, server)
     except KafkaError as error:
@@ -53,7 +54,7 @@ async def _locate(context: RequestContext, key_type: int, key: str, server: Any)
     }
 
 
-async def _coordinator(context: RequestContext, key_type: int, key: str, server: Any) -> tuple[Any, int]:
+async def _coordinator(context: RequestContext, key_type: int, key: str, server: ClusterServer) -> tuple[Any, int]:
     if key_type != GROUP:
         raise KafkaError(ErrorCode.INVALID_REQUEST, "this cluster has coordinators for consumer groups only")
     if not server.authorize(context, acl.Operation.DESCRIBE, acl.Resource(acl.ResourceType.GROUP, key)):

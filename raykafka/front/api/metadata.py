@@ -18,10 +18,11 @@ from collections.abc import Iterable, Set
 from typing import Any
 
 from raykafka.cluster.image import ClusterImage, PartitionState, Topic
-from raykafka.controller.rules.topics import check_name
+from raykafka.cluster.topic_names import check_name
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.front.api.endpoints import alive_endpoints
+from raykafka.front.serving import ClusterServer
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
@@ -31,7 +32,7 @@ API_KEY = 3
 VERSIONS = (0, 12)
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: Any, server: ClusterServer) -> Any:
     version = context.api_version
     m = response_module(API_KEY, version)
     asked = request.topics
@@ -95,7 +96,7 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
     )
 
 
-async def _create_missing(context: RequestContext, names: Iterable[str], server: Any) -> dict[str, ErrorCode]:
+async def _create_missing(context: RequestContext, names: Iterable[str], server: ClusterServer) -> dict[str, ErrorCode]:
     """Create those of the named topics that don't exist, where config allows it. Returns the errors of what failed."""
     missing = [name for name in dict.fromkeys(names) if name not in server.image.topics]
     if not missing:
