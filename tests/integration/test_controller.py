@@ -660,3 +660,40 @@ def test_brokers_that_come_and_go_while_topics_are_made_agree_in_the_end(zookeep
         assert -1 not in leaders
 
     play(zookeeper, scenario)
+
+
+def test_a_death_is_decided_before_questions_that_wait(zookeeper: str) -> None:
+    async def scenario(made: Parts) -> None:
+        brokers = [await made.broker(b) for b in range(3)]
+        leader, victim, _ = brokers
+        active = await made.active(0)
+        count = 10
+        places = (("lost", [(1, 0)]), ("t", [(0, 2)] * count))
+        requests = [TopicRequest(name, assignments=tuple(enumerate(replicas))) for name, replicas in places]
+        assert [made.error for made in await create_topics(active.ledger, requests, timeout_s=WITHIN_S)] == [None, None]
+        topic = leader.image.topics["t"]
+        epoch = leader.registration.info.epoch
+        async with active.ledger.turn():
+            waiting = [asyncio.create_task(create(active, f"later-{n}")) for n in range(count)]
+            for p, state in topic.partitions.items():
+                smaller = {"isr": (0,), "broker_epochs": (epoch,)}
+                args = {**smaller, "leader_epoch": state.leader_epoch, "version": state.version}
+                proposing = leader.links.alter_partition(TopicPartition("t", p), topic.id, args)
+                waiting.append(asyncio.create_task(proposing))
+            await until(lambda: active.ledger.waiting == 2 * count, "all questions wait")
+            victim.die()
+            await until(lambda: active.ledger.waiting == 2 * count + 1, "the death is known")
+        await asyncio.gather(*waiting)
+        client = await made.client()
+
+        def written_at(path: str) -> int:
+            """In the order in which ZooKeeper took it (zxid)."""
+            return client.get(path)[1].mzxid
+
+        settled = written_at("/brokers/topics/lost/partitions/0/state")
+        assert active.state.records["lost"].states[0].leader == 0
+        later = [f"/brokers/topics/later-{n}/partitions/0/state" for n in range(count)]
+        later += [f"/brokers/topics/t/partitions/{p}/state" for p in range(count)]
+        assert settled < min(written_at(path) for path in later)
+
+    play(zookeeper, scenario)
