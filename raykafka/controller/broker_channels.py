@@ -9,7 +9,7 @@ from typing import Any
 
 from raykafka.cluster.image import ClusterImage, ImageDelta
 from raykafka.controller.channel import BrokerChannel
-from raykafka.controller.tenure import Tenure
+from raykafka.controller.ledger.tenure import Tenure
 from raykafka.link.link import ForwardHandler
 from raykafka.zookeeper.znodes import Registration
 

@@ -10,7 +10,7 @@ from raykafka.controller.decisions.controlled_shutdown import shut_down
 from raykafka.controller.decisions.elections import FailedLeader, partition_failed
 from raykafka.controller.decisions.isr_changes import IsrProposal, alter_partition, alter_partitions
 from raykafka.controller.decisions.topics import create_automatically
-from raykafka.controller.ledger import Ledger
+from raykafka.controller.ledger.ledger import Ledger
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.types import TopicPartition

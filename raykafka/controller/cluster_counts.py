@@ -7,7 +7,7 @@ from typing import Any
 
 from raykafka.cluster import health
 from raykafka.cluster.image import Topic
-from raykafka.controller.state import State
+from raykafka.controller.ledger.state import State
 
 _MIN_ISR = "min.insync.replicas"
 

@@ -20,11 +20,11 @@ from raykafka.controller.broker_channels import BrokerChannels, Silences
 from raykafka.controller.decisions import leadership
 from raykafka.controller.decisions.elections import elect
 from raykafka.controller.decisions.topics import begin_partitions, finish_deletion
-from raykafka.controller.ledger import Ledger
+from raykafka.controller.ledger.ledger import Ledger
+from raykafka.controller.ledger.state import State
+from raykafka.controller.ledger.tenure import Tenure
+from raykafka.controller.ledger.turn_queue import Urgency
 from raykafka.controller.membership import Membership, without
-from raykafka.controller.state import State
-from raykafka.controller.tenure import Tenure
-from raykafka.controller.turn_queue import Urgency
 from raykafka.protocol import registry
 from raykafka.protocol.context import unpack_forward
 from raykafka.zookeeper.controller_election import Claim

@@ -11,9 +11,9 @@ from typing import Any
 from raykafka.cluster.image import ImageDelta
 from raykafka.controller.broker_channels import BrokerChannels
 from raykafka.controller.decisions.elections import elect
-from raykafka.controller.ledger import Ledger
-from raykafka.controller.tenure import Tenure
-from raykafka.controller.turn_queue import Urgency
+from raykafka.controller.ledger.ledger import Ledger
+from raykafka.controller.ledger.tenure import Tenure
+from raykafka.controller.ledger.turn_queue import Urgency
 from raykafka.zookeeper.controller_store import ControllerStore
 from raykafka.zookeeper.znodes import Registration
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from raykafka.controller.turn_queue import TurnQueue, Urgency
+from raykafka.controller.ledger.turn_queue import TurnQueue, Urgency
 
 BROKERS, FAILED_LEADER, QUESTION = Urgency.BROKERS, Urgency.FAILED_LEADER, Urgency.QUESTION
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from raykafka.controller.decisions.elections import elect
-from raykafka.controller.ledger import Ledger, Turn
+from raykafka.controller.ledger.ledger import Ledger, Turn
 from raykafka.controller.rules.configs import ResourceType, check_broker, check_topic
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from raykafka.cluster.image import ImageDelta
 from raykafka.controller.decisions.elections import elect
-from raykafka.controller.ledger import Ledger
+from raykafka.controller.ledger.ledger import Ledger
 from raykafka.types import TopicPartition
 
 APPLY_WITHIN_S = 3.0

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from raykafka.cluster.image import ImageDelta
 from raykafka.controller.decisions.reassignments import go_on
-from raykafka.controller.ledger import Ledger, Turn
+from raykafka.controller.ledger.ledger import Ledger, Turn
+from raykafka.controller.ledger.state import State
+from raykafka.controller.ledger.turn_queue import Urgency
 from raykafka.controller.rules.elections import after_changes
-from raykafka.controller.state import State
-from raykafka.controller.turn_queue import Urgency
 from raykafka.types import NO_LEADER, TopicPartition
 from raykafka.zookeeper.znodes import Registration, StateNode
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from raykafka.controller.decisions.reassignments import go_on
-from raykafka.controller.ledger import Ledger, Turn
-from raykafka.controller.state import State
+from raykafka.controller.ledger.ledger import Ledger, Turn
+from raykafka.controller.ledger.state import State
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.types import TopicPartition

@@ -8,10 +8,10 @@ import logging
 from collections.abc import Iterable
 from enum import IntEnum
 
-from raykafka.controller.ledger import Ledger, Turn
+from raykafka.controller.ledger.ledger import Ledger, Turn
+from raykafka.controller.ledger.state import State
 from raykafka.controller.rules.balance import unbalanced
 from raykafka.controller.rules.elections import after_changes, preferred
-from raykafka.controller.state import State
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.types import NO_LEADER, TopicPartition

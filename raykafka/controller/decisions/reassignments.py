@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
-from raykafka.controller.ledger import Ledger, Turn
+from raykafka.controller.ledger.ledger import Ledger, Turn
+from raykafka.controller.ledger.state import State
 from raykafka.controller.rules.reassignment import Assignment, Step, asked, next_step, with_assignments
-from raykafka.controller.state import State
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.types import TopicPartition

@@ -7,9 +7,9 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from raykafka.controller.ledger import Ledger, Turn
+from raykafka.controller.ledger.ledger import Ledger, Turn
+from raykafka.controller.ledger.state import State
 from raykafka.controller.rules.topics import TopicPlan, TopicRequest, internal_topic, plan_partitions, plan_topic
-from raykafka.controller.state import State
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.zookeeper.znodes import TopicNode, new_kafka_uuid

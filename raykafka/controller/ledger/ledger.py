@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from raykafka.cluster.image import BrokerInfo, ClusterImage, ImageDelta
-from raykafka.controller.state import State
-from raykafka.controller.tenure import Tenure
-from raykafka.controller.turn_queue import TurnQueue, Urgency
+from raykafka.controller.ledger.state import State
+from raykafka.controller.ledger.tenure import Tenure
+from raykafka.controller.ledger.turn_queue import TurnQueue, Urgency
 from raykafka.types import TopicPartition
 from raykafka.zookeeper.controller_store import ControllerStore, Metadata, TopicRecord
 from raykafka.zookeeper.znodes import Registration, StateNode, TopicNode
