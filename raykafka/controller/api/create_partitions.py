@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from raykafka.controller.decisions.topics import create_partitions
+from raykafka.controller.decisions.topics import Growth, create_partitions
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
@@ -26,7 +26,7 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
     m = response_module(API_KEY, context.api_version)
     named = Counter(topic.name for topic in request.topics)
     wanted = [
-        (
+        Growth(
             topic.name,
             topic.count,
             None if topic.assignments is None else [tuple(a.broker_ids) for a in topic.assignments],

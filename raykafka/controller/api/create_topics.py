@@ -95,7 +95,7 @@ def _configs(m: Any, config: Any, server: Any) -> Any:
             config_source=value.source,
             is_sensitive=value.definition.sensitive,
         )
-        for value in describe_topic(config, *server.config_places())
+        for value in describe_topic(config, *server.state.config_places())
     )
 
 

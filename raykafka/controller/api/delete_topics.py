@@ -51,7 +51,7 @@ def _resolve(server: Any, name: str | None, topic_id: uuid.UUID | None) -> tuple
         return name, ErrorCode.INVALID_REQUEST
     if topic_id is None:
         return name, ErrorCode.NONE
-    found = server.image.names_by_id.get(topic_id)
+    found = server.state.image.names_by_id.get(topic_id)
     return (None, ErrorCode.UNKNOWN_TOPIC_ID) if found is None else (found, ErrorCode.NONE)
 
 

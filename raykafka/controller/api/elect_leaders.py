@@ -29,7 +29,9 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
     except ValueError:
         raise KafkaError(ErrorCode.INVALID_REQUEST, f"There is no election type {request.election_type}.") from None
     if request.topic_partitions is None:
-        asked = [TopicPartition(name, p) for name, record in sorted(server.records.items()) for p in record.states]
+        asked = [
+            TopicPartition(name, p) for name, record in sorted(server.state.records.items()) for p in record.states
+        ]
     else:
         asked = _named(request)
     outcomes = await elect_leaders(server, kind, asked, request.timeout.total_seconds())

@@ -23,8 +23,8 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
     wanted = None
     if request.topics is not None:
         wanted = [TopicPartition(topic.name, p) for topic in request.topics for p in topic.partition_indexes]
-    async with server.turn:
-        found = reassignments(server, wanted)
+    async with server.turn() as turn:
+        found = reassignments(turn.state, wanted)
     by_topic: dict[str, list[Any]] = {}
     for tp, assignment in found.items():
         by_topic.setdefault(tp.topic, []).append(
