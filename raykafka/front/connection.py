@@ -20,12 +20,13 @@ from time import CLOCK_BOOTTIME, clock_gettime_ns
 from typing import Any, NamedTuple
 
 from raykafka.error_code import ErrorCode
+from raykafka.errors import UnanswerableRequestError
 from raykafka.front.api import api_versions
 from raykafka.link.frames import FrameProtocol
-from raykafka.protocol import codec, registry
+from raykafka.protocol import codec
 from raykafka.protocol.answer import Answer, Buffer, StreamedResponse
 from raykafka.protocol.context import ANONYMOUS, RequestContext
-from raykafka.protocol.registry import Api, UnanswerableRequestError
+from raykafka.protocol.registry import Api, Registry
 from raykafka.protocol.wire import MalformedError, skip_tags
 
 PRODUCE = 0
@@ -75,30 +76,40 @@ class _Route(NamedTuple):
     flexible_response: bool
 
 
-_routes: dict[int, _Route] = {}
+class Routes:
+    """The routes of ``apis`` by API key and version, each made when it is first asked for."""
+
+    def __init__(self, apis: Registry) -> None:
+        self.apis = apis
+        self._found: dict[int, _Route] = {}
+
+    def find(self, key: int, version: int) -> _Route:
+        """Raises UnanswerableRequestError for an API or version that is not served."""
+        return self._found.get(key << 16 | version) or self._make(key, version)
+
+    def _make(self, key: int, version: int) -> _Route:
+        api = self.apis.get(key)
+        if api is None:
+            raise UnanswerableRequestError(f"API {key} is not served")
+        if api.serves(version):
+            known = max(version, api.versions[0])
+            route = _Route(
+                api, True, codec.request_is_flexible(key, known), codec.response_header_is_flexible(key, known)
+            )
+            self._found[key << 16 | version] = route
+            return route
+        if key == api_versions.API_KEY:
+            return _Route(api, False, False, False)
+        raise UnanswerableRequestError(f"{api.name} is served in versions {api.versions}, not in {version}")
 
 
-def _route(key: int, version: int) -> _Route:
-    api = registry.api(key)
-    if api is None:
-        raise UnanswerableRequestError(f"API {key} is not served")
-    if api.serves(version):
-        known = max(version, api.versions[0])
-        route = _Route(api, True, codec.request_is_flexible(key, known), codec.response_header_is_flexible(key, known))
-        _routes[key << 16 | version] = route
-        return route
-    if key == api_versions.API_KEY:
-        return _Route(api, False, False, False)
-    raise UnanswerableRequestError(f"{api.name} is served in versions {api.versions}, not in {version}")
-
-
-def parse_header(frame: memoryview) -> tuple[int, int, int, str | None, int, _Route]:
+def parse_header(frame: memoryview, routes: Routes) -> tuple[int, int, int, str | None, int, _Route]:
     """API key, version, correlation id and client id of a request, where its body begins, and its route. Raises
     MalformedError, and UnanswerableRequestError for an API or version that is not served."""
     if len(frame) < _HEADER.size:
         raise MalformedError("a request ends within its header")
     key, version, correlation, length = _HEADER.unpack_from(frame)
-    route = _routes.get(key << 16 | version) or _route(key, version)
+    route = routes.find(key, version)
     client_id, end = None, _HEADER.size
     if length >= 0:
         end += length
@@ -123,6 +134,7 @@ class KafkaConnection(FrameProtocol):
     def __init__(
         self,
         listener: str,
+        routes: Routes,
         dispatch: Dispatch,
         connections: set[KafkaConnection],
         in_flight: InFlight,
@@ -135,6 +147,7 @@ class KafkaConnection(FrameProtocol):
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self._last_active_ns = clock_gettime_ns(CLOCK_BOOTTIME)
         self._listener = listener
+        self._routes = routes
         self._dispatch = dispatch
         self._connections = connections
         self._in_flight = in_flight
@@ -213,7 +226,7 @@ class KafkaConnection(FrameProtocol):
 
     def _begin(self, frame: memoryview, received_ns: int) -> None:
         try:
-            key, version, correlation, client_id, body_start, route = parse_header(frame)
+            key, version, correlation, client_id, body_start, route = parse_header(frame, self._routes)
         except (MalformedError, UnanswerableRequestError) as error:
             unknown = RequestContext(-1, -1, -1, None, self._client_host, self._listener, received_ns=received_ns)
             request = _Request(unknown, len(frame), False)
@@ -226,7 +239,7 @@ class KafkaConnection(FrameProtocol):
         request = _Request(context, len(frame), route.flexible_response)
         self._begun.append(request)
         if not route.serves:
-            refusal = api_versions.response(0, ErrorCode.UNSUPPORTED_VERSION)
+            refusal = api_versions.response(self._routes.apis, 0, ErrorCode.UNSUPPORTED_VERSION)
             request.response = [codec.encode_response(key, 0, refusal)]
             self._answer_soon()
             return

@@ -15,9 +15,10 @@ from kio.serial import entity_reader, entity_writer
 from kio.static.constants import EntityType
 
 from raykafka.controller.controller import Controller
+from raykafka.controller.serving import apis
 from raykafka.error_code import ErrorCode
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.registry import api, serve
+from raykafka.protocol.dispatch import serve
 from tests.integration.controller_parts import BrokerEnd, parts
 
 CREATE, DELETE, ALTER, GROW, INCREMENTAL = 19, 20, 33, 37, 44
@@ -36,7 +37,7 @@ class Admin:
         body = io.BytesIO()
         entity_writer(load_request_schema(key, version))(body, request)
         context = RequestContext(key, version, 1, "test", "127.0.0.1", "INSIDE")
-        buffers = await serve(self.active, context, memoryview(body.getvalue()))
+        buffers = await serve(apis(), self.active, context, memoryview(body.getvalue()))
         answer = memoryview(b"".join(buffers))
         entity, size = entity_reader(load_response_schema(key, version))(answer, 0)
         assert size == len(answer)
@@ -88,7 +89,7 @@ def code(result: Any) -> ErrorCode:
 
 
 def versions(key: int) -> range:
-    served = api(key)
+    served = apis().get(key)
     assert served is not None
     return range(served.versions[0], served.versions[1] + 1)
 

@@ -25,11 +25,12 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.link import Link, connect_unix, serve_unix
 from raykafka.log.batch import Record, build_batch
-from raykafka.protocol import acl, codec, registry
+from raykafka.protocol import acl, codec, dispatch
 from raykafka.protocol.context import RequestContext
 from raykafka.replica.rules.events import Propose
 from raykafka.replica.server import ReplicaServer
 from raykafka.types import TopicPartition
+from tests.unit.served import APIS
 
 BROKER = 0
 SECRET = b"secret"
@@ -116,6 +117,7 @@ class Dataplane:
 
     def __init__(self, directory: Path, *, config: Mapping[str, str] | None = None) -> None:
         self.broker_id = BROKER
+        self.apis = APIS
         self.directory = directory
         self.configs = Configs(BROKER, config or {})
         self.links = Links(self)
@@ -204,7 +206,7 @@ class Dataplane:
     async def ask(self, api_key: int, version: int, body: bytes | bytearray, client_id: str | None = "test") -> bytes:
         """The body of the response to a request body."""
         context = RequestContext(api_key, version, 1, client_id, "127.0.0.1", "TEST")
-        return b"".join(await registry.serve(self, context, memoryview(bytearray(body))))
+        return b"".join(await dispatch.serve(self.apis, self, context, memoryview(bytearray(body))))
 
     async def ask_entity(self, api_key: int, version: int, request: Any) -> Any:
         """The response entity of kio to a request entity of kio."""

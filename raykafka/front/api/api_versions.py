@@ -12,9 +12,9 @@ import re
 from typing import Any
 
 from raykafka.error_code import ErrorCode
-from raykafka.protocol import registry
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
+from raykafka.protocol.registry import Registry
 
 API_KEY = 18
 VERSIONS = (0, 4)
@@ -26,16 +26,16 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
     if context.api_version >= 3 and not (
         _SOFTWARE.match(request.client_software_name) and _SOFTWARE.match(request.client_software_version)
     ):
-        return response(context.api_version, ErrorCode.INVALID_REQUEST)
-    return response(context.api_version, ErrorCode.NONE)
+        return response(server.apis, context.api_version, ErrorCode.INVALID_REQUEST)
+    return response(server.apis, context.api_version, ErrorCode.NONE)
 
 
-def response(version: int, error: ErrorCode) -> Any:
-    """All served APIs for an answer without error; UNSUPPORTED_VERSION names ApiVersions alone, as Kafka does."""
+def response(apis: Registry, version: int, error: ErrorCode) -> Any:
+    """All of ``apis`` for an answer without error; UNSUPPORTED_VERSION names ApiVersions alone, as Kafka does."""
     m = response_module(API_KEY, version)
     named = {
-        ErrorCode.NONE: tuple(registry.apis().values()),
-        ErrorCode.UNSUPPORTED_VERSION: tuple(a for a in registry.apis().values() if a.key == API_KEY),
+        ErrorCode.NONE: tuple(apis),
+        ErrorCode.UNSUPPORTED_VERSION: tuple(a for a in apis if a.key == API_KEY),
     }.get(error, ())
     return build(
         m.ApiVersionsResponse,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from raykafka.broker.partitions.partition_host import Life, PartitionHost
 from raykafka.error_code import ErrorCode
-from raykafka.errors import KafkaError
+from raykafka.errors import KafkaError, UnanswerableRequestError
 from raykafka.front.fetch_codec import FetchRequest, Read, ResponseWriter, parse
 from raykafka.front.fetch_sessions import NO_SESSION, FetchPartition, FetchPlan
 from raykafka.front.leader_hints import LeaderHints
@@ -28,7 +28,6 @@ from raykafka.log import FileRange, WouldBlock
 from raykafka.protocol import acl
 from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.registry import UnanswerableRequestError
 from raykafka.protocol.wire import MalformedError
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from raykafka.error_code import ErrorCode
+from raykafka.errors import UnanswerableRequestError
 from raykafka.front.leader_hints import LeaderHints, tagged
 from raykafka.link.messages import ANY_EPOCH, Appended
 from raykafka.protocol import acl
 from raykafka.protocol.answer import Answer
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.registry import UnanswerableRequestError
 from raykafka.protocol.wire import Cursor, MalformedError, length_prefix, nullable_string, read_uvarint, skip_tags
 from raykafka.types import INTERNAL_TOPICS
 
