@@ -12,6 +12,7 @@ from raykafka.log import Log
 from raykafka.partition.appends import APPENDED, pack_appended
 from raykafka.partition.view import VIEW, View
 from raykafka.replica.rules.partition import Partition
+from raykafka.types import FrameKind
 
 VIEW_WITHIN_S = 0.2
 
