@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from raykafka.error_code import ErrorCode
 from raykafka.errors import UnanswerableRequestError
 from raykafka.front.leader_hints import LeaderHints, tagged
-from raykafka.link.messages import ANY_EPOCH, Appended
+from raykafka.partition.appends import ANY_EPOCH, Appended
 from raykafka.protocol import acl
 from raykafka.protocol.answer import Answer
 from raykafka.protocol.context import RequestContext
