@@ -27,7 +27,7 @@ from raykafka.controller.decisions import reassignments as reassignment_admin
 from raykafka.controller.decisions import topics as topic_admin
 from raykafka.controller.rules.elections import BrokerLife, after_changes, first_state
 from raykafka.controller.rules.topics import Defaults
-from raykafka.controller.serving import apis
+from raykafka.controller.serving import gate
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol import dispatch
@@ -451,7 +451,7 @@ class Controller:
     # what brokers ask
 
     async def _on_forward(self, payload: memoryview) -> list[Buffer]:
-        return await dispatch.serve_forwarded(apis(), self, *unpack_forward(payload))
+        return await dispatch.serve_forwarded(gate(), self, *unpack_forward(payload))
 
     async def _on_call(self, broker: int, method: str, args: dict[str, Any]) -> Any:
         match method:

@@ -10,7 +10,7 @@ import asyncio
 from raykafka.coordinator.config import GroupConfig
 from raykafka.coordinator.coordinator import Coordinator
 from raykafka.coordinator.offsets_log import LinkedOffsetsLog
-from raykafka.coordinator.serving import apis
+from raykafka.coordinator.serving import gate
 from raykafka.link.link import Link, connect_unix
 from raykafka.process.child import arguments, identity, live, live_as_actor
 from raykafka.process.log_output import log_to_stderr
@@ -35,7 +35,7 @@ class CoordinatorServer:
         self._link.start(self._log.frame_received, self._closed, self.coordinator.on_call, self._on_forward)
 
     async def _on_forward(self, payload: memoryview) -> list[bytes | bytearray | memoryview]:
-        return await dispatch.serve_forwarded(apis(), self.coordinator, *unpack_forward(payload))
+        return await dispatch.serve_forwarded(gate(), self.coordinator, *unpack_forward(payload))
 
     def _closed(self, error: Exception | None) -> None:
         self.coordinator.stop()
@@ -52,7 +52,7 @@ async def serve(
     server = CoordinatorServer(link, config)
     server.start()
     # schemas in a thread, and not only when the first group asks: the broker kills a child whose event loop is silent
-    await asyncio.gather(server.ended, asyncio.to_thread(apis().load, Place.COORDINATOR))
+    await asyncio.gather(server.ended, asyncio.to_thread(gate().apis.load, Place.COORDINATOR))
 
 
 class GroupCoordinator:

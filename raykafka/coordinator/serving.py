@@ -1,14 +1,15 @@
-"""The APIs that the process of a coordinator serves."""
+"""What the process of a coordinator serves, and the gate before it."""
 
 from __future__ import annotations
 
 import functools
 
 from raykafka.coordinator import api
+from raykafka.protocol.gate import Gate
 from raykafka.protocol.registry import Registry
 
 
 @functools.cache
-def apis() -> Registry:
+def gate() -> Gate:
     """Made once in a process."""
-    return Registry(api)
+    return Gate(Registry(api))

@@ -9,11 +9,13 @@ from typing import Protocol
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError, UnanswerableRequestError
-from raykafka.front.connection import InFlight, KafkaConnection, Routes
+from raykafka.front.connection import InFlight, KafkaConnection
+from raykafka.front.routes import Routes
 from raykafka.protocol import dispatch
 from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.registry import Api, Place, Registry
+from raykafka.protocol.gate import Gate
+from raykafka.protocol.registry import Api, Place
 from raykafka.telemetry.traffic import RequestDurations
 
 DEFAULT_MAX_REQUEST_BYTES = 104_857_600
@@ -29,11 +31,8 @@ class RequestServer(Protocol):
     """What a listener needs of its broker. Handlers in ``raykafka.broker.api`` get the same object and more of it."""
 
     @property
-    def apis(self) -> Registry:
-        """Those that it serves or forwards."""
-
-    def charge(self, context: RequestContext, kind: str, amount: int) -> int:
-        """Count ``amount`` of ``kind`` against the client's quota; the throttle time it earns, in ms."""
+    def gate(self) -> Gate:
+        """Admits what it serves and what it forwards."""
 
     async def forward_to_coordinator(self, context: RequestContext, body: memoryview) -> memoryview: ...
 
@@ -62,7 +61,7 @@ class Listener:
         self._server = server
         self._max_request_bytes = max_request_bytes
         self._max_idle_ms = max_idle_ms
-        self._routes = Routes(server.apis)
+        self._routes = Routes(server.gate.apis)
         self._in_flight = InFlight(max_in_flight_bytes)
         self._durations = durations or RequestDurations()
         self._connections: set[KafkaConnection] = set()
@@ -130,7 +129,7 @@ class Listener:
         self._idle_check = loop.call_later(max(self._max_idle_ms / 10_000, 0.05), self._check_idle)
 
     def _dispatch(self, api: Api, context: RequestContext, body: memoryview) -> Awaitable[list[Buffer]]:
-        self._server.charge(context, "request", len(body))
+        self._server.gate.admit(api, context, len(body))
         if api.place is Place.BROKER:
             return dispatch.answer(api, self._server, context, body)
         return self._forward(api, context, body)
@@ -150,5 +149,4 @@ class Listener:
             return dispatch.refusal(api, context, body, KafkaError(code, str(error)))
         if not len(response):
             raise UnanswerableRequestError(f"the {api.place} could not answer {api.name}")
-        context.mark("remote")
         return [response]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import logging
 import types
 import typing
@@ -14,13 +15,15 @@ from raykafka.errors import KafkaError, UnanswerableRequestError
 from raykafka.protocol import codec
 from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.registry import Api, Registry
+from raykafka.protocol.gate import Gate
+from raykafka.protocol.registry import Api
 
 logger = logging.getLogger(__name__)
 
 
 def answer(api: Api, server: Any, context: RequestContext, body: memoryview) -> Awaitable[list[Buffer]]:
-    """Begin to answer a request. An API with its own codec may have begun its work before this returns.
+    """Begin to answer a request that a gate has admitted. An API with its own codec may have begun its work before this
+    returns.
 
     The buffers of the response body, none when nothing is to be answered. Raises UnanswerableRequestError, at once or
     when awaited.
@@ -43,21 +46,23 @@ async def _handled(api: Api, server: Any, context: RequestContext, body: memoryv
         logger.exception("%s v%d failed", api.name, context.api_version)
         failure = KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, f"{type(error).__name__}: {error}")
         response = error_response(api, context, request, failure)
-    return [codec.encode_response(api.key, context.api_version, response)]
+    return [_encoded(api, context, response)]
 
 
-async def serve(apis: Registry, server: Any, context: RequestContext, body: memoryview) -> list[Buffer]:
-    """``answer`` by the API that the context names. Raises UnanswerableRequestError also where that is not served."""
-    api = apis.get(context.api_key)
+async def serve(gate: Gate, server: Any, context: RequestContext, body: memoryview) -> list[Buffer]:
+    """Admit a request and ``answer`` it, by the API that the context names. Raises UnanswerableRequestError also where
+    that is not served."""
+    api = gate.apis.get(context.api_key)
     if api is None or not api.serves(context.api_version):
         raise UnanswerableRequestError(f"API {context.api_key} version {context.api_version} is not served here")
+    gate.admit(api, context, len(body))
     return await answer(api, server, context, body)
 
 
-async def serve_forwarded(apis: Registry, server: Any, context: RequestContext, body: memoryview) -> list[Buffer]:
+async def serve_forwarded(gate: Gate, server: Any, context: RequestContext, body: memoryview) -> list[Buffer]:
     """``serve`` for the far end of a forward: no buffers tell the broker to close the client's connection."""
     try:
-        return await serve(apis, server, context, body)
+        return await serve(gate, server, context, body)
     except UnanswerableRequestError as error:
         logger.warning("%s from %s: %s", context.client_id, context.client_host, error)
         return []
@@ -67,7 +72,15 @@ def refusal(api: Api, context: RequestContext, body: memoryview, error: KafkaErr
     """The response body that carries ``error`` to a request that no handler has seen. Raises
     UnanswerableRequestError."""
     response = error_response(api, context, decode(api, context, body), error)
-    return [codec.encode_response(api.key, context.api_version, response)]
+    return [_encoded(api, context, response)]
+
+
+def _encoded(api: Api, context: RequestContext, response: Any) -> bytes:
+    """The response body, with the throttle time that the request earned where its version has room for that."""
+    if context.throttle_ms and hasattr(response, "throttle_time"):
+        throttle_time = datetime.timedelta(milliseconds=context.throttle_ms)
+        response = dataclasses.replace(response, throttle_time=throttle_time)
+    return codec.encode_response(api.key, context.api_version, response)
 
 
 def decode(api: Api, context: RequestContext, body: memoryview) -> Any:

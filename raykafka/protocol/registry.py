@@ -5,6 +5,9 @@ package says in its ``PLACE`` which process runs its handlers. A module of it se
 
 ``API_KEY``, ``VERSIONS``
     the key, and the lowest and highest version served
+``NEEDS``
+    the operations on types of resources that its handler asks its context for (``raykafka.protocol.acl``). Empty only
+    with ``OPEN_TO_ALL``, which says why nobody is refused
 ``ADVERTISED``
     optional: the versions that ApiVersions names, where that differs
 ``async handle(context, request, server) -> response``
@@ -30,6 +33,7 @@ from enum import StrEnum
 from typing import Any
 
 from raykafka.protocol import codec
+from raykafka.protocol.acl import Need
 from raykafka.protocol.context import RequestContext
 
 Handler = Callable[[RequestContext, Any, Any], Awaitable[Any]]
@@ -52,6 +56,7 @@ class Api:
     versions: tuple[int, int]
     advertised: tuple[int, int]
     place: Place
+    needs: tuple[Need, ...]
     module: types.ModuleType
     handle: Handler | None
     handle_raw: Handler | None
@@ -63,7 +68,7 @@ class Api:
 class Registry:
     """The APIs of ``packages`` by key. Iterates over them in the order of their keys.
 
-    Raises RuntimeError where two modules serve one API.
+    Raises RuntimeError where two modules serve one API, and where one does not declare what it needs.
     """
 
     def __init__(self, *packages: types.ModuleType) -> None:
@@ -105,7 +110,17 @@ def _api(module: types.ModuleType, place: Place) -> Api:
         versions=module.VERSIONS,
         advertised=getattr(module, "ADVERTISED", module.VERSIONS),
         place=place,
+        needs=_needs(module),
         module=module,
         handle=getattr(module, "handle", None),
         handle_raw=getattr(module, "handle_raw", None),
     )
+
+
+def _needs(module: types.ModuleType) -> tuple[Need, ...]:
+    needs: tuple[Need, ...] | None = getattr(module, "NEEDS", None)
+    if needs is None:
+        raise RuntimeError(f"{module.__name__} does not declare the operations that it needs: NEEDS is missing")
+    if not needs and not getattr(module, "OPEN_TO_ALL", ""):
+        raise RuntimeError(f"{module.__name__} needs nothing, and does not say in OPEN_TO_ALL why")
+    return needs

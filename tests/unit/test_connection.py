@@ -11,13 +11,14 @@ import pytest
 
 from raykafka.errors import UnanswerableRequestError
 from raykafka.front import connection as connection_module
-from raykafka.front.connection import InFlight, KafkaConnection, Routes
+from raykafka.front.connection import InFlight, KafkaConnection
+from raykafka.front.routes import Routes
 from raykafka.protocol import codec, dispatch
 from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.registry import Api
 from raykafka.protocol.wire import MalformedError
-from tests.unit.served import APIS
+from tests.unit.served import APIS, GATE
 
 ROUTES = Routes(APIS)
 API_VERSIONS = 18
@@ -195,7 +196,7 @@ def test_api_versions_of_an_unknown_version_is_answered_in_version_0() -> None:
 def test_api_versions_lists_every_served_api(version: int) -> None:
     class Nothing:
         def __call__(self, api: Api, context: RequestContext, body: memoryview) -> Awaitable[list[Buffer]]:
-            return dispatch.answer(api, SimpleNamespace(apis=APIS), context, body)
+            return dispatch.answer(api, SimpleNamespace(gate=GATE), context, body)
 
     async def run() -> None:
         body = b"\x05java\x041.0\x00" if version >= 3 else b""

@@ -8,9 +8,8 @@ import pytest
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol import codec, dispatch
-from raykafka.protocol.context import RequestContext
 from raykafka.protocol.registry import Api, Place
-from tests.unit.served import APIS
+from tests.unit.served import APIS, request_context
 
 TOPIC = SimpleNamespace(
     name="flights",
@@ -41,7 +40,7 @@ FORWARDED = [
 @pytest.mark.parametrize(("api", "version"), FORWARDED, ids=lambda x: x.name if isinstance(x, Api) else str(x))
 def test_a_request_that_nobody_can_answer_now_gets_a_retriable_error(api: Api, version: int) -> None:
     code = ErrorCode.NOT_CONTROLLER if api.place is Place.CONTROLLER else ErrorCode.COORDINATOR_NOT_AVAILABLE
-    context = RequestContext(api.key, version, 1, "c", "127.0.0.1", "INSIDE")
+    context = request_context(api.key, version)
     request = SimpleNamespace(**{**vars(REQUEST), "groups": (GROUP,)}) if api.name == "OffsetFetch" else REQUEST
     response = dispatch.error_response(api, context, request, KafkaError(code, "not now"))
     encoded = codec.encode_response(api.key, version, response)

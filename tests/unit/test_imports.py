@@ -24,8 +24,8 @@ _API_PACKAGES = ["raykafka.broker.api", "raykafka.controller.api", "raykafka.coo
 @pytest.mark.parametrize(
     ("made", "served"),
     [
-        ("from raykafka.coordinator.actor import apis; apis()", ["raykafka.coordinator.api"]),
-        ("from raykafka.controller.actor import apis; apis()", ["raykafka.controller.api"]),
+        ("from raykafka.coordinator.actor import gate; gate()", ["raykafka.coordinator.api"]),
+        ("from raykafka.controller.actor import gate; gate()", ["raykafka.controller.api"]),
         ("import raykafka.replica.actor", []),
         ("from raykafka.broker.broker import Broker; Broker(lambda settings: None)", _API_PACKAGES),
     ],

@@ -14,29 +14,30 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, UnanswerableRequestError
 from raykafka.protocol import codec, dispatch
 from raykafka.protocol.context import RequestContext
+from raykafka.protocol.gate import Gate
 from raykafka.protocol.registry import Api, Place, Registry
 from tests.unit.dataplane import decode_response
-from tests.unit.served import APIS
+from tests.unit.served import APIS, GATE, request_context
 
 HEARTBEAT = 12
 DELETE_RECORDS = 21
 
 
 def context(api_key: int, version: int) -> RequestContext:
-    return RequestContext(api_key, version, 1, "test", "127.0.0.1", "TEST")
+    return request_context(api_key, version)
 
 
 def served(key: int, handle: Callable[..., Awaitable[Any]], **more: Any) -> Api:
     module = types.ModuleType("made_for_a_test")
     for name, value in more.items():
         setattr(module, name, value)
-    return Api(key, "Made", (0, 20), (0, 20), Place.BROKER, module, handle, None)
+    return Api(key, "Made", (0, 20), (0, 20), Place.BROKER, (), module, handle, None)
 
 
 def answer(api: Api, version: int, body: bytes) -> bytes:
     apis = Registry()
     apis.add(api)
-    return b"".join(asyncio.run(dispatch.serve(apis, None, context(api.key, version), memoryview(body))))
+    return b"".join(asyncio.run(dispatch.serve(Gate(apis), None, context(api.key, version), memoryview(body))))
 
 
 # group id "g", generation 1, member id "m", in versions without tags
@@ -115,7 +116,7 @@ def test_a_malformed_request_is_unanswerable(body: bytes) -> None:
 
 
 def test_a_forwarded_request_without_an_answer_comes_back_empty() -> None:
-    assert asyncio.run(dispatch.serve_forwarded(APIS, None, context(9999, 0), memoryview(b""))) == []
+    assert asyncio.run(dispatch.serve_forwarded(GATE, None, context(9999, 0), memoryview(b""))) == []
 
 
 @pytest.mark.parametrize("key", [3, 10, 11, 12, 13, 14, 16, 18, 22, 60])
@@ -128,7 +129,7 @@ def test_an_error_response_can_be_written_in_every_version_with_an_error_code(ke
             continue
         if "error_code" not in {field.name for field in dataclasses.fields(schema)}:
             continue
-        api = Api(key, "Made", (0, 20), (0, 20), Place.BROKER, types.ModuleType("made"), None, None)
+        api = Api(key, "Made", (0, 20), (0, 20), Place.BROKER, (), types.ModuleType("made"), None, None)
         response = dispatch.error_response(
             api, context(key, version), None, KafkaError(ErrorCode.NOT_COORDINATOR, "elsewhere")
         )

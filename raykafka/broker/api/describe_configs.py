@@ -21,6 +21,7 @@ from raykafka.protocol.context import RequestContext
 
 API_KEY = 32
 VERSIONS = (1, 4)
+NEEDS = (acl.DESCRIBE_TOPIC_CONFIGS, acl.DESCRIBE_CLUSTER_CONFIGS)
 
 _TOPIC = 2
 _BROKER = 4
@@ -55,8 +56,7 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
 def _describe(context: RequestContext, kind: int, name: str, server: Any) -> list[ConfigValue]:
     configs = server.configs
     if kind == _TOPIC:
-        if not server.authorize(context, acl.Operation.DESCRIBE_CONFIGS, acl.Resource(acl.ResourceType.TOPIC, name)):
-            raise KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
+        context.require(acl.DESCRIBE_TOPIC_CONFIGS, name)
         check_name(name, ())
         topic = server.image.topics.get(name)
         if topic is None:
@@ -64,8 +64,7 @@ def _describe(context: RequestContext, kind: int, name: str, server: Any) -> lis
         return describe_topic(topic.config, configs.dynamic, configs.dynamic_default, configs.static)
     if kind != _BROKER:
         raise KafkaError(ErrorCode.INVALID_REQUEST, f"Unsupported resource type: {kind}")
-    if not server.authorize(context, acl.Operation.DESCRIBE_CONFIGS, acl.CLUSTER):
-        raise KafkaError(ErrorCode.CLUSTER_AUTHORIZATION_FAILED)
+    context.require(acl.DESCRIBE_CLUSTER_CONFIGS, acl.CLUSTER_NAME)
     if not name:
         return describe_cluster_default(configs.dynamic_default)
     if not name.isdigit():

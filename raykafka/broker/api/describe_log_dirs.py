@@ -23,17 +23,12 @@ from raykafka.protocol.context import RequestContext
 
 API_KEY = 35
 VERSIONS = (1, 4)
+NEEDS = (acl.DESCRIBE_CLUSTER,)
 
 
 async def handle(context: RequestContext, request: Any, server: Any) -> Any:
     m = response_module(API_KEY, context.api_version)
-    if not server.authorize(context, acl.Operation.DESCRIBE, acl.CLUSTER):
-        return build(
-            m.DescribeLogDirsResponse,
-            throttle_time=NO_THROTTLE,
-            error_code=ErrorCode.CLUSTER_AUTHORIZATION_FAILED,
-            results=(),
-        )
+    context.require(acl.DESCRIBE_CLUSTER, acl.CLUSTER_NAME)
     hosts = list(server.partitions)
     if request.topics is not None:
         asked = {(topic.topic, p) for topic in request.topics for p in topic.partitions}

@@ -18,6 +18,7 @@ from raykafka.protocol.context import RequestContext
 
 API_KEY = 22
 VERSIONS = (0, 5)
+NEEDS = (acl.IDEMPOTENT_WRITE,)
 
 _NONE = -1
 
@@ -25,8 +26,7 @@ _NONE = -1
 async def handle(context: RequestContext, request: Any, server: Any) -> Any:
     if request.transactional_id is not None:
         raise KafkaError(ErrorCode.INVALID_REQUEST, "transactions are not served by this cluster")
-    if not server.authorize(context, acl.Operation.IDEMPOTENT_WRITE, acl.CLUSTER):
-        raise KafkaError(ErrorCode.CLUSTER_AUTHORIZATION_FAILED)
+    context.require(acl.IDEMPOTENT_WRITE, acl.CLUSTER_NAME)
     known_id, known_epoch = getattr(request, "producer_id", _NONE), getattr(request, "producer_epoch", _NONE)
     if (known_id == _NONE) != (known_epoch == _NONE):
         raise KafkaError(ErrorCode.INVALID_REQUEST, "a producer id and its epoch come together")

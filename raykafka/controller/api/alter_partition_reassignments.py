@@ -13,15 +13,18 @@ from typing import Any
 from raykafka.controller.decisions.reassignments import alter_reassignments
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
+from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.types import TopicPartition
 
 API_KEY = 45
 VERSIONS = (0, 0)
+NEEDS = (acl.ALTER_CLUSTER,)
 
 
 async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+    context.require(acl.ALTER_CLUSTER, acl.CLUSTER_NAME)
     wanted = {
         TopicPartition(topic.name, part.partition_index): None if part.replicas is None else tuple(part.replicas)
         for topic in request.topics

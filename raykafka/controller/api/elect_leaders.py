@@ -15,15 +15,18 @@ from typing import Any
 from raykafka.controller.decisions.leadership import ElectionType, elect_leaders
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
+from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.types import TopicPartition
 
 API_KEY = 43
 VERSIONS = (0, 2)
+NEEDS = (acl.ALTER_CLUSTER,)
 
 
 async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+    context.require(acl.ALTER_CLUSTER, acl.CLUSTER_NAME)
     try:
         kind = ElectionType(getattr(request, "election_type", ElectionType.PREFERRED))
     except ValueError:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from raykafka.controller.api.altered_configs import altered, error_response
+from raykafka.controller.api.altered_configs import NEEDS, altered, error_response
 from raykafka.controller.decisions.configs import Alteration
 from raykafka.controller.rules.configs import altered as plan
 from raykafka.protocol.context import RequestContext
 
-__all__ = ["API_KEY", "VERSIONS", "error_response", "handle"]
+__all__ = ["API_KEY", "NEEDS", "VERSIONS", "error_response", "handle"]
 
 API_KEY = 44
 VERSIONS = (0, 1)

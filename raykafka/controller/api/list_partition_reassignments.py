@@ -10,15 +10,18 @@ from typing import Any
 
 from raykafka.controller.decisions.reassignments import reassignments
 from raykafka.error_code import ErrorCode
+from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.types import TopicPartition
 
 API_KEY = 46
 VERSIONS = (0, 0)
+NEEDS = (acl.DESCRIBE_CLUSTER,)
 
 
 async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+    context.require(acl.DESCRIBE_CLUSTER, acl.CLUSTER_NAME)
     m = response_module(API_KEY, context.api_version)
     wanted = None
     if request.topics is not None:

@@ -9,20 +9,25 @@ from __future__ import annotations
 from typing import Any
 
 from raykafka.coordinator.coordinator import Coordinator
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
+from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 
 API_KEY = 42
 VERSIONS = (0, 2)
+NEEDS = (acl.DELETE_GROUP,)
 
 
 async def handle(context: RequestContext, request: Any, server: Coordinator) -> Any:
     m = response_module(API_KEY, context.api_version)
-    results = [
-        build(m.DeletableGroupResult, group_id=group_id, error_code=await server.delete(group_id))
-        for group_id in dict.fromkeys(request.groups_names)
-    ]
+    results = []
+    for group_id in dict.fromkeys(request.groups_names):
+        code = ErrorCode.GROUP_AUTHORIZATION_FAILED
+        if context.allows(acl.DELETE_GROUP, group_id):
+            code = await server.delete(group_id)
+        results.append(build(m.DeletableGroupResult, group_id=group_id, error_code=code))
     return build(m.DeleteGroupsResponse, throttle_time=NO_THROTTLE, results=tuple(results))
 
 

@@ -12,16 +12,19 @@ from typing import Any
 
 from raykafka.coordinator.classic.events import Leave, Leaving
 from raykafka.coordinator.coordinator import Coordinator, new_request
+from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 
 API_KEY = 13
 VERSIONS = (0, 5)
+NEEDS = (acl.READ_GROUP,)
 
 logger = logging.getLogger(__name__)
 
 
 async def handle(context: RequestContext, request: Any, server: Coordinator) -> Any:
+    context.require(acl.READ_GROUP, request.group_id)
     version = context.api_version
     if version >= 3:
         leaving = tuple(Leaving(member.member_id, member.group_instance_id) for member in request.members)

@@ -11,21 +11,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from raykafka.coordinator.api.by_partition import answered, partitions_of
+from raykafka.coordinator.api.by_partition import answered, partitions_of, refusals
 from raykafka.coordinator.classic.events import Commit, CommittedOffset
 from raykafka.coordinator.coordinator import Coordinator, new_request
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
+from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, milliseconds, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.types import NO_EPOCH, TopicPartition
 
 API_KEY = 8
 VERSIONS = (2, 9)
+NEEDS = (acl.READ_GROUP, acl.READ_TOPIC)
 _DEFAULT_RETENTION_MS = -1
 
 
 async def handle(context: RequestContext, request: Any, server: Coordinator) -> Any:
+    context.require(acl.READ_GROUP, request.group_id)
     version = context.api_version
     now_ms = server.clock().wall_ms
     retention_ms = milliseconds(request.retention_time) if version <= 4 else _DEFAULT_RETENTION_MS
@@ -41,7 +44,7 @@ async def handle(context: RequestContext, request: Any, server: Coordinator) -> 
         for topic in request.topics
         for partition in topic.partitions
     }
-    codes = {p: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION for p in offsets if not server.exists(p)}
+    codes = refusals(context, server, offsets)
     wanted = {p: value for p, value in offsets.items() if p not in codes}
     if wanted:
         commit = Commit(

@@ -11,14 +11,17 @@ from typing import Any
 from raykafka.coordinator.classic.events import Sync, SyncAnswer
 from raykafka.coordinator.coordinator import Coordinator, new_request
 from raykafka.error_code import ErrorCode
+from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 
 API_KEY = 14
 VERSIONS = (0, 5)
+NEEDS = (acl.READ_GROUP,)
 
 
 async def handle(context: RequestContext, request: Any, server: Coordinator) -> Any:
+    context.require(acl.READ_GROUP, request.group_id)
     version = context.api_version
     protocol_type, protocol = (request.protocol_type, request.protocol_name) if version >= 5 else (None, None)
     if version >= 5 and (protocol_type is None or protocol is None):

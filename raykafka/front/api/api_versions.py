@@ -18,6 +18,8 @@ from raykafka.protocol.registry import Registry
 
 API_KEY = 18
 VERSIONS = (0, 4)
+NEEDS = ()
+OPEN_TO_ALL = "A client has to know the versions before it can authenticate."
 
 _SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?\Z")
 
@@ -26,8 +28,11 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
     if context.api_version >= 3 and not (
         _SOFTWARE.match(request.client_software_name) and _SOFTWARE.match(request.client_software_version)
     ):
-        return response(server.apis, context.api_version, ErrorCode.INVALID_REQUEST)
-    return response(server.apis, context.api_version, ErrorCode.NONE)
+        return response(server.gate.apis, context.api_version, ErrorCode.INVALID_REQUEST)
+    if context.api_version >= 3:
+        context.session.software_name = request.client_software_name
+        context.session.software_version = request.client_software_version
+    return response(server.gate.apis, context.api_version, ErrorCode.NONE)
 
 
 def response(apis: Registry, version: int, error: ErrorCode) -> Any:

@@ -23,6 +23,7 @@ from raykafka.types import OFFSETS_TOPIC
 
 API_KEY = 10
 VERSIONS = (0, 6)
+NEEDS = (acl.DESCRIBE_GROUP,)
 
 GROUP = 0
 _NOWHERE = {"node_id": -1, "host": "", "port": -1}
@@ -56,8 +57,7 @@ async def _locate(context: RequestContext, key_type: int, key: str, server: Any)
 async def _coordinator(context: RequestContext, key_type: int, key: str, server: Any) -> tuple[Any, int]:
     if key_type != GROUP:
         raise KafkaError(ErrorCode.INVALID_REQUEST, "this cluster has coordinators for consumer groups only")
-    if not server.authorize(context, acl.Operation.DESCRIBE, acl.Resource(acl.ResourceType.GROUP, key)):
-        raise KafkaError(ErrorCode.GROUP_AUTHORIZATION_FAILED)
+    context.require(acl.DESCRIBE_GROUP, key)
     if OFFSETS_TOPIC not in server.image.topics:
         await server.auto_create([OFFSETS_TOPIC], internal=True)
     topic = server.image.topics.get(OFFSETS_TOPIC)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 API_KEY = 2
 VERSIONS = (1, 9)
+NEEDS = (acl.DESCRIBE_TOPIC,)
 
 LATEST = -1
 EARLIEST = -2
@@ -55,8 +56,7 @@ async def handle(context: RequestContext, request: Any, server: Broker) -> Any:
     named = Counter((topic.name, p.partition_index) for topic in request.topics for p in topic.partitions)
     topics = []
     for topic in request.topics:
-        resource = acl.topic_resource(topic.name)
-        allowed = server.authorize(context, acl.Operation.DESCRIBE, resource)
+        allowed = context.allows(acl.DESCRIBE_TOPIC, topic.name)
         partitions = []
         for asked in topic.partitions:
             error, found = ErrorCode.NONE, _NOTHING

@@ -29,6 +29,7 @@ from raykafka.types import INTERNAL_TOPICS, NO_LEADER
 
 API_KEY = 3
 VERSIONS = (0, 12)
+NEEDS = (acl.DESCRIBE_TOPIC, acl.CREATE_TOPIC, acl.CREATE_IN_CLUSTER, acl.DESCRIBE_CLUSTER)
 
 
 async def handle(context: RequestContext, request: Any, server: Any) -> Any:
@@ -45,7 +46,7 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
     def answer(name: str | None, topic_id: Any, topic: Topic | None, error: ErrorCode = ErrorCode.NONE) -> Any:
         operations = acl.NOT_ASKED
         if with_operations and topic is not None:
-            operations = server.authorized_operations(context, acl.Resource(acl.ResourceType.TOPIC, topic.name))
+            operations = context.authorized_operations(acl.ResourceType.TOPIC, topic.name)
         return build(
             m.MetadataResponseTopic,
             error_code=error,
@@ -57,7 +58,7 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
         )
 
     def may_describe(name: str) -> bool:
-        return server.authorize(context, acl.Operation.DESCRIBE, acl.Resource(acl.ResourceType.TOPIC, name))
+        return context.allows(acl.DESCRIBE_TOPIC, name)
 
     topics = []
     if every_topic:
@@ -80,7 +81,9 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
 
     cluster_operations = acl.NOT_ASKED
     if getattr(request, "include_cluster_authorized_operations", False):
-        cluster_operations = server.authorized_operations(context, acl.CLUSTER)
+        cluster_operations = acl.NONE
+        if context.allows(acl.DESCRIBE_CLUSTER, acl.CLUSTER_NAME):
+            cluster_operations = context.authorized_operations(acl.ResourceType.CLUSTER, acl.CLUSTER_NAME)
     return build(
         m.MetadataResponse,
         throttle_time=NO_THROTTLE,
@@ -97,15 +100,17 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
 
 async def _create_missing(context: RequestContext, names: Iterable[str], server: Any) -> dict[str, ErrorCode]:
     """Create those of the named topics that don't exist, where config allows it. Returns the errors of what failed."""
-    missing = [name for name in dict.fromkeys(names) if name not in server.image.topics]
+    missing = [
+        name
+        for name in dict.fromkeys(names)
+        if name not in server.image.topics and context.allows(acl.DESCRIBE_TOPIC, name)
+    ]
     if not missing:
         return {}
-    create, cluster = acl.Operation.CREATE, acl.CLUSTER
     permitted = [
         name
         for name in missing
-        if server.authorize(context, create, cluster)
-        or server.authorize(context, create, acl.Resource(acl.ResourceType.TOPIC, name))
+        if context.allows(acl.CREATE_IN_CLUSTER, acl.CLUSTER_NAME) or context.allows(acl.CREATE_TOPIC, name)
     ]
     outcome = {name: ErrorCode.TOPIC_AUTHORIZATION_FAILED for name in missing if name not in permitted}
     outcome |= await server.auto_create(permitted)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 API_KEY = 23
 VERSIONS = (2, 4)
+NEEDS = (acl.DESCRIBE_TOPIC,)
 
 _UNDEFINED = EpochEntry(-1, -1)
 
@@ -30,8 +31,7 @@ async def handle(context: RequestContext, request: Any, server: Broker) -> Any:
     m = response_module(API_KEY, context.api_version)
     topics = []
     for topic in request.topics:
-        resource = acl.topic_resource(topic.topic)
-        allowed = server.authorize(context, acl.Operation.DESCRIBE, resource)
+        allowed = context.allows(acl.DESCRIBE_TOPIC, topic.topic)
         partitions = []
         for asked in topic.partitions:
             error, found = ErrorCode.NONE, _UNDEFINED
