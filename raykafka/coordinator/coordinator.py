@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from raykafka.cluster.coordinator_partition import partition_for
 from raykafka.coordinator.classic.events import (
     UNKNOWN_MEMBER,
     Commit,
@@ -33,7 +34,6 @@ from raykafka.coordinator.classic.events import (
 from raykafka.coordinator.classic.group import Group
 from raykafka.coordinator.config import GroupConfig
 from raykafka.coordinator.offsets_log import OffsetsLog
-from raykafka.coordinator.partitioning import partition_for
 from raykafka.coordinator.shard import Shard
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError

@@ -26,7 +26,7 @@ class Outbox:
         self._partition = partition
         self._loop = asyncio.get_running_loop()
         self._answers: list[tuple[FrameKind, bytes]] = []
-        self._held: deque[tuple[int, FrameKind, bytes]] = deque()
+        self._held: deque[tuple[int, FrameKind | None, bytes]] = deque()
         self._scheduled = False
         self._paused = False
         self._view_due = False
@@ -47,7 +47,7 @@ class Outbox:
 
     def hold(self, until_flushed_to: int) -> None:
         """Hold the answers that come after this one back until the log is flushed to an offset."""
-        self._held.append((until_flushed_to, 0, b""))
+        self._held.append((until_flushed_to, None, b""))
 
     def flushed(self) -> None:
         """The log's recovery point moved."""
@@ -58,7 +58,7 @@ class Outbox:
         flushed_to = self._log.recovery_point
         while self._held and self._held[0][0] <= flushed_to:
             _, kind, packed = self._held.popleft()
-            if kind:
+            if kind is not None:
                 self._answers.append((kind, packed))
 
     def closed(self) -> None:

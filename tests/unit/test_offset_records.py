@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raykafka.cluster.coordinator_partition import java_hash, partition_for
 from raykafka.coordinator.classic.events import (
     CommittedOffset,
     GroupEntry,
@@ -25,7 +26,6 @@ from raykafka.coordinator.classic.events import (
 )
 from raykafka.coordinator.config import GroupConfig
 from raykafka.coordinator.loading import Replay
-from raykafka.coordinator.partitioning import java_hash, partition_for
 from raykafka.coordinator.records import UnreadableOffsetsRecord, decode, encode
 from raykafka.log.batch import Record, build_batch, iter_batches, iter_records, read_header
 from raykafka.types import TopicPartition

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from raykafka.cluster.topic_names import check_name
 from raykafka.config.effective import ConfigValue, describe_broker, describe_cluster_default, describe_topic
-from raykafka.controller.rules.topics import check_name
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol import acl

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from raykafka.coordinator.partitioning import partition_for
+from raykafka.cluster.coordinator_partition import partition_for
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.front.api.endpoints import alive_endpoints

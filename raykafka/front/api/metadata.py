@@ -18,7 +18,7 @@ from collections.abc import Iterable, Set
 from typing import Any
 
 from raykafka.cluster.image import ClusterImage, PartitionState, Topic
-from raykafka.controller.rules.topics import check_name
+from raykafka.cluster.topic_names import check_name
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.front.api.endpoints import alive_endpoints
