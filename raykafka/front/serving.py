@@ -17,6 +17,14 @@ from raykafka.protocol.gate import Gate
 from raykafka.telemetry.traffic import Traffic
 
 
+class GatedServer(Protocol):
+    """Lets requests in."""
+
+    @property
+    def gate(self) -> Gate:
+        """Admits what it serves and what it forwards."""
+
+
 class NumberConfigs(Protocol):
     """Broker configs that are numbers."""
 
@@ -61,12 +69,8 @@ class PartitionsServer(Protocol):
         """Whether acks 0 and 1 may be answered (rule 15)."""
 
 
-class FrontServer(ClusterServer, PartitionsServer, Protocol):
+class FrontServer(GatedServer, ClusterServer, PartitionsServer, Protocol):
     """The process that a front runs in: what its handlers need, and where requests go that others answer."""
-
-    @property
-    def gate(self) -> Gate:
-        """Admits what it serves and what it forwards."""
 
     async def forward_to_coordinator(self, context: RequestContext, body: memoryview) -> memoryview:
         """The response body of this broker's coordinator. Raises KafkaError, LinkError, TimeoutError."""

@@ -8,13 +8,17 @@ Transactional ids are refused with INVALID_REQUEST until transactions exist.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from raykafka.broker.serving import ProducerIdServer
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
+
+if TYPE_CHECKING:
+    from kio.schema.init_producer_id.v5.request import InitProducerIdRequest
 
 API_KEY = 22
 VERSIONS = (0, 5)
@@ -23,7 +27,7 @@ NEEDS = (acl.IDEMPOTENT_WRITE,)
 _NONE = -1
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: InitProducerIdRequest, server: ProducerIdServer) -> Any:
     if request.transactional_id is not None:
         raise KafkaError(ErrorCode.INVALID_REQUEST, "transactions are not served by this cluster")
     context.require(acl.IDEMPOTENT_WRITE, acl.CLUSTER_NAME)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raykafka.controller.decisions.configs import Alteration, Resource, alter_configs
 from raykafka.controller.rules.configs import ResourceType
@@ -13,10 +13,20 @@ from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_class, response_module
 from raykafka.protocol.context import RequestContext
 
+if TYPE_CHECKING:
+    from kio.schema.alter_configs.v2.request import AlterConfigsRequest
+    from kio.schema.incremental_alter_configs.v1.request import IncrementalAlterConfigsRequest
+
+    from raykafka.controller.controller import Controller
+
+AnyAlterConfigs: TypeAlias = "AlterConfigsRequest | IncrementalAlterConfigsRequest"
+
 NEEDS = (acl.ALTER_TOPIC_CONFIGS, acl.ALTER_CLUSTER_CONFIGS)
 
 
-async def altered(context: RequestContext, request: Any, server: Any, alteration: Callable[[Any], Alteration]) -> Any:
+async def altered(
+    context: RequestContext, request: AnyAlterConfigs, server: Controller, alteration: Callable[[Any], Alteration]
+) -> Any:
     """The response once each resource's configs are what ``alteration``, given the entries of the request, makes of
     them."""
     wanted = [(Resource(r.resource_type, r.resource_name), alteration(r.configs)) for r in request.resources]
@@ -40,7 +50,7 @@ def _refusal(context: RequestContext, resource: Resource) -> KafkaError | None:
     return None
 
 
-def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+def error_response(context: RequestContext, request: AnyAlterConfigs, error: KafkaError) -> Any:
     return _response(context, [(Resource(r.resource_type, r.resource_name), error) for r in request.resources])
 
 

@@ -8,7 +8,7 @@ A topic named twice is INVALID_REQUEST. Partitions are never taken away.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raykafka.controller.decisions.topics import create_partitions
 from raykafka.error_code import ErrorCode
@@ -17,6 +17,11 @@ from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 
+if TYPE_CHECKING:
+    from kio.schema.create_partitions.v3.request import CreatePartitionsRequest
+
+    from raykafka.controller.controller import Controller
+
 API_KEY = 37
 VERSIONS = (0, 3)
 NEEDS = (acl.ALTER_TOPIC,)
@@ -24,7 +29,7 @@ NEEDS = (acl.ALTER_TOPIC,)
 _TWICE = "Duplicate topic in request."
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: CreatePartitionsRequest, server: Controller) -> Any:
     m = response_module(API_KEY, context.api_version)
     named = Counter(topic.name for topic in request.topics)
     refused = {name for name in named if not context.allows(acl.ALTER_TOPIC, name)}
@@ -55,7 +60,7 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
     return build(m.CreatePartitionsResponse, throttle_time=NO_THROTTLE, results=tuple(results))
 
 
-def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+def error_response(context: RequestContext, request: CreatePartitionsRequest, error: KafkaError) -> Any:
     m = response_module(API_KEY, context.api_version)
     results = tuple(
         build(m.CreatePartitionsTopicResult, name=name, error_code=error.code, error_message=error.message or None)

@@ -11,7 +11,7 @@ every broker has answered, the topic exists all the same and the answer is REQUE
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raykafka.config.effective import describe_topic
 from raykafka.controller.decisions.topics import Created, create_topics
@@ -22,6 +22,11 @@ from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 
+if TYPE_CHECKING:
+    from kio.schema.create_topics.v7.request import CreateTopicsRequest
+
+    from raykafka.controller.controller import Controller
+
 API_KEY = 19
 VERSIONS = (2, 7)
 NEEDS = (acl.CREATE_IN_CLUSTER, acl.CREATE_TOPIC, acl.DESCRIBE_TOPIC_CONFIGS)
@@ -30,7 +35,7 @@ _REFUSED = "Authorization failed."
 _TWICE = "Found multiple entries for this topic."
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: CreateTopicsRequest, server: Controller) -> Any:
     m = response_module(API_KEY, context.api_version)
     named = Counter(topic.name for topic in request.topics)
     twice = [topic.name for topic in request.topics if named[topic.name] > 1]
@@ -59,7 +64,7 @@ def _asked(topic: Any) -> TopicRequest:
     )
 
 
-def _result(m: Any, context: RequestContext, created: Created, server: Any, validate_only: bool) -> Any:
+def _result(m: Any, context: RequestContext, created: Created, server: Controller, validate_only: bool) -> Any:
     name, plan = created.request.name, created.plan
     if created.error is not None or plan is None:
         error = created.error
@@ -102,7 +107,7 @@ def _failed(m: Any, name: str, code: ErrorCode, message: str | None, topic_id: A
     )
 
 
-def _configs(m: Any, config: Any, server: Any) -> Any:
+def _configs(m: Any, config: Any, server: Controller) -> Any:
     if not hasattr(m, "CreatableTopicConfigs"):
         return ()
     return tuple(
@@ -118,7 +123,7 @@ def _configs(m: Any, config: Any, server: Any) -> Any:
     )
 
 
-def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+def error_response(context: RequestContext, request: CreateTopicsRequest, error: KafkaError) -> Any:
     m = response_module(API_KEY, context.api_version)
     topics = tuple(_failed(m, topic.name, error.code, error.message) for topic in request.topics)
     return build(m.CreateTopicsResponse, throttle_time=NO_THROTTLE, topics=topics)

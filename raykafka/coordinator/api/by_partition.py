@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raykafka.coordinator.coordinator import Coordinator
 from raykafka.error_code import ErrorCode
@@ -12,8 +12,15 @@ from raykafka.protocol.codec import build
 from raykafka.protocol.context import RequestContext
 from raykafka.types import TopicPartition
 
+if TYPE_CHECKING:
+    from kio.schema.offset_commit.v9.request import OffsetCommitRequest
+    from kio.schema.offset_delete.v0.request import OffsetDeleteRequest
 
-def partitions_of(request: Any) -> list[TopicPartition]:
+
+NamesPartitions: TypeAlias = "OffsetCommitRequest | OffsetDeleteRequest"
+
+
+def partitions_of(request: NamesPartitions) -> list[TopicPartition]:
     """The partitions that a request names, in its order."""
     return [TopicPartition(t.name, p.partition_index) for t in request.topics for p in t.partitions]
 
@@ -35,7 +42,9 @@ def refusals(
     return found
 
 
-def answered(topic_class: type, partition_class: type, request: Any, codes: Mapping[TopicPartition, ErrorCode]) -> Any:
+def answered(
+    topic_class: type, partition_class: type, request: NamesPartitions, codes: Mapping[TopicPartition, ErrorCode]
+) -> Any:
     """The topics of the response: each partition that the request names, with its code."""
     return tuple(
         build(

@@ -8,7 +8,7 @@ an error; protocol, subscriptions and assignments are shown for a stable group o
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raykafka.coordinator.classic.group import Group
 from raykafka.coordinator.classic.membership import Member
@@ -20,12 +20,15 @@ from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 
+if TYPE_CHECKING:
+    from kio.schema.describe_groups.v5.request import DescribeGroupsRequest
+
 API_KEY = 15
 VERSIONS = (0, 5)
 NEEDS = (acl.DESCRIBE_GROUP,)
 
 
-async def handle(context: RequestContext, request: Any, server: Coordinator) -> Any:
+async def handle(context: RequestContext, request: DescribeGroupsRequest, server: Coordinator) -> Any:
     version = context.api_version
     m = response_module(API_KEY, version)
     asked = version >= 3 and request.include_authorized_operations
@@ -68,7 +71,7 @@ def _member(m: ModuleType, group: Group, member: Member, stable: bool) -> Any:
     )
 
 
-def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+def error_response(context: RequestContext, request: DescribeGroupsRequest, error: KafkaError) -> Any:
     m = response_module(API_KEY, context.api_version)
     groups = tuple(
         build(

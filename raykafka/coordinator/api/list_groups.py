@@ -7,12 +7,15 @@ v4: filter by state, and the state in the answer (KIP-518). v5: filter by type a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raykafka.coordinator.coordinator import Coordinator
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
+
+if TYPE_CHECKING:
+    from kio.schema.list_groups.v5.request import ListGroupsRequest
 
 API_KEY = 16
 VERSIONS = (0, 5)
@@ -20,7 +23,7 @@ NEEDS = (acl.DESCRIBE_CLUSTER, acl.DESCRIBE_GROUP)
 _TYPE = "classic"
 
 
-async def handle(context: RequestContext, request: Any, server: Coordinator) -> Any:
+async def handle(context: RequestContext, request: ListGroupsRequest, server: Coordinator) -> Any:
     version = context.api_version
     states = {state.lower() for state in request.states_filter} if version >= 4 else set()
     types = {kind.lower() for kind in request.types_filter} if version >= 5 else set()

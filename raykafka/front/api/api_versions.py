@@ -9,12 +9,16 @@ whose name is malformed gets INVALID_REQUEST. v4: feature ranges may begin at 0.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raykafka.error_code import ErrorCode
+from raykafka.front.serving import GatedServer
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.registry import Registry
+
+if TYPE_CHECKING:
+    from kio.schema.api_versions.v4.request import ApiVersionsRequest
 
 API_KEY = 18
 VERSIONS = (0, 4)
@@ -24,7 +28,7 @@ OPEN_TO_ALL = "A client has to know the versions before it can authenticate."
 _SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?\Z")
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: ApiVersionsRequest, server: GatedServer) -> Any:
     if context.api_version >= 3 and not (
         _SOFTWARE.match(request.client_software_name) and _SOFTWARE.match(request.client_software_version)
     ):

@@ -8,14 +8,18 @@ who may describe the cluster is told the operations allowed on it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.front.api.endpoints import alive_endpoints
+from raykafka.front.serving import ClusterServer
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
+
+if TYPE_CHECKING:
+    from kio.schema.describe_cluster.v1.request import DescribeClusterRequest
 
 API_KEY = 60
 VERSIONS = (0, 1)
@@ -25,7 +29,7 @@ _BROKERS = 1
 _CONTROLLERS = 2
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: DescribeClusterRequest, server: ClusterServer) -> Any:
     asked = getattr(request, "endpoint_type", _BROKERS)
     if asked != _BROKERS:
         known = asked == _CONTROLLERS

@@ -26,6 +26,8 @@ from raykafka.protocol.context import RequestContext
 from raykafka.types import LogPosition
 
 if TYPE_CHECKING:
+    from kio.schema.list_offsets.v9.request import ListOffsetsRequest
+
     from raykafka.broker.broker import Broker
 
 API_KEY = 2
@@ -50,7 +52,7 @@ class _End(NamedTuple):
     position: LogPosition
 
 
-async def handle(context: RequestContext, request: Any, server: Broker) -> Any:
+async def handle(context: RequestContext, request: ListOffsetsRequest, server: Broker) -> Any:
     m = response_module(API_KEY, context.api_version)
     committed = getattr(request, "isolation_level", 0) == _READ_COMMITTED
     named = Counter((topic.name, p.partition_index) for topic in request.topics for p in topic.partitions)

@@ -14,29 +14,33 @@ LEADER_NOT_AVAILABLE first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any
 
 from raykafka.cluster.image import ClusterImage, PartitionState, Topic
 from raykafka.cluster.topic_names import check_name
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.front.api.endpoints import alive_endpoints
+from raykafka.front.serving import ClusterServer
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.types import INTERNAL_TOPICS, NO_LEADER
+
+if TYPE_CHECKING:
+    from kio.schema.metadata.v12.request import MetadataRequest
 
 API_KEY = 3
 VERSIONS = (0, 12)
 NEEDS = (acl.DESCRIBE_TOPIC, acl.CREATE_TOPIC, acl.CREATE_IN_CLUSTER, acl.DESCRIBE_CLUSTER)
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: MetadataRequest, server: ClusterServer) -> Any:
     version = context.api_version
     m = response_module(API_KEY, version)
-    asked = request.topics
-    every_topic = asked is None or (version == 0 and not asked)
+    asked = request.topics or ()
+    every_topic = request.topics is None or (version == 0 and not asked)
     failed: dict[str, ErrorCode] = {}
     if not every_topic and getattr(request, "allow_auto_topic_creation", True):
         failed = await _create_missing(context, [t.name for t in asked if t.name is not None], server)
@@ -64,10 +68,10 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
     if every_topic:
         topics = [answer(t.name, t.id, t) for _, t in sorted(image.topics.items()) if may_describe(t.name)]
     for wanted in () if every_topic else asked:
-        name, by_id = wanted.name, None
+        name: str | None = wanted.name
         if name is None:
             by_id = wanted.topic_id
-            name = image.names_by_id.get(by_id)
+            name = None if by_id is None else image.names_by_id.get(by_id)
             if name is None or not may_describe(name):
                 topics.append(answer(None, by_id, None, ErrorCode.UNKNOWN_TOPIC_ID))
                 continue
@@ -98,7 +102,7 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
     )
 
 
-async def _create_missing(context: RequestContext, names: Iterable[str], server: Any) -> dict[str, ErrorCode]:
+async def _create_missing(context: RequestContext, names: Iterable[str], server: ClusterServer) -> dict[str, ErrorCode]:
     """Create those of the named topics that don't exist, where config allows it. Returns the errors of what failed."""
     missing = [
         name
@@ -126,7 +130,7 @@ def _missing_error(name: str) -> ErrorCode:
 
 
 def _partitions(
-    m: Any, image: ClusterImage, topic: Topic, context: RequestContext, suspects: Set[int]
+    m: Any, image: ClusterImage, topic: Topic, context: RequestContext, suspects: Collection[int]
 ) -> Iterable[Any]:
     listener = context.listener
     reachable = {broker.id for broker in image.brokers.values() if broker.endpoint(listener) is not None}

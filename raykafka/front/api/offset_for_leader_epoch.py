@@ -18,6 +18,8 @@ from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 
 if TYPE_CHECKING:
+    from kio.schema.offset_for_leader_epoch.v4.request import OffsetForLeaderEpochRequest
+
     from raykafka.broker.broker import Broker
 
 API_KEY = 23
@@ -27,7 +29,7 @@ NEEDS = (acl.DESCRIBE_TOPIC,)
 _UNDEFINED = EpochEntry(-1, -1)
 
 
-async def handle(context: RequestContext, request: Any, server: Broker) -> Any:
+async def handle(context: RequestContext, request: OffsetForLeaderEpochRequest, server: Broker) -> Any:
     m = response_module(API_KEY, context.api_version)
     topics = []
     for topic in request.topics:
