@@ -172,7 +172,7 @@ class Coordination:
         answer = messages.LogRecords(read.correlation, ErrorCode.NOT_LEADER_OR_FOLLOWER)
         if host is not None and host.is_leader:
             # figures first: what is read afterwards is never less than they say
-            view = host.view
+            view = host.log.view
             # a follower's view may end before its log does, and knows less of what is committed
             if view is None or view.leader_epoch != host.state.leader_epoch:
                 answer = messages.LogRecords(read.correlation, ErrorCode.OFFSET_NOT_AVAILABLE)
@@ -180,7 +180,7 @@ class Coordination:
                 answer = messages.LogRecords(read.correlation, ErrorCode.NONE, view.high_watermark, view.log_end_offset)
                 offset = max(read.offset, view.log_start_offset)
                 try:
-                    records = await host.read(offset, read.max_bytes)
+                    records = await host.log.read(offset, read.max_bytes)
                 except KafkaError as error:
                     answer = messages.LogRecords(read.correlation, error.code)
                 if not answer.error and not records and offset < view.high_watermark:

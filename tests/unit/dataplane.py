@@ -23,8 +23,11 @@ from raykafka.broker.partitions.partitions import Partitions
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, ImageDelta, PartitionState, Topic
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
+from raykafka.front.fetch_sessions import FetchSessions
 from raykafka.link import Link, connect_unix, serve_unix
 from raykafka.log.batch import Record, build_batch
+from raykafka.partition.access import PartitionAccess
+from raykafka.partition.appends import ANY_EPOCH, Appended
 from raykafka.protocol import acl, codec, dispatch
 from raykafka.protocol.gate import Gate
 from raykafka.protocol.session import ClientSession
@@ -141,6 +144,7 @@ class Dataplane:
         await self.children.listen()
         names = ("recovery-point-offset-checkpoint", "replication-offset-checkpoint", "log-start-offset-checkpoint")
         checkpoints = {name: self._checkpoints.get(name, {}) for name in names}
+        self.fetch_sessions = FetchSessions(self.configs.number("max.incremental.fetch.session.cache.slots"))
         self.partitions = Partitions(self, self.directory, checkpoints)
         return self
 
@@ -224,6 +228,15 @@ class Dataplane:
         if not answer:
             return None
         return decode_response(0, version, answer).responses[0].partition_responses[0]
+
+
+async def append(
+    partition: PartitionAccess, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int = ANY_EPOCH
+) -> Appended:
+    """The outcome of an append, awaited."""
+    outcome: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+    partition.submit(records, acks, timeout_ms, leader_epoch, outcome.set_result)
+    return await outcome
 
 
 def decode_response(api_key: int, version: int, body: bytes) -> Any:

@@ -18,7 +18,7 @@ from raykafka.error_code import ErrorCode
 from raykafka.link import Link, connect_unix, serve_unix
 from raykafka.log import LogReader, StaleRange
 from raykafka.types import OFFSETS_TOPIC
-from tests.unit.dataplane import BROKER, SECRET, Dataplane, batch
+from tests.unit.dataplane import BROKER, SECRET, Dataplane, append, batch
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -55,7 +55,7 @@ def test_a_view_from_before_this_broker_led_does_not_say_where_the_offsets_log_e
             await dataplane.create(OFFSETS_TOPIC)
             host = dataplane.partitions.get((OFFSETS_TOPIC, 0))
             assert isinstance(host, PartitionHost)
-            assert (await host.append(memoryview(batch(b"a")), -1, 1000)).error is ErrorCode.NONE
+            assert (await append(host, memoryview(batch(b"a")), -1, 1000)).error is ErrorCode.NONE
             replica = await dataplane.lead_unheard(OFFSETS_TOPIC)
             answer, records = await log.read(0, 0, 1 << 20)
             assert (answer.error, len(records)) == (ErrorCode.OFFSET_NOT_AVAILABLE, 0)
@@ -80,7 +80,7 @@ def test_a_read_over_which_the_log_is_closed_does_not_look_like_its_end(
             await dataplane.create(OFFSETS_TOPIC)
             host = dataplane.partitions.get((OFFSETS_TOPIC, 0))
             assert isinstance(host, PartitionHost)
-            await host.append(memoryview(batch(b"a")), -1, 1000)
+            await append(host, memoryview(batch(b"a")), -1, 1000)
             with monkeypatch.context() as planted:
                 planted.setattr(LogReader, "fetch_bytes", closed_meanwhile)
                 answer, records = await log.read(0, 0, 1 << 20)

@@ -148,7 +148,7 @@ def host(partition: int, leader: int, isr: tuple[int, ...], adding: tuple[int, .
     config = {"min.insync.replicas": "2"}
     tp = TopicPartition(TOPIC, partition)
     return SimpleNamespace(
-        state=state, life=Life.AWAKE, is_leader=leader == 0, config=config, tp=tp, figures=figures or {}
+        state=state, life=Life.AWAKE, is_leader=leader == 0, config=config, tp=tp, follower_progress=figures or {}
     )
 
 

@@ -63,7 +63,7 @@ async def fill(dataplane: Dataplane, partitions: int, megabytes: int) -> list[by
             await dataplane.produce(batch(os.urandom(1_000_000)), partition=partition)
         host = dataplane.partitions.get((TOPIC, partition))
         assert host is not None
-        held.append(bytes(await host.read(0, 1 << 30)))
+        held.append(bytes(await host.log.read(0, 1 << 30)))
     return held
 
 
