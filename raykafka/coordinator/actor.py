@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 
-from raykafka.coordinator.config import GroupConfig
 from raykafka.coordinator.coordinator import Coordinator
-from raykafka.coordinator.offsets_log import LinkedOffsetsLog
+from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.runtime.topic_log import LinkedOffsetsLog
 from raykafka.link.link import Link, connect_unix
 from raykafka.process.child import arguments, identity, live, live_as_actor
 from raykafka.process.log_output import log_to_stderr

@@ -30,11 +30,11 @@ from raykafka.coordinator.classic.events import (
     Sync,
     SyncAnswer,
 )
-from raykafka.coordinator.classic.group import Group
-from raykafka.coordinator.config import GroupConfig
-from raykafka.coordinator.offsets_log import OffsetsLog
+from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.group.group import Group
 from raykafka.coordinator.partitioning import partition_for
-from raykafka.coordinator.shard import Shard
+from raykafka.coordinator.runtime.shard import Shard
+from raykafka.coordinator.runtime.topic_log import OffsetsLog
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.types import TopicPartition

@@ -7,7 +7,7 @@ import time
 import uuid
 from pathlib import Path
 
-from raykafka.coordinator.offsets_log import AppendDone
+from raykafka.coordinator.runtime.topic_log import AppendDone
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.link.messages import LogRecords

@@ -44,11 +44,11 @@ from raykafka.coordinator.classic.events import (
     Unload,
     Written,
 )
-from raykafka.coordinator.classic.group import Group
 from raykafka.coordinator.classic.rebalance import State
-from raykafka.coordinator.config import GroupConfig
-from raykafka.coordinator.loading import Replay
-from raykafka.coordinator.records import encode
+from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.group.group import Group
+from raykafka.coordinator.group.records import encode
+from raykafka.coordinator.runtime.loading import Replay
 from raykafka.error_code import ErrorCode
 from raykafka.log.batch import Record, build_batch, read_header
 from raykafka.types import TopicPartition

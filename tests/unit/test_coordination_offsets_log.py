@@ -13,7 +13,7 @@ import pytest
 
 from raykafka.broker.coordination import Coordination
 from raykafka.broker.partitions.partition_host import PartitionHost
-from raykafka.coordinator.offsets_log import LinkedOffsetsLog
+from raykafka.coordinator.runtime.topic_log import LinkedOffsetsLog
 from raykafka.error_code import ErrorCode
 from raykafka.link import Link, connect_unix, serve_unix
 from raykafka.log import LogReader, StaleRange

@@ -31,9 +31,9 @@ from raykafka.coordinator.classic.events import (
     Unload,
     Written,
 )
-from raykafka.coordinator.classic.group import Group
 from raykafka.coordinator.classic.rebalance import NEW_MEMBER_JOIN_TIMEOUT_MS, State
-from raykafka.coordinator.config import GroupConfig
+from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.group.group import Group
 from raykafka.error_code import ErrorCode
 from raykafka.types import TopicPartition
 

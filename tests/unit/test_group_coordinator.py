@@ -15,8 +15,8 @@ from kio.index import load_request_schema, load_response_schema
 from kio.serial import entity_reader, entity_writer
 
 from raykafka.coordinator.classic.events import Commit, CommittedOffset, Heartbeat, Join, Leave, Leaving, Sync
-from raykafka.coordinator.config import GroupConfig
 from raykafka.coordinator.coordinator import Coordinator, new_request
+from raykafka.coordinator.group.config import GroupConfig
 from raykafka.coordinator.partitioning import partition_for
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from raykafka.coordinator.config import GroupConfig
 from raykafka.coordinator.coordinator import Coordinator
+from raykafka.coordinator.group.config import GroupConfig
 from raykafka.protocol import registry
 from raykafka.protocol.context import RequestContext
 from tests.unit.group_dialogues import DIALOGUES, RECORDED, TOPIC, Connection, play

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from raykafka.coordinator.classic.events import Commit, Join
-from raykafka.coordinator.classic.group import Group
 from raykafka.coordinator.classic.membership import Member
+from raykafka.coordinator.group.group import Group
 from raykafka.coordinator.offsets.table import OffsetTable
 from raykafka.error_code import ErrorCode
 from tests.unit.group_schedules import Violation, run

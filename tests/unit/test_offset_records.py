@@ -23,10 +23,10 @@ from raykafka.coordinator.classic.events import (
     Now,
     OffsetEntry,
 )
-from raykafka.coordinator.config import GroupConfig
-from raykafka.coordinator.loading import Replay
+from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.group.records import UnreadableOffsetsRecord, decode, encode
 from raykafka.coordinator.partitioning import java_hash, partition_for
-from raykafka.coordinator.records import UnreadableOffsetsRecord, decode, encode
+from raykafka.coordinator.runtime.loading import Replay
 from raykafka.log.batch import Record, build_batch, iter_batches, iter_records, read_header
 from raykafka.types import TopicPartition
 

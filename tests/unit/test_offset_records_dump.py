@@ -19,7 +19,7 @@ from raykafka.coordinator.classic.events import (
     MemberSnapshot,
     OffsetEntry,
 )
-from raykafka.coordinator.records import encode
+from raykafka.coordinator.group.records import encode
 from raykafka.log import Log, LogConfig
 from raykafka.log.batch import Record, build_batch
 from raykafka.types import OFFSETS_TOPIC, TopicPartition

@@ -32,7 +32,7 @@ from raykafka.coordinator.classic.events import (
 )
 from raykafka.coordinator.classic.membership import NEVER, Member, Membership
 from raykafka.coordinator.classic.writes import GROUP_WRITE_ERRORS, AssignmentWrite, EmptyWrite, StaticMemberWrite
-from raykafka.coordinator.config import GroupConfig
+from raykafka.coordinator.group.config import GroupConfig
 from raykafka.error_code import ErrorCode
 
 NEW_MEMBER_JOIN_TIMEOUT_MS = 5 * 60 * 1000

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 
 from raykafka.coordinator.classic.events import CommittedOffset, GroupEntry, GroupSnapshot, Now
-from raykafka.coordinator.classic.group import Group
-from raykafka.coordinator.config import GroupConfig
-from raykafka.coordinator.records import UnreadableOffsetsRecord, decode
+from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.group.group import Group
+from raykafka.coordinator.group.records import UnreadableOffsetsRecord, decode
 from raykafka.log.batch import BatchHeader, Record, iter_records
 from raykafka.log.compression import UnreadableRecords
 from raykafka.types import TopicPartition

@@ -46,7 +46,7 @@ from raykafka.coordinator.classic.writes import (
     RemovalWrite,
     StaticMemberWrite,
 )
-from raykafka.coordinator.config import GroupConfig
+from raykafka.coordinator.group.config import GroupConfig
 from raykafka.coordinator.offsets.table import OffsetTable
 from raykafka.error_code import ErrorCode
 from raykafka.types import TopicPartition

@@ -8,7 +8,6 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from raykafka.coordinator import records
 from raykafka.coordinator.classic.events import (
     Append,
     Commit,
@@ -21,10 +20,11 @@ from raykafka.coordinator.classic.events import (
     Unload,
     Written,
 )
-from raykafka.coordinator.classic.group import Group
-from raykafka.coordinator.config import GroupConfig
-from raykafka.coordinator.loading import Replay
-from raykafka.coordinator.offsets_log import OffsetsLog
+from raykafka.coordinator.group import records
+from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.group.group import Group
+from raykafka.coordinator.runtime.loading import Replay
+from raykafka.coordinator.runtime.topic_log import OffsetsLog
 from raykafka.error_code import ErrorCode
 from raykafka.log.batch import Record, build_batch, iter_batches
 
