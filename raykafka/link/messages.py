@@ -26,11 +26,7 @@ FIRST_DATA_KIND = 16
 APPEND = 16
 APPENDED = 17
 VIEW = 18
-# coordinator <-> broker
-LOG_APPEND = 24
-LOG_APPENDED = 25
-LOG_READ = 26
-LOG_RECORDS = 27
+# coordinator <-> broker: raykafka.coordinator.messages
 # leader <-> follower (raykafka.replica.stream_frames)
 STREAM_READY = 32
 STREAM_HELLO = 33
@@ -47,9 +43,6 @@ _ERRORS = {int(error): error for error in ErrorCode}
 
 _APPEND = struct.Struct(">QbiI")
 _APPENDED = struct.Struct(">Qhqqq")
-_LOG_APPEND = struct.Struct(">QIiI")
-_LOG_READ = struct.Struct(">QIqI")
-_LOG_RECORDS = struct.Struct(">Qhqq")
 _VIEW = struct.Struct(">iqIqqqqqqqqqI")
 
 
@@ -181,57 +174,3 @@ class View:
             recovery,
             segments,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class LogAppend:
-    """Coordinator to broker: append to a partition of the offsets topic with acks=all, in ``leader_epoch`` only
-    (rule 24)."""
-
-    correlation: int
-    partition: int
-    leader_epoch: int
-    timeout_ms: int
-
-    def pack(self) -> bytes:
-        return _LOG_APPEND.pack(self.correlation, self.partition, self.leader_epoch, self.timeout_ms)
-
-    @staticmethod
-    def unpack(payload: memoryview) -> tuple[LogAppend, memoryview]:
-        return LogAppend(*_LOG_APPEND.unpack_from(payload)), payload[_LOG_APPEND.size :]
-
-
-@dataclass(frozen=True, slots=True)
-class LogRead:
-    """Coordinator to broker: give me whole batches of an offsets partition from ``offset``, committed ones only."""
-
-    correlation: int
-    partition: int
-    offset: int
-    max_bytes: int
-
-    def pack(self) -> bytes:
-        return _LOG_READ.pack(self.correlation, self.partition, self.offset, self.max_bytes)
-
-    @staticmethod
-    def unpack(payload: memoryview) -> LogRead:
-        return LogRead(*_LOG_READ.unpack_from(payload))
-
-
-@dataclass(frozen=True, slots=True)
-class LogRecords:
-    """Broker to coordinator: the answer to LogRead, with the batches behind it (none: nothing committed from there
-    on)."""
-
-    correlation: int
-    error: ErrorCode
-    high_watermark: int = -1
-    log_end_offset: int = -1
-
-    def pack(self) -> bytes:
-        return _LOG_RECORDS.pack(self.correlation, self.error, self.high_watermark, self.log_end_offset)
-
-    @staticmethod
-    def unpack(payload: memoryview) -> tuple[LogRecords, memoryview]:
-        correlation, error, high_watermark, log_end = _LOG_RECORDS.unpack_from(payload)
-        return LogRecords(correlation, ErrorCode(error), high_watermark, log_end), payload[_LOG_RECORDS.size :]

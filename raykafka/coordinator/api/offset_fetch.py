@@ -12,8 +12,8 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from raykafka.coordinator.classic.events import CommittedOffset
 from raykafka.coordinator.coordinator import Coordinator
+from raykafka.coordinator.offsets.events import CommittedOffset
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module

@@ -1,262 +1,185 @@
-"""The rules of one classic consumer group, as Kafka 3.9 keeps them: a state machine without clock, socket or log.
+"""One group: its members, its offsets, and what concerns both. Pure.
 
 ``Group.step(event, now)`` changes the group and returns what is to be done: replies to requests, and records to append
-to the offsets topic, whose fate comes back as a Written event (rule 24: what depends on a record is answered after it
-is committed). ``next_deadline_ms`` says when a Tick is due. Membership is in ``rebalance``; here are the offsets and
-the end of a group (KIP-211, KIP-229, KIP-496).
+to the offsets topic, whose fate comes back as a Written event. The members are ``classic``'s, the offsets ``offsets``';
+here is what needs both: who may commit (the members say, the offsets do), which offsets expire (KIP-211) or may be
+deleted (KIP-496), and the end of a group (KIP-229).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from raykafka.coordinator.classic.events import (
-    UNKNOWN_MEMBER,
-    Commit,
-    DeleteGroup,
-    DeleteOffsets,
-    DeleteOffsetsAnswer,
-    Effect,
-    Entry,
-    Event,
-    ExpireOffsets,
-    ForgetTopics,
-    GroupEntry,
-    GroupSnapshot,
-    Heartbeat,
-    Join,
-    JoinAnswer,
-    Leave,
-    Now,
-    OffsetEntry,
-    Sync,
-    SyncAnswer,
-    Tick,
-    Unload,
-    Written,
-)
-from raykafka.coordinator.classic.membership import CONSUMER_PROTOCOL_TYPE, Member
-from raykafka.coordinator.classic.rebalance import Rebalance, State
-from raykafka.coordinator.classic.writes import (
-    COMMIT_WRITE_ERRORS,
-    AssignmentWrite,
-    CommitWrite,
-    EmptyWrite,
-    RemovalWrite,
-    StaticMemberWrite,
-)
+from raykafka.coordinator.classic.events import GroupEntry, GroupSnapshot, Heartbeat, Join, Leave, Sync
+from raykafka.coordinator.classic.membership import Member, Membership
+from raykafka.coordinator.classic.rebalance import ClassicGroup, State
 from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.group.events import DeleteGroup, Entry, Event, ExpireOffsets, ForgetTopics
+from raykafka.coordinator.offsets.events import Commit, DeleteOffsets, DeleteOffsetsAnswer
+from raykafka.coordinator.offsets.rules import Expiry, OffsetRules
 from raykafka.coordinator.offsets.table import OffsetTable
+from raykafka.coordinator.offsets.writes import COMMIT_WRITE_ERRORS, OffsetsWrite
+from raykafka.coordinator.step import Append, Effect, Now, Reply, Tick, Unload, Written
 from raykafka.error_code import ErrorCode
 from raykafka.types import TopicPartition
 
 
-class Group(Rebalance):
+@dataclass(frozen=True, slots=True)
+class _EndWrite:
+    """The group's end is on its way to the log: tombstones of ``partitions``, and the group's own. ``request``, unless
+    it is None, is told when it is committed."""
+
+    partitions: tuple[TopicPartition, ...]
+    request: Any
+
+
+class Group:
     def __init__(self, group_id: str, config: GroupConfig) -> None:
-        super().__init__(group_id, config)
-        self._unloaded = False
+        self.group_id = group_id
+        self.classic = ClassicGroup(group_id, config)
         self.offsets = OffsetTable()
-        self._handlers: dict[type, Callable[[Any], None]] = {
-            Join: self._join,
-            Sync: self._sync,
-            Heartbeat: self._heartbeat,
-            Leave: self._leave,
+        self._offset_rules = OffsetRules(group_id, self.offsets, config.offset_metadata_max_bytes)
+        self._appends_in_flight = 0
+        members = self.classic.step
+        self._handlers: dict[type, Callable[[Any, Now], list[Effect]]] = {
+            Join: members,
+            Sync: members,
+            Heartbeat: members,
+            Leave: members,
+            Tick: members,
+            Unload: members,
             Commit: self._commit,
-            DeleteGroup: self._delete_group,
+            DeleteGroup: self._delete,
             DeleteOffsets: self._delete_offsets,
-            Tick: lambda _: self._act_on_deadlines(),
             ExpireOffsets: self._expire_offsets,
             ForgetTopics: self._forget_topics,
-            Unload: self._unload,
             Written: self._written,
         }
 
-    def step(self, event: Event, now: Now) -> list[Effect]:
-        self._now, self._effects = now, []
-        self._handlers[type(event)](event)
-        return self._effects
-
     @staticmethod
     def restored(snapshot: GroupSnapshot, config: GroupConfig, now: Now) -> Group:
-        """The group as its last record tells it. Its members have a session timeout's time to be heard of again."""
+        """The group as its last record tells it, without offsets."""
         group = Group(snapshot.group_id, config)
-        group._now = now
-        group.generation = snapshot.generation
-        group.protocol_type = snapshot.protocol_type or None
-        group.protocol = snapshot.protocol
-        group.state_timestamp_ms = snapshot.state_timestamp_ms
-        for stored in snapshot.members:
-            member = Member.stored(stored, snapshot.protocol or "")
-            group.membership.add(member)
-            group._beat(member)
-        if snapshot.leader in group.membership:
-            group.membership.leader = snapshot.leader
-        group.subscribed_topics = group.membership.subscribed_topics(group.protocol_type, group.protocol)
-        group.state = State.STABLE if group.members else State.EMPTY
-        if len(group.members) > config.group_max_size:
-            group._prepare_rebalance()
+        group.classic.restore(snapshot, now)
         return group
+
+    def step(self, event: Event, now: Now) -> list[Effect]:
+        effects = self._handlers[type(event)](event, now)
+        for effect in effects:
+            if isinstance(effect, Append):
+                self._appends_in_flight += 1
+        return effects
+
+    def next_deadline_ms(self) -> int | None:
+        """When (boot-time clock) a Tick has something to do; None: never. Heartbeats and commits only move it later."""
+        return self.classic.next_deadline_ms()
+
+    # what is told of it
+
+    @property
+    def state(self) -> State:
+        return self.classic.state
+
+    @property
+    def generation(self) -> int:
+        return self.classic.generation
+
+    @property
+    def protocol_type(self) -> str | None:
+        return self.classic.protocol_type
+
+    @property
+    def protocol(self) -> str | None:
+        return self.classic.protocol
+
+    @property
+    def membership(self) -> Membership:
+        return self.classic.membership
+
+    @property
+    def members(self) -> dict[str, Member]:
+        return self.classic.membership.members
 
     @property
     def leaves_no_trace(self) -> bool:
         """True if nothing of this group is in the log or in anybody's hands, so that it may be forgotten at once."""
-        return self.state is State.EMPTY and not (self.generation or self._pending_ids or self.offsets)
+        return self.classic.is_deserted and not (self.classic.generation or self.offsets)
 
     @property
     def is_gone(self) -> bool:
-        """True once the group's end is in the log."""
-        return self.state is State.DEAD and not self.appends_in_flight
+        """True once the group's end is in the log, or the last of its appends is decided after it was unloaded."""
+        return self.state is State.DEAD and not self._appends_in_flight
 
-    # committing
+    # members and offsets
 
-    def _commit(self, event: Commit) -> None:
-        error = self._commit_error(event)
+    def _commit(self, event: Commit, now: Now) -> list[Effect]:
+        error = self.classic.commit_error(event.member_id, event.instance_id, event.generation, now)
         if error:
-            self._reply(event.request, dict.fromkeys(event.offsets, error))
-            return
-        limit = self._config.offset_metadata_max_bytes
-        refused = {
-            partition: ErrorCode.OFFSET_METADATA_TOO_LARGE
-            for partition, value in event.offsets.items()
-            if len(value.metadata.encode("utf-16-le", "surrogatepass")) > 2 * limit  # Java counts UTF-16 units
-        }
-        accepted = {p: value for p, value in event.offsets.items() if p not in refused}
-        if not accepted:
-            self._reply(event.request, refused)
-            return
-        self.offsets.begin(accepted)
-        entries = tuple(OffsetEntry(self.group_id, p, value) for p, value in accepted.items())
-        self._append(entries, CommitWrite(event.request, accepted, refused))
+            return [Reply(event.request, dict.fromkeys(event.offsets, error))]
+        return self._offset_rules.commit(event)
 
-    def _commit_error(self, event: Commit) -> ErrorCode:
-        if self.state is State.DEAD:
-            return ErrorCode.COORDINATOR_NOT_AVAILABLE
-        if event.generation < 0 and self.state is State.EMPTY:
-            return ErrorCode.NONE  # a consumer that assigns itself, or an administrator
-        if event.generation < 0 and event.member_id == UNKNOWN_MEMBER and event.instance_id is None:
-            return ErrorCode.UNKNOWN_MEMBER_ID
-        error = self._current_member_error(event.member_id, event.instance_id)
+    def _delete_offsets(self, event: DeleteOffsets, now: Now) -> list[Effect]:
+        error = self.classic.delete_offsets_error()
         if error:
-            return error
-        if event.generation != self.generation:
-            return ErrorCode.ILLEGAL_GENERATION
-        self._beat(self.members[event.member_id])
-        return ErrorCode.REBALANCE_IN_PROGRESS if self.state is State.COMPLETING else ErrorCode.NONE
+            return [Reply(event.request, DeleteOffsetsAnswer(error))]
+        return self._offset_rules.delete(event, self.classic.consumes)
 
-    def _commit_written(self, then: CommitWrite, error: ErrorCode, base_offset: int) -> None:
-        self.offsets.end(then.offsets)
-        if not error:
-            self.offsets.put(then.offsets, base_offset)
-        code = COMMIT_WRITE_ERRORS.get(error, error)
-        self._reply(then.request, {**dict.fromkeys(then.offsets, code), **then.refused})
+    def _expire_offsets(self, event: ExpireOffsets, now: Now) -> list[Effect]:
+        expiry = self._expiry()
+        expired = self._offset_rules.expired(expiry, event.retention_ms, now) if expiry is not None else ()
+        return self._remove_or_end(expired, now)
 
-    # deleting
+    def _expiry(self) -> Expiry | None:
+        """A group that its members left keeps its offsets from then on; a stable one those of what it subscribes to;
+        one that never had members each from its commit. While a group rebalances nothing expires."""
+        classic = self.classic
+        if classic.state is State.EMPTY and classic.protocol_type is not None:
+            return Expiry(since_ms=classic.state_timestamp_ms)
+        if classic.state is State.STABLE and classic.subscribed_topics is not None:
+            return Expiry(kept_topics=classic.subscribed_topics)
+        return Expiry() if classic.protocol_type is None else None
 
-    def _delete_group(self, event: DeleteGroup) -> None:
+    def _forget_topics(self, event: ForgetTopics, now: Now) -> list[Effect]:
+        return self._remove_or_end(self._offset_rules.of_topics(event.topics), now)
+
+    def _remove_or_end(self, partitions: Collection[TopicPartition], now: Now) -> list[Effect]:
+        if self.classic.is_deserted and self.offsets.known() <= set(partitions):
+            return self._end(partitions, None, now)
+        return self._offset_rules.remove(partitions)
+
+    # the end of a group
+
+    def _delete(self, event: DeleteGroup, now: Now) -> list[Effect]:
         if self.state is State.DEAD:
-            self._reply(event.request, ErrorCode.GROUP_ID_NOT_FOUND)
-        elif self.state is not State.EMPTY:
-            self._reply(event.request, ErrorCode.NON_EMPTY_GROUP)
-        else:
-            self._die(self.offsets.known(), event.request)
+            return [Reply(event.request, ErrorCode.GROUP_ID_NOT_FOUND)]
+        if self.state is not State.EMPTY:
+            return [Reply(event.request, ErrorCode.NON_EMPTY_GROUP)]
+        return self._end(self.offsets.known(), event.request, now)
 
-    def _delete_offsets(self, event: DeleteOffsets) -> None:
-        if self.state is State.DEAD:
-            self._reply(event.request, DeleteOffsetsAnswer(ErrorCode.GROUP_ID_NOT_FOUND))
-            return
-        if self.state is not State.EMPTY and self.protocol_type != CONSUMER_PROTOCOL_TYPE:
-            self._reply(event.request, DeleteOffsetsAnswer(ErrorCode.NON_EMPTY_GROUP))
-            return
-        codes = {
-            p: ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC if self._may_consume(p.topic) else ErrorCode.NONE
-            for p in event.partitions
-        }
-        known = self.offsets.known()
-        doomed = tuple(p for p, code in codes.items() if code is ErrorCode.NONE and p in known)
-        self._remove_offsets(doomed, event.request, DeleteOffsetsAnswer(ErrorCode.NONE, codes))
-
-    def _may_consume(self, topic: str) -> bool:
-        if self.state is State.EMPTY:
-            return False
-        return self.subscribed_topics is None or topic in self.subscribed_topics
-
-    def _expire_offsets(self, event: ExpireOffsets) -> None:
-        wall_ms, retention_ms = self._now.wall_ms, event.retention_ms
-        expired: Collection[TopicPartition] = ()
-        if self.state is State.EMPTY and self.protocol_type is not None:
-            expired = self.offsets.expired(
-                wall_ms, retention_ms, lambda v: max(v.commit_timestamp_ms, self.state_timestamp_ms), ()
-            )
-        elif self.state is State.STABLE and self.subscribed_topics is not None:
-            expired = self.offsets.expired(
-                wall_ms, retention_ms, lambda v: v.commit_timestamp_ms, self.subscribed_topics
-            )
-        elif self.protocol_type is None:
-            expired = self.offsets.expired(wall_ms, retention_ms, lambda v: v.commit_timestamp_ms, ())
-        self._remove_or_die(expired)
-
-    def _forget_topics(self, event: ForgetTopics) -> None:
-        self._remove_or_die([p for p in self.offsets.known() if p.topic in event.topics])
-
-    def _remove_or_die(self, partitions: Collection[TopicPartition]) -> None:
-        empty = self.state is State.EMPTY and not self._pending_ids
-        if empty and self.offsets.known() <= set(partitions):
-            self._die(partitions, None)
-        else:
-            self._remove_offsets(tuple(partitions), None, ErrorCode.NONE)
-
-    def _die(self, partitions: Iterable[TopicPartition], request: Any) -> None:
+    def _end(self, partitions: Iterable[TopicPartition], request: Any, now: Now) -> list[Effect]:
         """Remove every trace of the group. No member ever was in generation 0, so it has no record of its own then."""
         doomed = tuple(partitions)
-        entries: list[Entry] = [OffsetEntry(self.group_id, p, None) for p in doomed]
-        if self.generation > 0:
-            entries.append(GroupEntry(self.group_id, None))
-        self._move_to(State.DEAD)
+        entries: tuple[Entry, ...] = self._offset_rules.tombstones(doomed)
+        if self.classic.generation > 0:
+            entries = (*entries, GroupEntry(self.group_id, None))
+        self.classic.die(now)
         if entries:
-            self._append(tuple(entries), RemovalWrite(doomed, request))
-        elif request is not None:
-            self._reply(request, ErrorCode.NONE)
+            return [Append(entries, _EndWrite(doomed, request))]
+        return [Reply(request, ErrorCode.NONE)] if request is not None else []
 
-    def _remove_offsets(self, partitions: tuple[TopicPartition, ...], request: Any, answer: Any) -> None:
-        if partitions:
-            entries = tuple(OffsetEntry(self.group_id, p, None) for p in partitions)
-            self._append(entries, RemovalWrite(partitions, request, answer))
-        elif request is not None:
-            self._reply(request, answer)
-
-    def _removal_written(self, then: RemovalWrite, error: ErrorCode, base_offset: int) -> None:
-        if not error:
-            self.offsets.remove(then.partitions, base_offset)
-        elif self.state is State.DEAD and not self._unloaded:
-            self.state = State.EMPTY
-        if then.request is None:
-            return
-        if not error:
-            self._reply(then.request, then.answer)
-            return
-        code = COMMIT_WRITE_ERRORS.get(error, error)
-        self._reply(then.request, DeleteOffsetsAnswer(code) if isinstance(then.answer, DeleteOffsetsAnswer) else code)
-
-    # the rest
-
-    def _unload(self, _: Unload) -> None:
-        self._unloaded = True
-        self.state = State.DEAD
-        for member in self.members.values():
-            self._answer_join(member, JoinAnswer(ErrorCode.NOT_COORDINATOR, member.member_id))
-            self._answer_sync(member, SyncAnswer(ErrorCode.NOT_COORDINATOR))
-
-    def _written(self, event: Written) -> None:
-        self.appends_in_flight -= 1
-        then = event.then
-        if isinstance(then, CommitWrite):
-            self._commit_written(then, event.error, event.base_offset)
-        elif isinstance(then, AssignmentWrite):
-            self._assignment_written(then, event.error)
-        elif isinstance(then, StaticMemberWrite):
-            self._static_member_written(then, event.error)
-        elif isinstance(then, RemovalWrite):
-            self._removal_written(then, event.error, event.base_offset)
+    def _end_written(self, then: _EndWrite, error: ErrorCode, base_offset: int) -> list[Effect]:
+        if error:
+            self.classic.revive()
         else:
-            assert isinstance(then, EmptyWrite)
+            self.offsets.remove(then.partitions, base_offset)
+        return [Reply(then.request, COMMIT_WRITE_ERRORS.get(error, error))] if then.request is not None else []
+
+    def _written(self, event: Written, now: Now) -> list[Effect]:
+        self._appends_in_flight -= 1
+        if isinstance(event.then, OffsetsWrite):
+            return self._offset_rules.written(event.then, event.error, event.base_offset)
+        if isinstance(event.then, _EndWrite):
+            return self._end_written(event.then, event.error, event.base_offset)
+        return self.classic.step(event, now)

@@ -1,1 +1,1 @@
-"""What a coordinator does whatever it coordinates: loads an internal topic's partitions, appends, fences, keeps time."""
+"""What a coordinator does whatever it coordinates: load an internal topic's partitions, append, fence, keep time."""
