@@ -1,4 +1,4 @@
-"""The offsets topic as a TopicLog on real log directories, whose commits a test may hold back, refuse, or let through."""
+"""The offsets topic as a TopicLog on real directories, whose commits a test may hold back, refuse, or let through."""
 
 from __future__ import annotations
 
