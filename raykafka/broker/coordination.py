@@ -28,7 +28,8 @@ from raykafka.coordinator.messages import (
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link
-from raykafka.link.messages import Appended, View
+from raykafka.partition.appends import Appended
+from raykafka.partition.view import View
 from raykafka.process.tasks import TaskSet
 from raykafka.protocol.context import RequestContext, pack_forward
 from raykafka.telemetry.traffic import Traffic

@@ -7,11 +7,12 @@ import struct
 from dataclasses import dataclass
 
 from raykafka.error_code import ErrorCode
+from raykafka.types import FrameKind
 
-LOG_APPEND = 24
-LOG_APPENDED = 25
-LOG_READ = 26
-LOG_RECORDS = 27
+LOG_APPEND = FrameKind(24)
+LOG_APPENDED = FrameKind(25)
+LOG_READ = FrameKind(26)
+LOG_RECORDS = FrameKind(27)
 
 _ERRORS = {int(error): error for error in ErrorCode}
 

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raykafka.cluster.coordinator_partition import java_hash, partition_for
 from raykafka.coordinator.classic.events import GroupEntry, GroupSnapshot, MemberSnapshot
 from raykafka.coordinator.group.config import GroupConfig
 from raykafka.coordinator.group.groups import Groups
 from raykafka.coordinator.group.records import UnreadableOffsetsRecord, decode, encode
 from raykafka.coordinator.offsets.events import CommittedOffset, OffsetEntry
-from raykafka.coordinator.partitioning import java_hash, partition_for
 from raykafka.coordinator.runtime.loading import replay_batch
 from raykafka.coordinator.step import Now
 from raykafka.log.batch import Record, build_batch, iter_batches, iter_records, read_header

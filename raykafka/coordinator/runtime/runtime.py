@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Generic
 
-from raykafka.coordinator.partitioning import partition_for
+from raykafka.cluster.coordinator_partition import partition_for
 from raykafka.coordinator.runtime.shard import C, Shard, Surroundings
 from raykafka.coordinator.runtime.topic_log import TopicLog
 from raykafka.coordinator.step import Now

@@ -17,19 +17,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from raykafka.broker.partitions.partition_host import PartitionHost
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.link.messages import View
 from raykafka.log import FoundOffset, LogReader
 from raykafka.log.epochs import read_entries
+from raykafka.partition.view import View
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.types import LogPosition
 
 if TYPE_CHECKING:
+    from kio.schema.list_offsets.v9.request import ListOffsetsRequest
+
     from raykafka.broker.broker import Broker
 
 API_KEY = 2
 VERSIONS = (1, 9)
+NEEDS = (acl.DESCRIBE_TOPIC,)
 
 LATEST = -1
 EARLIEST = -2
@@ -49,14 +52,13 @@ class _End(NamedTuple):
     position: LogPosition
 
 
-async def handle(context: RequestContext, request: Any, server: Broker) -> Any:
+async def handle(context: RequestContext, request: ListOffsetsRequest, server: Broker) -> Any:
     m = response_module(API_KEY, context.api_version)
     committed = getattr(request, "isolation_level", 0) == _READ_COMMITTED
     named = Counter((topic.name, p.partition_index) for topic in request.topics for p in topic.partitions)
     topics = []
     for topic in request.topics:
-        resource = acl.topic_resource(topic.name)
-        allowed = server.authorize(context, acl.Operation.DESCRIBE, resource)
+        allowed = context.allows(acl.DESCRIBE_TOPIC, topic.name)
         partitions = []
         for asked in topic.partitions:
             error, found = ErrorCode.NONE, _NOTHING
