@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 
-from raykafka.coordinator.config import GroupConfig
 from raykafka.coordinator.coordinator import Coordinator
-from raykafka.coordinator.offsets_log import LinkedOffsetsLog
+from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.runtime.topic_log import LinkedTopicLog
 from raykafka.coordinator.serving import gate
 from raykafka.link.link import Link, connect_unix
 from raykafka.process.child import arguments, identity, live, live_as_actor
@@ -17,6 +17,7 @@ from raykafka.process.log_output import log_to_stderr
 from raykafka.protocol import dispatch
 from raykafka.protocol.context import unpack_forward
 from raykafka.protocol.registry import Place
+from raykafka.types import OFFSETS_TOPIC
 
 ROLE = "coordinator"
 
@@ -26,7 +27,7 @@ class CoordinatorServer:
 
     def __init__(self, link: Link, config: dict[str, str]) -> None:
         self._link = link
-        self._log = LinkedOffsetsLog(link)
+        self._log = LinkedTopicLog(OFFSETS_TOPIC, link)
         self.coordinator = Coordinator(GroupConfig.from_broker_config(config), self._log)
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

@@ -15,13 +15,14 @@ from kio.index import load_request_schema, load_response_schema
 from kio.serial import entity_reader, entity_writer
 
 from raykafka.cluster.coordinator_partition import partition_for
-from raykafka.coordinator.classic.events import Commit, CommittedOffset, Heartbeat, Join, Leave, Leaving, Sync
-from raykafka.coordinator.config import GroupConfig
+from raykafka.coordinator import messages
+from raykafka.coordinator.classic.events import Heartbeat, Join, Leave, Leaving, Sync
 from raykafka.coordinator.coordinator import Coordinator, new_request
+from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.offsets.events import Commit, CommittedOffset
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.link import Link, messages, serve_unix
-from raykafka.partition.appends import Appended
+from raykafka.link import Link, serve_unix
 from raykafka.protocol.context import pack_forward
 from raykafka.types import TopicPartition
 from tests.unit.group_log import OffsetsLogOnDisk
@@ -287,7 +288,7 @@ class Broker:
             append, records = messages.LogAppend.unpack(payload)
 
             def done(error: ErrorCode, base_offset: int) -> None:
-                answer = Appended(append.correlation, error, base_offset)
+                answer = messages.LogAppended(append.correlation, error, base_offset)
                 self.link.send(messages.LOG_APPENDED, answer.pack())
 
             self._log.append(append.partition, append.leader_epoch, records, append.timeout_ms, done)

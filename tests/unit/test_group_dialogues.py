@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from raykafka.coordinator.config import GroupConfig
 from raykafka.coordinator.coordinator import Coordinator
+from raykafka.coordinator.group.config import GroupConfig
 from raykafka.protocol import dispatch
 from tests.unit.group_dialogues import DIALOGUES, RECORDED, TOPIC, Connection, play
 from tests.unit.group_log import OffsetsLogOnDisk

@@ -10,10 +10,10 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from raykafka.coordinator.classic.group import Group
 from raykafka.coordinator.classic.membership import Member
 from raykafka.coordinator.classic.rebalance import State
 from raykafka.coordinator.coordinator import Coordinator
+from raykafka.coordinator.group.group import Group
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol import acl

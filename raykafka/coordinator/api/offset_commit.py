@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from raykafka.coordinator.api.by_partition import answered, partitions_of, refusals
-from raykafka.coordinator.classic.events import Commit, CommittedOffset
 from raykafka.coordinator.coordinator import Coordinator, new_request
+from raykafka.coordinator.offsets.events import Commit, CommittedOffset
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol import acl

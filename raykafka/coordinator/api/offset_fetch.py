@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from raykafka.coordinator.classic.events import CommittedOffset
 from raykafka.coordinator.coordinator import Coordinator
+from raykafka.coordinator.offsets.events import CommittedOffset
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol import acl
