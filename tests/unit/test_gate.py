@@ -107,6 +107,7 @@ class Untouched:
         self.image = ClusterImage("cluster").apply(
             ImageDelta(brokers={0: broker}, topics={TOPIC: topic}, controller_id=0)
         )
+        self.state = SimpleNamespace(image=self.image)
         self.configs = Configs(0, {})
         self.fetch_sessions = FetchSessions(10)
         self.traffic = Traffic()

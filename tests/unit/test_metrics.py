@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from raykafka.broker.partitions.partition_host import Life
 from raykafka.cluster.image import PartitionState, Topic
-from raykafka.controller.cluster_counts import partition_figures
+from raykafka.controller.cluster_counts import partition_counts
 from raykafka.error_code import ErrorCode
 from raykafka.log.compression import GZIP
 from raykafka.metrics import catalogue
@@ -192,7 +192,7 @@ def test_the_lag_of_a_follower_is_that_of_this_leadership_and_only_where_it_is_k
     ]
 
 
-def test_the_controllers_figures_count_every_partition() -> None:
+def test_the_controllers_counts_are_of_every_partition() -> None:
     def topic(name: str, states: list[tuple[int, tuple[int, ...]]], **config: str) -> Topic:
         partitions = {p: PartitionState((0, 1), leader, 4, isr, 0) for p, (leader, isr) in enumerate(states)}
         return Topic(name, uuid.uuid4(), partitions, {key.replace("_", "."): value for key, value in config.items()})
@@ -201,7 +201,7 @@ def test_the_controllers_figures_count_every_partition() -> None:
         "a": topic("a", [(0, (0, 1)), (1, (1,)), (-1, (0,))], min_insync_replicas="2"),
         "b": topic("b", [(0, (0,))]),
     }
-    assert partition_figures(topics, 1) == {
+    assert partition_counts(topics, 1) == {
         "topics": 2,
         "partitions": 4,
         "under_replicated": 3,
