@@ -25,7 +25,9 @@ from raykafka.controller.ledger.state import State
 from raykafka.controller.ledger.tenure import Tenure
 from raykafka.controller.ledger.turn_queue import Urgency
 from raykafka.controller.membership import Membership, without
-from raykafka.protocol import registry
+from raykafka.controller.serving import gate
+from raykafka.protocol import dispatch
+from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import unpack_forward
 from raykafka.zookeeper.controller_election import Claim
 from raykafka.zookeeper.controller_store import ControllerStore
@@ -115,5 +117,5 @@ class Controller:
         self._tenure.resign("it was stopped")
         await self._tenure.close()
 
-    async def _on_forward(self, payload: memoryview) -> list[registry.Buffer]:
-        return await registry.serve_forwarded(self.ledger, *unpack_forward(payload))
+    async def _on_forward(self, payload: memoryview) -> list[Buffer]:
+        return await dispatch.serve_forwarded(gate(), self.ledger, *unpack_forward(payload))
