@@ -12,22 +12,17 @@ from raykafka.cluster.image import ClusterImage
 from raykafka.error_code import ErrorCode
 from raykafka.front.fetch_sessions import FetchSessions
 from raykafka.partition.access import Partitions
-from raykafka.protocol import acl
 from raykafka.protocol.context import RequestContext
+from raykafka.protocol.gate import Gate
 from raykafka.telemetry.traffic import Traffic
 
 
-class Gate(Protocol):
-    """Who may do what, and how much of it."""
+class GatedServer(Protocol):
+    """Lets requests in."""
 
-    def authorize(self, context: RequestContext, operation: acl.Operation, resource: acl.Resource) -> bool:
-        """Whether the context's principal may do that."""
-
-    def authorized_operations(self, context: RequestContext, resource: acl.Resource) -> int:
-        """The bits of all operations on ``resource`` that the principal may do (KIP-430)."""
-
-    def charge(self, context: RequestContext, kind: str, amount: int) -> int:
-        """Count ``amount`` of ``kind`` against the client's quota; the throttle time that it earns, in ms."""
+    @property
+    def gate(self) -> Gate:
+        """Admits what it serves and what it forwards."""
 
 
 class NumberConfigs(Protocol):
@@ -44,7 +39,7 @@ class ServedPartitions(Partitions, Protocol):
     def traffic(self) -> Traffic: ...
 
 
-class ClusterServer(Gate, Protocol):
+class ClusterServer(Protocol):
     """Serves what the cluster image tells. ``suspects`` are brokers of it that seem to be dead, while the controller
     has not said so."""
 
@@ -59,7 +54,7 @@ class ClusterServer(Gate, Protocol):
         stands in the image, no entries where config does not allow it."""
 
 
-class PartitionsServer(Gate, Protocol):
+class PartitionsServer(Protocol):
     """Serves reads and writes of partitions. ``fetch_sessions`` are those of its clients (KIP-227)."""
 
     @property
@@ -78,7 +73,7 @@ class PartitionsServer(Gate, Protocol):
         """Whether acks 0 and 1 may be answered (rule 15)."""
 
 
-class FrontServer(ClusterServer, PartitionsServer, Protocol):
+class FrontServer(GatedServer, ClusterServer, PartitionsServer, Protocol):
     """The process that a front runs in: what its handlers need, and where requests go that others answer."""
 
     async def forward_to_coordinator(self, context: RequestContext, body: memoryview) -> memoryview:

@@ -28,11 +28,13 @@ from raykafka.link import Link, connect_unix, serve_unix
 from raykafka.log.batch import Record, build_batch
 from raykafka.partition.access import PartitionAccess
 from raykafka.partition.appends import ANY_EPOCH, Appended
-from raykafka.protocol import acl, codec, registry
-from raykafka.protocol.context import RequestContext
+from raykafka.protocol import acl, codec, dispatch
+from raykafka.protocol.gate import Gate
+from raykafka.protocol.session import ClientSession
 from raykafka.replica.rules.events import Propose
 from raykafka.replica.server import ReplicaServer
 from raykafka.types import TopicPartition
+from tests.unit.served import APIS, request_context
 
 BROKER = 0
 SECRET = b"secret"
@@ -119,6 +121,7 @@ class Dataplane:
 
     def __init__(self, directory: Path, *, config: Mapping[str, str] | None = None) -> None:
         self.broker_id = BROKER
+        self.gate = Gate(APIS, authorizer=self, quotas=self)
         self.directory = directory
         self.configs = Configs(BROKER, config or {})
         self.links = Links(self)
@@ -152,10 +155,10 @@ class Dataplane:
 
     # what handlers ask
 
-    def authorize(self, context: RequestContext, operation: acl.Operation, resource: acl.Resource) -> bool:
-        return resource.name not in self.denied
+    def allows(self, session: ClientSession, need: acl.Need, name: str) -> bool:
+        return name not in self.denied
 
-    def charge(self, context: RequestContext, kind: str, amount: int) -> int:
+    def charge(self, session: ClientSession, client_id: str | None, kind: str, amount: int) -> int:
         self.charged.append((kind, amount))
         return 0
 
@@ -207,8 +210,8 @@ class Dataplane:
 
     async def ask(self, api_key: int, version: int, body: bytes | bytearray, client_id: str | None = "test") -> bytes:
         """The body of the response to a request body."""
-        context = RequestContext(api_key, version, 1, client_id, "127.0.0.1", "TEST")
-        return b"".join(await registry.serve(self, context, memoryview(bytearray(body))))
+        context = request_context(api_key, version, client_id, "TEST")
+        return b"".join(await dispatch.serve(self.gate, self, context, memoryview(bytearray(body))))
 
     async def ask_entity(self, api_key: int, version: int, request: Any) -> Any:
         """The response entity of kio to a request entity of kio."""

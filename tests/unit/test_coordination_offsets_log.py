@@ -13,7 +13,7 @@ import pytest
 
 from raykafka.broker.coordination import Coordination
 from raykafka.broker.partitions.partition_host import PartitionHost
-from raykafka.coordinator.offsets_log import LinkedOffsetsLog
+from raykafka.coordinator.runtime.topic_log import LinkedTopicLog
 from raykafka.error_code import ErrorCode
 from raykafka.link import Link, connect_unix, serve_unix
 from raykafka.log import LogReader, StaleRange
@@ -26,7 +26,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 
 @asynccontextmanager
-async def offsets_log(dataplane: Dataplane, directory: Path) -> AsyncIterator[LinkedOffsetsLog]:
+async def offsets_log(dataplane: Dataplane, directory: Path) -> AsyncIterator[LinkedTopicLog]:
     """The offsets topic as the coordinator of this broker gets at it."""
 
     async def heard(method: str, args: dict[str, Any]) -> dict[str, Any]:
@@ -35,7 +35,7 @@ async def offsets_log(dataplane: Dataplane, directory: Path) -> AsyncIterator[Li
     accepted: asyncio.Queue[Link] = asyncio.Queue()
     server = await serve_unix(str(directory / "c"), SECRET, {"role": "broker"}, accepted.put_nowait)
     link = await connect_unix(str(directory / "c"), SECRET, {"role": "coordinator"})
-    log = LinkedOffsetsLog(link)
+    log = LinkedTopicLog(OFFSETS_TOPIC, link)
     link.start(on_frame=log.frame_received, on_call=heard)
     child: Any = SimpleNamespace(link=await accepted.get())
     Coordination(BROKER, dataplane.partitions).adopt(child)

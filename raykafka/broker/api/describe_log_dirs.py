@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raykafka.broker.partitions.partition_host import PartitionHost
+from raykafka.broker.serving import LogDirsServer
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log.files import LOG
@@ -21,19 +22,17 @@ from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 
+if TYPE_CHECKING:
+    from kio.schema.describe_log_dirs.v4.request import DescribeLogDirsRequest
+
 API_KEY = 35
 VERSIONS = (1, 4)
+NEEDS = (acl.DESCRIBE_CLUSTER,)
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: DescribeLogDirsRequest, server: LogDirsServer) -> Any:
     m = response_module(API_KEY, context.api_version)
-    if not server.authorize(context, acl.Operation.DESCRIBE, acl.CLUSTER):
-        return build(
-            m.DescribeLogDirsResponse,
-            throttle_time=NO_THROTTLE,
-            error_code=ErrorCode.CLUSTER_AUTHORIZATION_FAILED,
-            results=(),
-        )
+    context.require(acl.DESCRIBE_CLUSTER, acl.CLUSTER_NAME)
     hosts = list(server.partitions)
     if request.topics is not None:
         asked = {(topic.topic, p) for topic in request.topics for p in topic.partitions}
@@ -90,6 +89,6 @@ def _lag(host: PartitionHost) -> int:
     return 0 if view is None else max(0, view.high_watermark - view.log_end_offset)
 
 
-def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+def error_response(context: RequestContext, request: DescribeLogDirsRequest, error: KafkaError) -> Any:
     m = response_module(API_KEY, context.api_version)
     return build(m.DescribeLogDirsResponse, throttle_time=NO_THROTTLE, error_code=error.code, results=())

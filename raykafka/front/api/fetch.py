@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 
 from raykafka.error_code import ErrorCode
-from raykafka.errors import KafkaError
+from raykafka.errors import KafkaError, UnanswerableRequestError
 from raykafka.front.fetch_codec import FetchRequest, Read, ResponseWriter, parse
 from raykafka.front.fetch_sessions import NO_SESSION, FetchPartition, FetchPlan
 from raykafka.front.leader_hints import LeaderHints
@@ -25,14 +25,15 @@ from raykafka.front.serving import PartitionsServer
 from raykafka.log import FileRange
 from raykafka.partition.access import PartitionAccess
 from raykafka.partition.view import View
+from raykafka.process.clock import boot_clock_ns
 from raykafka.protocol import acl
 from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.registry import UnanswerableRequestError
 from raykafka.protocol.wire import MalformedError
 
 API_KEY = 1
 VERSIONS = (4, 17)
+NEEDS = (acl.READ_TOPIC,)
 
 STREAMED_ABOVE_BYTES = 2 * 1024 * 1024
 
@@ -62,7 +63,7 @@ async def handle_raw(context: RequestContext, body: memoryview, server: Partitio
         )
     except KafkaError as error:
         writer = ResponseWriter(context.api_version, read_committed=request.read_committed, hints=None)
-        return writer.write((), error=error.code, session_id=NO_SESSION, throttle_ms=0)
+        return writer.write((), error=error.code, session_id=NO_SESSION, throttle_ms=context.throttle_ms)
     fetch = _Fetch(context, request, plan, server)
     await fetch.run()
     return fetch.response()
@@ -90,7 +91,9 @@ class _Fetch:
         """Look, wait while there is too little, and read what there is."""
         found = await self._look()
         if found < self._min_bytes and not self._failed and self._request.max_wait_ms > 0 and any(self._hosts):
+            began_ns = boot_clock_ns()
             await self._wait()
+            self._context.waited_ns += boot_clock_ns() - began_ns
         found = sum(place.length for place in self._places if place is not None)
         for read, host, place in zip(self._reads, self._hosts, self._places, strict=True):
             if place is not None and host is not None:
@@ -162,8 +165,7 @@ class _Fetch:
             topic = partition.topic
             if topic is not None:
                 if topic not in allowed:
-                    resource = acl.topic_resource(topic)
-                    allowed[topic] = server.authorize(context, acl.Operation.READ, resource)
+                    allowed[topic] = context.allows(acl.READ_TOPIC, topic)
                 if not allowed[topic]:
                     refusal = ErrorCode.TOPIC_AUTHORIZATION_FAILED
                 else:
@@ -185,7 +187,7 @@ class _Fetch:
                 if read.records is not None:
                     plan.session.move_to_end(read.partition.key)
         size = sum(len(read.records) for read in reads if read.records is not None)
-        throttle_ms = self._server.charge(context, "fetch", size)
+        throttle_ms = context.charge("fetch", size)
         hints = LeaderHints(self._server.image, context.listener) if context.api_version >= _HINTS_FROM else None
         writer = ResponseWriter(context.api_version, read_committed=self._request.read_committed, hints=hints)
         session_id = plan.session.id if plan.session else NO_SESSION

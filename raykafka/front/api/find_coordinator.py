@@ -10,7 +10,7 @@ The first lookup creates ``__consumer_offsets`` and waits for it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from raykafka.cluster.coordinator_partition import partition_for
 from raykafka.error_code import ErrorCode
@@ -22,21 +22,27 @@ from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.types import OFFSETS_TOPIC
 
+if TYPE_CHECKING:
+    from kio.schema.find_coordinator.v3.request import FindCoordinatorRequest as FindCoordinatorRequestV3
+    from kio.schema.find_coordinator.v6.request import FindCoordinatorRequest
+
 API_KEY = 10
 VERSIONS = (0, 6)
+NEEDS = (acl.DESCRIBE_GROUP,)
 
 GROUP = 0
 _NOWHERE = {"node_id": -1, "host": "", "port": -1}
 
 
-async def handle(context: RequestContext, request: Any, server: ClusterServer) -> Any:
+async def handle(context: RequestContext, request: FindCoordinatorRequest, server: ClusterServer) -> Any:
     m = response_module(API_KEY, context.api_version)
     key_type = getattr(request, "key_type", GROUP)
     if context.api_version >= 4:
         answers = [(key, await _locate(context, key_type, key, server)) for key in request.coordinator_keys]
         coordinators = tuple(build(m.Coordinator, key=key, **answer) for key, answer in answers)
         return build(m.FindCoordinatorResponse, throttle_time=NO_THROTTLE, coordinators=coordinators)
-    answer = await _locate(context, key_type, request.key, server)
+    key = cast("FindCoordinatorRequestV3", request).key
+    answer = await _locate(context, key_type, key, server)
     return build(m.FindCoordinatorResponse, throttle_time=NO_THROTTLE, **answer)
 
 
@@ -57,8 +63,7 @@ async def _locate(context: RequestContext, key_type: int, key: str, server: Clus
 async def _coordinator(context: RequestContext, key_type: int, key: str, server: ClusterServer) -> tuple[Any, int]:
     if key_type != GROUP:
         raise KafkaError(ErrorCode.INVALID_REQUEST, "this cluster has coordinators for consumer groups only")
-    if not server.authorize(context, acl.Operation.DESCRIBE, acl.Resource(acl.ResourceType.GROUP, key)):
-        raise KafkaError(ErrorCode.GROUP_AUTHORIZATION_FAILED)
+    context.require(acl.DESCRIBE_GROUP, key)
     if OFFSETS_TOPIC not in server.image.topics:
         await server.auto_create([OFFSETS_TOPIC], internal=True)
     topic = server.image.topics.get(OFFSETS_TOPIC)

@@ -12,7 +12,7 @@ A new leader does not tell it before its high watermark has reached the start of
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
@@ -25,8 +25,12 @@ from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.types import LogPosition
 
+if TYPE_CHECKING:
+    from kio.schema.list_offsets.v9.request import ListOffsetsRequest
+
 API_KEY = 2
 VERSIONS = (1, 9)
+NEEDS = (acl.DESCRIBE_TOPIC,)
 
 LATEST = -1
 EARLIEST = -2
@@ -46,14 +50,13 @@ class _End(NamedTuple):
     position: LogPosition
 
 
-async def handle(context: RequestContext, request: Any, server: PartitionsServer) -> Any:
+async def handle(context: RequestContext, request: ListOffsetsRequest, server: PartitionsServer) -> Any:
     m = response_module(API_KEY, context.api_version)
     committed = getattr(request, "isolation_level", 0) == _READ_COMMITTED
     named = Counter((topic.name, p.partition_index) for topic in request.topics for p in topic.partitions)
     topics = []
     for topic in request.topics:
-        resource = acl.topic_resource(topic.name)
-        allowed = server.authorize(context, acl.Operation.DESCRIBE, resource)
+        allowed = context.allows(acl.DESCRIBE_TOPIC, topic.name)
         partitions = []
         for asked in topic.partitions:
             error, found = ErrorCode.NONE, _NOTHING

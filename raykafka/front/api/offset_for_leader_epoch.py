@@ -7,7 +7,7 @@ flexible.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
@@ -18,18 +18,21 @@ from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 
+if TYPE_CHECKING:
+    from kio.schema.offset_for_leader_epoch.v4.request import OffsetForLeaderEpochRequest
+
 API_KEY = 23
 VERSIONS = (2, 4)
+NEEDS = (acl.DESCRIBE_TOPIC,)
 
 _UNDEFINED = EpochEntry(-1, -1)
 
 
-async def handle(context: RequestContext, request: Any, server: PartitionsServer) -> Any:
+async def handle(context: RequestContext, request: OffsetForLeaderEpochRequest, server: PartitionsServer) -> Any:
     m = response_module(API_KEY, context.api_version)
     topics = []
     for topic in request.topics:
-        resource = acl.topic_resource(topic.topic)
-        allowed = server.authorize(context, acl.Operation.DESCRIBE, resource)
+        allowed = context.allows(acl.DESCRIBE_TOPIC, topic.topic)
         partitions = []
         for asked in topic.partitions:
             error, found = ErrorCode.NONE, _UNDEFINED
