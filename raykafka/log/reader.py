@@ -16,11 +16,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from raykafka.epoch_history import EpochEntry
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, RaykafkaError
 from raykafka.log.batch import BatchHeader, Record, iter_records
 from raykafka.log.compression import UnreadableRecords
-from raykafka.log.epochs import EpochEntry, end_offset_for, read_entries
+from raykafka.log.epochs import read_entries
 from raykafka.log.files import INDEX, LOG, TIME_INDEX, offset_name
 from raykafka.log.index import OFFSET_ENTRY, TIME_ENTRY, Entry, Pread, floor_entry
 from raykafka.log.segment import walk_headers
@@ -354,7 +355,7 @@ class LogReader:
         """The largest epoch <= ``epoch`` and the offset behind its last record, from the epoch file; (-1, -1):
         unknown.
         """
-        return end_offset_for(read_entries(self._directory), epoch, log_end_offset)
+        return read_entries(self._directory).end_offset_for(epoch, log_end_offset)
 
 
 def _remember(view: _View, offset: int, at: LogPosition) -> None:

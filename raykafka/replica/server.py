@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from raykafka.cluster.image import PartitionState, partition_from_json
+from raykafka.epoch_history import EpochHistory
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, RaykafkaError
 from raykafka.link import Link, handover, messages
 from raykafka.log import DirectoryLocked, Log, LogConfig
 from raykafka.replica.replica import Replica, Surroundings
 from raykafka.replica.rules.events import Seal
-from raykafka.replica.rules.history import EpochHistory
 from raykafka.replica.rules.leading import Settings
 from raykafka.replica.rules.partition import Partition
 from raykafka.replica.sending import Peer
@@ -119,7 +119,7 @@ class ReplicaServer:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
         if self._link.is_closed:
             return {}
-        history = EpochHistory.of(log.epochs.entries)
+        history = log.epochs.history
         partition = Partition(
             args["broker_id"],
             Settings(),

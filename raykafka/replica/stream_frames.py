@@ -13,9 +13,9 @@ import socket
 import struct
 from typing import NamedTuple
 
+from raykafka.epoch_history import EpochHistory
 from raykafka.link import Link
 from raykafka.replica.rules.events import Hello, StreamId
-from raykafka.replica.rules.history import EpochHistory
 
 STREAM_ROLE = "stream"
 

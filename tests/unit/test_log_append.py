@@ -216,7 +216,7 @@ def test_a_follower_stores_what_its_leader_stored(tmp_path):
         leader.append_as_leader(batch(number % 3 + 1), number // 5, NOW_MS)
     follower.append_as_follower(memoryview(stored_bytes(leader)), NOW_MS)
     assert stored_bytes(follower) == stored_bytes(leader)
-    assert follower.epochs.entries == leader.epochs.entries
+    assert follower.epochs.history == leader.epochs.history
     assert follower.log_end_offset == leader.log_end_offset
     leader.close()
     follower.close()

@@ -136,5 +136,5 @@ async def _epoch_at_start(host: PartitionHost, view: View) -> int:
     """The epoch of the first record, or -1 where the epoch file does not reach back so far."""
     if host.reader is None:
         return view.leader_epoch
-    entries = await host.in_thread(lambda: read_entries(host.directory))
-    return max((entry.epoch for entry in entries if entry.start_offset <= view.log_start_offset), default=-1)
+    history = await host.in_thread(lambda: read_entries(host.directory))
+    return history.epoch_at(view.log_start_offset)

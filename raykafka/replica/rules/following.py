@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raykafka.cluster.image import PartitionState
+from raykafka.epoch_history import EpochHistory, agreeing_end
 from raykafka.replica.rules.events import (
     Ack,
     AdvanceStart,
@@ -21,7 +22,6 @@ from raykafka.replica.rules.events import (
     Truncate,
     WriteSeal,
 )
-from raykafka.replica.rules.history import EpochHistory, agreeing_end
 from raykafka.replica.rules.leading import LogState
 
 
@@ -54,7 +54,7 @@ class Following:
         if cut and log.high_watermark > max(end, event.log_start) and not self.may_lose_committed():
             return [*effects, Diverged(self.epoch, end, log.high_watermark)]
         if cut:
-            if log.history.latest < self.epoch:
+            if log.history.latest_epoch < self.epoch:
                 log.history = self.remember()
                 effects.append(SetHistory(log.history))
             if begin_at is None:

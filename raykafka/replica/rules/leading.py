@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from raykafka.cluster.image import PartitionState
+from raykafka.epoch_history import EpochHistory
 from raykafka.error_code import ErrorCode
 from raykafka.replica.rules.events import (
     Acked,
@@ -24,7 +25,6 @@ from raykafka.replica.rules.events import (
     WriteSeal,
     Wrote,
 )
-from raykafka.replica.rules.history import EpochHistory
 from raykafka.replica.rules.sealed import behind
 from raykafka.types import NO_EPOCH
 
