@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.log.batch import (
+from raykafka.log.batch import BatchHeader
+from raykafka.log.batch_layout import (
     BASE_OFFSET,
     LEADER_EPOCH,
     LEADER_EPOCH_POSITION,
     MAX_INT32,
     NO_PRODUCER_ID,
     PREFIX_BYTES,
-    BatchHeader,
 )
 from raykafka.log.config import LogConfig
 from raykafka.log.epochs import LeaderEpochs

@@ -19,7 +19,8 @@ from crc32c import crc32c
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.log.batch import MAX_INT32, NO_PRODUCER_EPOCH, NO_SEQUENCE, BatchHeader, advance_sequence
+from raykafka.log.batch import BatchHeader, advance_sequence
+from raykafka.log.batch_layout import MAX_INT32, NO_PRODUCER_EPOCH, NO_SEQUENCE
 from raykafka.log.files import SNAPSHOT, offset_name, offset_of_name, write_all
 
 REMEMBERED_BATCHES = 5  # as many as a producer may have in flight

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.log.batch import NO_PRODUCER_ID, BatchHeader, iter_records
+from raykafka.log.batch import BatchHeader, iter_records
+from raykafka.log.batch_layout import NO_PRODUCER_ID
 from raykafka.log.compression import UnreadableRecords
 from raykafka.log.config import LogConfig
 from raykafka.log.epochs import LeaderEpochs

@@ -9,16 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from raykafka.log.batch import (
-    CRC_START,
-    HEADER_BYTES,
-    MAGIC,
-    MAX_INT32,
-    PREFIX_BYTES,
-    BatchHeader,
-    crc_of,
-    read_header,
-)
+from raykafka.log.batch import BatchHeader, crc_of, read_header
+from raykafka.log.batch_layout import CRC_START, HEADER_BYTES, MAGIC, MAX_INT32, PREFIX_BYTES
 from raykafka.log.files import (
     DELETED,
     INDEX,

@@ -7,6 +7,15 @@ import struct
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log.batch import (
+    BatchHeader,
+    crc_of,
+    iter_batches,
+    iter_records,
+    read_header,
+    recompress,
+    stamp_log_append_time,
+)
+from raykafka.log.batch_layout import (
     CODEC_MASK,
     CONTROL_BIT,
     HEADER_BYTES,
@@ -16,13 +25,6 @@ from raykafka.log.batch import (
     NO_PRODUCER_ID,
     NO_TIMESTAMP,
     PREFIX_BYTES,
-    BatchHeader,
-    crc_of,
-    iter_batches,
-    iter_records,
-    read_header,
-    recompress,
-    stamp_log_append_time,
 )
 from raykafka.log.compression import ZSTD, UnreadableRecords
 from raykafka.log.config import LogConfig

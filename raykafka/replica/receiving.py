@@ -14,7 +14,7 @@ from typing import Any
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, adopt, messages
 from raykafka.log import Log
-from raykafka.log.batch import BASE_OFFSET
+from raykafka.log.batch_layout import BASE_OFFSET
 from raykafka.replica import stream_frames as frames
 from raykafka.replica.rules.events import Ack, Answer, Hello, Received, Sleep, StreamId, StreamLost
 from raykafka.replica.rules.partition import Partition

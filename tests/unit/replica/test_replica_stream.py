@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 from raykafka.error_code import ErrorCode
-from raykafka.log.batch import BASE_OFFSET
+from raykafka.log.batch_layout import BASE_OFFSET
 from raykafka.replica.sending import WINDOW_BYTES
 from tests.unit.replica.process import BROKER, DEADLINE_S, ReplicaProcess, batch, stored, with_replica
 from tests.unit.replica.streams import BROKER_EPOCH, FOLLOWER, FollowersBroker, PlayedFollower, follower_beside, led
