@@ -15,6 +15,7 @@ from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, adopt, messages
 from raykafka.log import Log
 from raykafka.log.batch_layout import BASE_OFFSET
+from raykafka.process.tasks import TaskSet
 from raykafka.replica import stream_frames as frames
 from raykafka.replica.rules.events import Ack, Answer, Hello, Received, Sleep, StreamId, StreamLost
 from raykafka.replica.rules.partition import Partition
@@ -49,7 +50,7 @@ class Receiver:
         self._step = step
         self._write = write
         self._throttle = throttle
-        self._granting: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet(f"{log.directory.name}: the streams from its leaders")
         self._loop = asyncio.get_running_loop()
         self._links: dict[StreamId, Link] = {}
         self._quiet_beats: dict[Link, int] = {}
@@ -94,9 +95,7 @@ class Receiver:
             return  # what an older stream still brings is dropped (rule 11)
         if kind == messages.STREAM_ASK:
             self._quiet_beats[link] = 0
-            task = self._loop.create_task(self._grant(link, frames.unpack_bytes(payload)))
-            self._granting.add(task)
-            task.add_done_callback(self._granting.discard)
+            self._tasks.run(self._grant(link, frames.unpack_bytes(payload)))
             return
         if self._turns.busy:
             self._turns.take(lambda: self._frame(link, stream, kind, payload))

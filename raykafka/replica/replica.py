@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -20,6 +19,8 @@ from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, messages
 from raykafka.log import DuplicateSequence, Log, LogConfig
 from raykafka.log.batch import read_header
+from raykafka.process.clock import boot_clock_ms
+from raykafka.process.tasks import TaskSet
 from raykafka.replica.leaving import Left
 from raykafka.replica.outbox import Outbox
 from raykafka.replica.receiving import Receiver
@@ -61,10 +62,6 @@ DIVERGED = "its log diverged from its leader's below the high watermark"
 _SLOW = frozenset((SetHistory, Truncate, Restart, AdvanceStart))
 
 
-def boot_ms() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
-
-
 class _Produce(NamedTuple):
     """What is kept of an append until it is answered."""
 
@@ -98,15 +95,17 @@ class Replica:
         self.partition = partition
         self._link = link
         self._failed = failed
+        self._jobs = TaskSet(log.directory.name)
+        self._ends = TaskSet(f"the end of {log.directory.name}")
         self._out = Outbox(link, log, partition)
-        self._turns = Turns(self._run, self._out.pause, self._out.resume)
+        self._turns = Turns(self._jobs.run, self._out.pause, self._out.resume)
         self._timers = Timers()
         self._upkeep = Upkeep(
             log,
             partition,
             self._turns,
             self._timers,
-            self._run,
+            self._jobs.run,
             flushed=self._flushed,
             cut_short=self._cut_short,
             failed=self._give_up,
@@ -121,7 +120,6 @@ class Replica:
         self._tick_at_ms = NEVER_MS
         self._flush_messages = log.config.flush_messages
         self._telling = asyncio.Lock()
-        self._jobs: set[asyncio.Task[None]] = set()
         self._cut_off: set[int] = set()
         self._figures: dict[str, Any] = {}
         self._figures_due = False
@@ -178,7 +176,7 @@ class Replica:
         if self._wants_flush():
             self._out.hold(log.log_end_offset)
             self._upkeep.flush()
-        now_ms = boot_ms()
+        now_ms = boot_clock_ms()
         self._step(Wrote(token, acks, last_offset, now_ms + timeout_ms), now_ms)
         self._out.view_changes()
         self._upkeep.flush_rolled()
@@ -216,7 +214,7 @@ class Replica:
         if self._turns.busy:
             self._turns.take(lambda: self._streamed(event))
         else:
-            self._step(event, boot_ms())
+            self._step(event, boot_clock_ms())
 
     def _write(self, records: memoryview) -> None:
         """Write what the leader sent. Raises KafkaError."""
@@ -285,7 +283,7 @@ class Replica:
             self._give_up(error.message)
             return
         self._out.view_changed()
-        self._stepped(boot_ms())
+        self._stepped(boot_clock_ms())
 
     def _stepped(self, now_ms: int) -> None:
         partition = self.partition
@@ -315,7 +313,7 @@ class Replica:
     def _tell_figures(self) -> None:
         """Tell the broker how this leader's followers stand, when that has changed: {} at a follower."""
         self._figures_due = False
-        followers = self._streams.describe(boot_ms())
+        followers = self._streams.describe(boot_clock_ms())
         figures = {"leader_epoch": self.partition.epoch, "followers": followers} if followers else {}
         if figures == self._figures or self._link.is_closed:
             return
@@ -335,7 +333,7 @@ class Replica:
         if self._closed:
             return  # it is written to the seal
         self._streams.peers = peers
-        self._step(Told(state, {broker: peer.broker_epoch for broker, peer in peers.items()}), boot_ms())
+        self._step(Told(state, {broker: peer.broker_epoch for broker, peer in peers.items()}), boot_clock_ms())
         self._out.view_changed()
 
     def _standing(self) -> dict[str, Any]:
@@ -381,15 +379,10 @@ class Replica:
         self._out.view_changed()
         self._streams.watermark_moved()
 
-    def _run(self, job: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(job)
-        self._jobs.add(task)
-        task.add_done_callback(self._jobs.discard)
-
     def _give_up(self, reason: str) -> None:
         if self._closed:
             return
-        self._step(Cut(reason), boot_ms())
+        self._step(Cut(reason), boot_clock_ms())
         self._out.send()
         self._failed(reason, False)
 
@@ -404,7 +397,7 @@ class Replica:
     def _try_to_sleep(self) -> None:
         partition = self.partition
         if partition.leading is not None:
-            self._step(Sleep(), boot_ms())
+            self._step(Sleep(), boot_clock_ms())
         elif partition.following is None or partition.following.stream is None:
             seal = partition.closing_seal()
             if seal is not None:
@@ -414,7 +407,7 @@ class Replica:
         if self._falling_asleep is None and self._closing is None:
             if not self._link.is_closed:
                 self._link.tell("dozing", {})
-            self._falling_asleep = asyncio.create_task(self._leave(effect.seal))
+            self._falling_asleep = self._ends.run(self._leave(effect.seal))
 
     async def _leave(self, seal: Seal) -> None:
         """Seal the log, tell the broker, and end this process."""
@@ -441,7 +434,7 @@ class Replica:
             self._out.closed()  # readers have what they need; a view of nobody's epoch would mislead them
         else:
             seal = partition.closing_seal()
-        self._step(Cut("the replica is closed"), boot_ms())
+        self._step(Cut("the replica is closed"), boot_clock_ms())
         if seal is None or log.failed or seal.log_end != log.log_end_offset:
             return None
         last_epoch = partition.log.history.last_record_epoch(log.log_start_offset, log.log_end_offset)
@@ -453,8 +446,7 @@ class Replica:
         left = await self._turns.taken(lambda: self._end_rules(seal))
         self._streams.close_all()
         self._receiver.close_all()
-        while self._jobs:
-            await asyncio.wait(self._jobs)
+        await self._jobs.wait()
         log = self.log
         self._out.send()  # the last view, while there are files to look at
         note = left.to_note() if left is not None else None

@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, connect_tcp, messages
 from raykafka.log import Log, LogReader, WouldBlock
 from raykafka.log.batch import iter_batches
+from raykafka.process.tasks import TaskSet
 from raykafka.replica import stream_frames as frames
 from raykafka.replica.rules.events import Acked, Answered, AskSleep, Hello, OpenStream, StreamId, StreamLost
 from raykafka.replica.rules.partition import Partition
@@ -242,22 +243,19 @@ class Sender:
         self._quiet_beats = 0
         self._beaten = True
         self.peer = streams.peers.get(follower)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet(f"{streams.log.directory.name}: the stream to broker {follower}", self._failed)
         self.throttle = StreamThrottle(
-            streams.throttle, follower, self._ask_follower, lambda: streams.waits_for(follower), self._run, self.go_on
+            streams.throttle,
+            follower,
+            self._ask_follower,
+            lambda: streams.waits_for(follower),
+            self._tasks.run,
+            self.go_on,
         )
-        self._run(self._connect())
+        self._tasks.run(self._connect())
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("the stream to broker %d failed", self.follower, exc_info=error)
-            self._streams.lost(self, f"{type(error).__name__}: {error}")
+    def _failed(self, error: BaseException) -> None:
+        self._streams.lost(self, f"{type(error).__name__}: {error}")
 
     async def _connect(self) -> None:
         streams, peer = self._streams, self.peer
@@ -375,7 +373,7 @@ class Sender:
     def _pump_soon(self) -> None:
         if not self._pumping and not self._closed and self not in self._streams.held:
             self._pumping = True
-            self._run(self._pump())
+            self._tasks.run(self._pump())
 
     def go_on(self) -> None:
         """Look again whether anything may be sent."""

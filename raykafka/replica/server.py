@@ -19,6 +19,7 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, RaykafkaError
 from raykafka.link import Link, handover, messages
 from raykafka.log import DirectoryLocked, Log, LogConfig
+from raykafka.process.tasks import TaskSet
 from raykafka.replica.replica import Replica, Surroundings
 from raykafka.replica.rules.events import Seal
 from raykafka.replica.rules.leading import Settings
@@ -50,8 +51,7 @@ class ReplicaServer:
         self._replica: Replica | None = None
         self._opened_once = False
         self._opening: asyncio.Future[Log] | None = None
-        self._ending: asyncio.Task[None] | None = None
-        self._taking: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet("a replica process")
         self._calls = {"open": self._open, "state": self._state, "config": self._config}
         self._calls |= {"sleep": self._sleep, "close": self._close}
         self.ended: asyncio.Future[None] = self._loop.create_future()
@@ -70,14 +70,7 @@ class ReplicaServer:
         if self._replica is None:
             connection.close()
             return
-        task = self._loop.create_task(self._replica.take_stream(connection, peer))
-        self._taking.add(task)
-        task.add_done_callback(self._taken)
-
-    def _taken(self, task: asyncio.Task[None]) -> None:
-        self._taking.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a leader's connection could not be taken", exc_info=error)
+        self._tasks.run(self._replica.take_stream(connection, peer))
 
     def _on_frame(self, kind: int, payload: memoryview) -> None:
         if kind != messages.APPEND:
@@ -172,7 +165,7 @@ class ReplicaServer:
             self._link.close()
 
     def _on_link_closed(self, error: Exception | None) -> None:
-        self._ending = self._loop.create_task(self._end())
+        self._tasks.run(self._end())
 
     async def _end(self) -> None:
         """The broker is gone, and with it everybody who could be answered: let the log go, as cleanly as it can be."""

@@ -94,7 +94,7 @@ class StreamThrottle:
         follower: int,
         ask_follower: Ask,
         is_waited_for: Callable[[], bool],
-        run: Callable[[Coroutine[Any, Any, None]], None],
+        run: Callable[[Coroutine[Any, Any, None]], object],
         go_on: Callable[[], None],
     ) -> None:
         self._throttle = throttle

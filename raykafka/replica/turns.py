@@ -16,7 +16,7 @@ class Turns:
 
     def __init__(
         self,
-        run: Callable[[Coroutine[Any, Any, None]], None],
+        run: Callable[[Coroutine[Any, Any, None]], object],
         pause: Callable[[], None],
         resume: Callable[[], None],
     ) -> None:

@@ -57,7 +57,7 @@ class Upkeep:
         partition: Partition,
         turns: Turns,
         timers: Timers,
-        run: Callable[[Coroutine[Any, Any, None]], None],
+        run: Callable[[Coroutine[Any, Any, None]], object],
         *,
         flushed: Callable[[], None],
         cut_short: Callable[[], None],
