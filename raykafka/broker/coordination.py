@@ -18,6 +18,7 @@ from raykafka.cluster.image import ClusterImage, Topic
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, messages
+from raykafka.partition.appends import Appended
 from raykafka.protocol.context import RequestContext, pack_forward
 from raykafka.types import OFFSETS_TOPIC, TopicPartition
 
@@ -152,7 +153,7 @@ class Coordination:
             self._run(self._read(link, messages.LogRead.unpack(payload)))
 
     def _append(self, link: Link, append: messages.LogAppend, records: memoryview) -> None:
-        def done(appended: messages.Appended) -> None:
+        def done(appended: Appended) -> None:
             if appended.error is ErrorCode.NONE:
                 self._partitions.traffic[OFFSETS_TOPIC].appended(records)
             if not link.is_closed:
@@ -161,7 +162,7 @@ class Coordination:
 
         host = self._partitions.get(TopicPartition(OFFSETS_TOPIC, append.partition))
         if host is None:
-            done(messages.Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER))
+            done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER))
             return
         host.submit(records, _ALL, append.timeout_ms, append.leader_epoch, done)
 

@@ -10,7 +10,8 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import LinkError
 from raykafka.link import messages
 from raykafka.link.link import Link
-from raykafka.link.messages import Appended, LogAppend, LogRead, LogRecords
+from raykafka.link.messages import LogAppend, LogRead, LogRecords
+from raykafka.partition.appends import Appended
 
 AppendDone = Callable[[ErrorCode, int], None]
 

@@ -17,8 +17,9 @@ from raykafka.cluster.image import PartitionState, partition_from_json
 from raykafka.epoch_history import EpochHistory
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, RaykafkaError
-from raykafka.link import Link, handover, messages
+from raykafka.link import Link, handover
 from raykafka.log import DirectoryLocked, Log, LogConfig
+from raykafka.partition.appends import APPEND, APPENDED, pack_appended, unpack_append
 from raykafka.process.tasks import TaskSet
 from raykafka.replica.replica import Replica, Surroundings
 from raykafka.replica.rules.events import Seal
@@ -73,14 +74,14 @@ class ReplicaServer:
         self._tasks.run(self._replica.take_stream(connection, peer))
 
     def _on_frame(self, kind: int, payload: memoryview) -> None:
-        if kind != messages.APPEND:
+        if kind != APPEND:
             raise RaykafkaError(f"a replica takes no frames of kind {kind}")
         if self._replica is not None:
             self._replica.append(payload)
             return
-        correlation = messages.unpack_append(payload)[0]
-        refusal = messages.pack_appended(correlation, ErrorCode.NOT_LEADER_OR_FOLLOWER, -1, -1, -1, "not open")
-        self._link.send(messages.APPENDED, refusal)
+        correlation = unpack_append(payload)[0]
+        refusal = pack_appended(correlation, ErrorCode.NOT_LEADER_OR_FOLLOWER, -1, -1, -1, "not open")
+        self._link.send(APPENDED, refusal)
 
     async def _on_call(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
         call = self._calls.get(method)

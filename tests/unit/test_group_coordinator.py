@@ -21,6 +21,7 @@ from raykafka.coordinator.partitioning import partition_for
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.link import Link, messages, serve_unix
+from raykafka.partition.appends import Appended
 from raykafka.protocol.context import RequestContext, pack_forward
 from raykafka.types import TopicPartition
 from tests.unit.group_log import OffsetsLogOnDisk
@@ -285,7 +286,7 @@ class Broker:
             append, records = messages.LogAppend.unpack(payload)
 
             def done(error: ErrorCode, base_offset: int) -> None:
-                answer = messages.Appended(append.correlation, error, base_offset)
+                answer = Appended(append.correlation, error, base_offset)
                 self.link.send(messages.LOG_APPENDED, answer.pack())
 
             self._log.append(append.partition, append.leader_epoch, records, append.timeout_ms, done)

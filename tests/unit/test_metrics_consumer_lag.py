@@ -14,10 +14,10 @@ import pytest
 from raykafka.broker.neighbourhood.broker_calls import PEER_ROLE, BrokerCalls
 from raykafka.cluster.image import BrokerInfo, ClusterImage, ImageDelta, PartitionState, Topic
 from raykafka.errors import KafkaError
-from raykafka.front.log_view import empty_view
 from raykafka.link import Link, serve_tcp
 from raykafka.metrics import consumer_lag
 from raykafka.metrics.consumer_lag import ConsumerLag, Lag
+from raykafka.partition.view import empty_view
 from raykafka.types import TopicPartition
 
 SECRET = b"s" * 32

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from raykafka.broker.partitions import partition_host
 from raykafka.error_code import ErrorCode
 from raykafka.front.api import produce
-from raykafka.link.messages import Appended
 from raykafka.log.batch import iter_batches, iter_records
+from raykafka.partition.appends import Appended
 from raykafka.protocol.registry import UnanswerableRequestError
 from raykafka.protocol.wire import MalformedError
 from tests.unit.dataplane import TOPIC, Dataplane, batch, decode_response, produce_body

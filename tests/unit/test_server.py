@@ -13,10 +13,10 @@ import pytest
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
-from raykafka.front import log_view
 from raykafka.front.api import fetch
 from raykafka.front.listener import Listener
 from raykafka.log import LogReader
+from raykafka.partition import log_view
 from tests.unit.dataplane import TOPIC, Dataplane, batch, decode_response, produce_body
 from tests.unit.test_connection import read_response, request
 

@@ -28,8 +28,9 @@ from raykafka.cluster.image import BrokerInfo, PartitionState, partition_to_json
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link
-from raykafka.link.messages import ANY_EPOCH, APPEND, APPENDED, VIEW, Appended, View, pack_append
 from raykafka.log import lock_holder
+from raykafka.partition.appends import ANY_EPOCH, APPEND, APPENDED, Appended, pack_append
+from raykafka.partition.view import VIEW, View
 from raykafka.replica.leaving import Left
 from raykafka.replica.rules.events import Propose
 from raykafka.replica.rules.sealed import SealedEnd, behind

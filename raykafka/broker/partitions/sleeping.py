@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from raykafka.cluster.image import PartitionState
-from raykafka.front.log_view import LogView, empty_view
+from raykafka.partition.log_view import LogView
+from raykafka.partition.view import empty_view
 from raykafka.replica.leaving import Left
 from raykafka.replica.rules.events import Propose
 from raykafka.replica.rules.sealed import NEVER_WRITTEN, SealedEnd, ask_asleep, must_wake, told_asleep

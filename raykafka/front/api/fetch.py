@@ -23,8 +23,8 @@ from raykafka.errors import KafkaError
 from raykafka.front.fetch_codec import FetchRequest, Read, ResponseWriter, parse
 from raykafka.front.fetch_sessions import NO_SESSION, FetchPartition, FetchPlan
 from raykafka.front.leader_hints import LeaderHints
-from raykafka.link.messages import View
 from raykafka.log import FileRange, WouldBlock
+from raykafka.partition.view import View
 from raykafka.protocol import acl
 from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext

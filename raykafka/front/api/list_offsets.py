@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from raykafka.broker.partitions.partition_host import PartitionHost
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.link.messages import View
 from raykafka.log import FoundOffset, LogReader
 from raykafka.log.epochs import read_entries
+from raykafka.partition.view import View
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from raykafka.error_code import ErrorCode
 from raykafka.front.leader_hints import LeaderHints, tagged
-from raykafka.link.messages import ANY_EPOCH, Appended
 from raykafka.log.batch_layout import (
     CODEC_MASK,
     FLAGS_POSITION,
@@ -30,6 +29,7 @@ from raykafka.log.batch_layout import (
     TRANSACTIONAL_BIT,
 )
 from raykafka.log.compression import ZSTD
+from raykafka.partition.appends import ANY_EPOCH, Appended
 from raykafka.protocol import acl
 from raykafka.protocol.answer import Answer
 from raykafka.protocol.context import RequestContext

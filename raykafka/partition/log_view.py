@@ -9,24 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from raykafka.link.messages import View
 from raykafka.log import FileRange, LogReader, StaleRange, WouldBlock
-from raykafka.types import LogPosition
+from raykafka.partition.view import View
 
 SLICE_CHUNK_BYTES = 1024 * 1024
 
-_START = LogPosition(0, 0)
-_EMPTY = View(-1, 0, 0, 0, 0, _START, 0, _START, 0, 0)
 _T = TypeVar("_T")
-
-
-def empty_view(leader_epoch: int) -> View:
-    """What may be read of a log that was never written."""
-    return replace(_EMPTY, leader_epoch=leader_epoch)
 
 
 class LogView:
