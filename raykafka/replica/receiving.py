@@ -15,12 +15,15 @@ from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, adopt
 from raykafka.log import Log
 from raykafka.log.batch_layout import BASE_OFFSET
+from raykafka.process.clock import wall_clock_ms
 from raykafka.process.tasks import TaskSet
 from raykafka.replica import stream_frames as frames
+from raykafka.replica.outbox import Outbox
 from raykafka.replica.rules.events import Ack, Answer, Hello, Received, Sleep, StreamId, StreamLost
 from raykafka.replica.rules.partition import Partition
 from raykafka.replica.throttle import FOLLOWER, Throttle
-from raykafka.replica.turns import Turns
+from raykafka.replica.upkeep import Upkeep
+from raykafka.replica.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +33,7 @@ Step = Callable[[Hello | Received | Sleep | StreamLost], None]
 class Receiver:
     """The streams that leaders have open to this replica: one that is followed, and older ones on their way out.
 
-    ``step`` gives an event to the rules, ``write`` has the log take whole batches at its end (raises KafkaError).
+    ``step`` gives an event to the rules; ``failed(reason)`` is called when the log takes no more writes.
     """
 
     def __init__(
@@ -38,18 +41,22 @@ class Receiver:
         log: Log,
         partition: Partition,
         broker_epoch: int,
-        turns: Turns,
+        queue: WorkQueue,
+        upkeep: Upkeep,
+        out: Outbox,
         step: Step,
-        write: Callable[[memoryview], None],
         throttle: Throttle,
+        failed: Callable[[str], None],
     ) -> None:
         self._log = log
         self._partition = partition
         self._broker_epoch = broker_epoch
-        self._turns = turns
+        self._queue = queue
         self._step = step
-        self._write = write
+        self._upkeep = upkeep
+        self._out = out
         self._throttle = throttle
+        self._failed = failed
         self._tasks = TaskSet(f"{log.directory.name}: the streams from its leaders")
         self._loop = asyncio.get_running_loop()
         self._links: dict[StreamId, Link] = {}
@@ -97,8 +104,8 @@ class Receiver:
             self._quiet_beats[link] = 0
             self._tasks.run(self._grant(link, frames.unpack_bytes(payload)))
             return
-        if self._turns.busy:
-            self._turns.take(lambda: self._frame(link, stream, kind, payload))
+        if self._queue.busy:
+            self._queue.submit(lambda: self._frame(link, stream, kind, payload))
             return
         self._quiet_beats[link] = 0
         if kind == frames.DATA:
@@ -152,6 +159,21 @@ class Receiver:
                 return
             self._count(len(records))
         self._step(Received(stream, self._log.log_end_offset, log_start, high_watermark))
+
+    def _write(self, records: memoryview) -> None:
+        """Write what the leader sent, whole batches, at the log's end. Raises KafkaError."""
+        log = self._log
+        try:
+            log.append_as_follower(records, wall_clock_ms())
+        except KafkaError as error:
+            if log.failed:
+                self._failed(error.message)
+            raise
+        if self._upkeep.must_flush():
+            self.hold(log.log_end_offset)
+            self._upkeep.flush()
+        self._out.view_changes()
+        self._upkeep.flush_rolled()
 
     def _count(self, size: int) -> None:
         """What comes to a replica that is not in sync was asked for."""

@@ -111,8 +111,8 @@ class Streams:
             sender.throttle.configured()
             sender.go_on()
 
-    def let_in_sync_go(self) -> None:
-        """Have those go on that waited for an allowance and need none any more: the high watermark waits for them."""
+    def release_in_sync(self) -> None:
+        """Resume the senders that waited for an allowance and need none any more: the high watermark waits for them."""
         for sender in tuple(self.held):
             if not sender.throttle.holds:
                 sender.go_on()

@@ -20,13 +20,13 @@ from raykafka.errors import KafkaError, RaykafkaError
 from raykafka.link import Link, handover
 from raykafka.log import DirectoryLocked, Log, LogConfig
 from raykafka.partition.appends import APPEND, APPENDED, pack_appended, unpack_append
+from raykafka.process.clock import wall_clock_ms
 from raykafka.process.tasks import TaskSet
-from raykafka.replica.replica import Replica, Surroundings
+from raykafka.replica.replica import Replica, ReplicaIdentity
 from raykafka.replica.rules.events import Seal
 from raykafka.replica.rules.leading import Settings
 from raykafka.replica.rules.partition import Partition
 from raykafka.replica.sending import Peer
-from raykafka.replica.upkeep import wall_ms
 from raykafka.types import NO_EPOCH
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class ReplicaServer:
                 LogConfig.from_topic_config(config),
                 topic_id=uuid.UUID(args["topic_id"]),
                 recovery_point=args["recovery_point"],
-                now_ms=wall_ms(),
+                now_ms=wall_clock_ms(),
                 log_start_offset=args["log_start_offset"],
             )
         )
@@ -125,10 +125,10 @@ class ReplicaServer:
             known_epoch=args.get("known_epoch", NO_EPOCH),
             undecided=map(frozenset, args.get("undecided", ())),
         )
-        identity = {name: args[name] for name in ("topic", "topic_id", "partition")}
-        surroundings = Surroundings(self._secret, identity, args.get("broker_epoch", -1))
+        names = {name: args[name] for name in ("topic", "topic_id", "partition")}
+        identity = ReplicaIdentity(self._secret, names, args.get("broker_epoch", -1))
         self._opened_once = True
-        self._replica = Replica(self._link, log, partition, surroundings, self._on_failed)
+        self._replica = Replica(self._link, log, partition, identity, self._on_failed)
         self._replica.configure(config)
         answer = await self._replica.told(*_state_of(args))
         return {

@@ -31,9 +31,9 @@ from raykafka.link import Link
 from raykafka.log import lock_holder
 from raykafka.partition.appends import ANY_EPOCH, APPEND, APPENDED, Appended, pack_append
 from raykafka.partition.view import VIEW, View
-from raykafka.replica.leaving import Left
 from raykafka.replica.rules.events import Propose
 from raykafka.replica.rules.sealed import SealedEnd, behind
+from raykafka.replica.seal_note import SealNote
 from raykafka.types import NO_EPOCH, TopicPartition
 
 ACQUIRE_WITHIN_S = 30.0
@@ -134,7 +134,7 @@ class PartitionHost(SleepingLog):
         *,
         checkpoint: Checkpoint,
         on_disk: bool,
-        left: Left | None = None,
+        left: SealNote | None = None,
         known_epoch: int = NO_EPOCH,
         after: Awaitable[None] | None = None,
     ) -> None:
@@ -547,7 +547,7 @@ class PartitionHost(SleepingLog):
     def _take_note(self, closed: Mapping[str, Any]) -> None:
         """Remember what a replica left when it closed its log."""
         log_start = self.view.log_start_offset if self.view else self._checkpoint.log_start_offset
-        self.left = Left.of_note(closed["note"]) if closed["note"] is not None else None
+        self.left = SealNote.of_note(closed["note"]) if closed["note"] is not None else None
         self._checkpoint = Checkpoint(closed["recovery_point"], closed["high_watermark"], log_start)
 
     def _check_refused(self, answer: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ from raykafka.link import Link
 from raykafka.log import read_seal
 from raykafka.log.files import LOG, METADATA_FILE, offset_of_name, read_topic_id
 from raykafka.process.durable import sync_directory
-from raykafka.replica.leaving import Left
+from raykafka.replica.seal_note import SealNote
 from raykafka.telemetry.traffic import Traffic
 from raykafka.types import TopicPartition
 
@@ -66,7 +66,7 @@ class _Found(NamedTuple):
     path: Path
     topic_id: uuid.UUID | None
     holds_log: bool
-    left: Left | None
+    left: SealNote | None
 
 
 class PartitionsServer(Protocol):
@@ -380,14 +380,16 @@ def _scan(log_dir: Path) -> tuple[dict[str, _Found], list[Path]]:
     return found, doomed
 
 
-def _left_in(path: Path, topic_id: uuid.UUID | None) -> Left | None:
+def _left_in(path: Path, topic_id: uuid.UUID | None) -> SealNote | None:
     """What the seal in a directory says, if it is intact and of that topic."""
     try:
         seal = read_seal(path)
     except (OSError, ValueError) as error:
         logger.warning("%s: its seal can't be read: %s", path, error)
         return None
-    return Left.of_note(seal.note) if seal is not None and seal.topic_id == topic_id and "seal" in seal.note else None
+    return (
+        SealNote.of_note(seal.note) if seal is not None and seal.topic_id == topic_id and "seal" in seal.note else None
+    )
 
 
 def _rename_away(directory: Path, suffix: str) -> Path | None:

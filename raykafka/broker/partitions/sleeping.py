@@ -9,15 +9,15 @@ from pathlib import Path
 from raykafka.cluster.image import PartitionState
 from raykafka.partition.log_view import LogView
 from raykafka.partition.view import empty_view
-from raykafka.replica.leaving import Left
 from raykafka.replica.rules.events import Propose
 from raykafka.replica.rules.sealed import NEVER_WRITTEN, SealedEnd, ask_asleep, must_wake, told_asleep
+from raykafka.replica.seal_note import SealNote
 from raykafka.types import NO_EPOCH
 
 
-def never_written() -> Left:
+def never_written() -> SealNote:
     """What is known of a partition without files."""
-    return Left(NEVER_WRITTEN, NO_EPOCH, empty_view(NO_EPOCH))
+    return SealNote(NEVER_WRITTEN, NO_EPOCH, empty_view(NO_EPOCH))
 
 
 class SleepingLog(LogView):
@@ -29,7 +29,7 @@ class SleepingLog(LogView):
 
     def __init__(self, directory: Path, cold_reads: ThreadPoolExecutor) -> None:
         super().__init__(directory, cold_reads)
-        self.left: Left | None = None
+        self.left: SealNote | None = None
         self.asked: list[frozenset[int]] = []
         self.known_epoch = NO_EPOCH
 
