@@ -210,7 +210,7 @@ class Streams:
         figures: dict[int, dict[str, Any]] = {}
         for broker, follower in leading.followers.items() if leading else ():
             sender = self._senders.get(broker)
-            lag_records, lag_ms = leading.lag_of(follower, now_ms) if leading else (None, 0)
+            lag_records, lag_ms = follower.lag(self._state.end, now_ms)
             figures[broker] = {
                 "live": sender is not None and sender.live,
                 "throttled": sender in self.held,

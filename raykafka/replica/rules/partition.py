@@ -32,7 +32,8 @@ from raykafka.replica.rules.events import (
     Wrote,
 )
 from raykafka.replica.rules.following import Following
-from raykafka.replica.rules.leading import Leading, LogState, Settings
+from raykafka.replica.rules.leading import Leading
+from raykafka.replica.rules.state import LogState, Settings
 from raykafka.types import NO_EPOCH
 
 LED_BEFORE = "the epoch was led or followed before by another process, or with another log"
@@ -186,7 +187,7 @@ class Partition:
             leading.ask_on(self._undecided)
         if before is not None:
             effects += before.close_streams()
-            leading.take_over(before)
+            leading.waiting = before.waiting  # their records are in this log
         self.leading = leading
         return [*effects, *leading.open_streams(now_ms), *leading.advance()]
 
@@ -212,7 +213,7 @@ class Partition:
         8)."""
         if leading is None:
             return []
-        return leading.close_streams() + leading.fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        return leading.close_streams() + leading.waiting.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER)
 
     def _hello(self, event: Hello) -> list[Effect]:
         if self.following is None:
