@@ -59,26 +59,32 @@ class BatchHeader(NamedTuple):
 
     @property
     def last_offset(self) -> int:
+        """The offset of the last record."""
         return self.base_offset + self.last_offset_delta
 
     @property
     def last_sequence(self) -> int:
+        """The sequence number of the last record."""
         return advance_sequence(self.base_sequence, self.last_offset_delta)
 
     @property
     def codec(self) -> int:
+        """The compression codec of the records (``compression.CODEC_NAMES``)."""
         return self.attributes & CODEC_MASK
 
     @property
     def is_control(self) -> bool:
+        """Whether the batch holds a marker of a transaction, which no client reads."""
         return bool(self.attributes & CONTROL_BIT)
 
     @property
     def is_transactional(self) -> bool:
+        """Whether the batch belongs to a transaction."""
         return bool(self.attributes & TRANSACTIONAL_BIT)
 
     @property
     def uses_log_append_time(self) -> bool:
+        """Whether ``max_timestamp`` is when the leader appended, and holds for every record."""
         return bool(self.attributes & LOG_APPEND_TIME_BIT)
 
 

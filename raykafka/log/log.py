@@ -54,7 +54,7 @@ class AppendInfo(NamedTuple):
 
 
 class Log:
-    """A partition's segments, indexes, leader epochs and producer states on disk.
+    """A partition's segments, indexes, leader epochs and producer states on disk, kept in step.
 
     One thread owns it; only ``flush`` and ``purge`` may run in another one meanwhile. Errors of the disk are
     KafkaError with KAFKA_STORAGE_ERROR: after a failed write the log is as it was before, after a failed fsync it
@@ -236,7 +236,7 @@ class Log:
     def _store(
         self, records: memoryview, headers: list[BatchHeader], offsets: list[int], max_timestamp: int, now_ms: int
     ) -> None:
-        """Write stamped batches at the log end, and take them into every account."""
+        """Write batches that have their offsets at the log end; keep indexes, producer states and offsets in step."""
         size = len(records)
         last_offset = offsets[-1] + headers[-1].last_offset_delta
         self._roll_if_due(size, last_offset, max_timestamp, now_ms)
@@ -345,7 +345,7 @@ class Log:
                 self._bound.flushed(self.recovery_point)
 
     def close(self, note: Mapping[str, Any] | None = _NO_NOTE) -> None:
-        """Flush, write the producers' snapshot and the seal with ``note`` (None: no seal), and let go of the directory.
+        """Flush, write the producers' snapshot and the seal with ``note`` (None: no seal), and release the directory.
         Raises KAFKA_STORAGE_ERROR; the lock is released even then, and the log is not sealed.
         """
         try:
@@ -421,12 +421,12 @@ class Log:
     # retention
 
     def expire(self, now_ms: int, high_watermark: int, *, by_retention: bool = True) -> int:
-        """Take away the segments that retention no longer keeps, and producers too long silent; how many segments.
-        Without ``by_retention`` only those wholly below the log start: a follower's retention is its leader's.
+        """Remove the segments that retention no longer keeps, and producers silent for too long. Returns how many
+        segments. Without ``by_retention`` only segments wholly below the log start go: a follower's retention is its
+        leader's.
 
         Files are renamed at once and unlinked by ``purge`` after ``file.delete.delay.ms``. Nothing at or above the high
-        watermark goes. Raises KAFKA_STORAGE_ERROR.
-        """
+        watermark goes. Raises KAFKA_STORAGE_ERROR."""
         self.producers.expire(now_ms, self.config.producer_id_expiration_ms)
         segments = self._segments
         config = self.config if by_retention else replace(self.config, delete=False)
@@ -444,8 +444,8 @@ class Log:
         return count
 
     def purge(self, now_ms: int | None) -> int:
-        """Unlink deleted segments whose delay is over (all, without a time); how many files wait on. Safe in another
-        thread. Raises KAFKA_STORAGE_ERROR.
+        """Unlink deleted segments whose delay is over (all, without a time). Returns how many files are left. Safe in
+        another thread. Raises KAFKA_STORAGE_ERROR.
         """
         return self._segments.purge(now_ms)
 

@@ -40,7 +40,7 @@ class StaleRange(RaykafkaError):
 
 
 class SegmentFiles:
-    """A segment's files, opened for reading when they are needed, closed when the last one who uses them lets go."""
+    """A segment's files, opened for reading when they are needed, closed when nobody refers to them any more."""
 
     def __init__(self, directory: Path, base_offset: int) -> None:
         self._directory = directory
@@ -75,7 +75,7 @@ class SegmentFiles:
 
 class FileRange:
     """Whole batches in a file: ``length`` bytes at ``position`` of ``fd``, which stays open as long as the range is
-    kept. ``next_offset`` is the one behind them, -1 where nobody had to know.
+    kept. ``next_offset`` is the offset after their last record, -1 where it was not looked up.
     """
 
     __slots__ = ("files", "length", "next_offset", "position", "truncations")
@@ -155,7 +155,7 @@ class LogReader:
             self._view = _View(segments, truncations, files, positions)
 
     def close(self) -> None:
-        """Let go of the files. Ranges handed out stay readable."""
+        """Close the files. Ranges that were handed out stay readable."""
         self._view = _View((), -1, {}, {})
 
     # ranges of records

@@ -50,6 +50,8 @@ class Recovered(NamedTuple):
 
 
 class RecoveredSegments(NamedTuple):
+    """Where the sound batches end, and how many bytes behind them were cut."""
+
     log_end_offset: int
     bytes_cut: int
 

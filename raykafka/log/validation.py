@@ -1,4 +1,5 @@
-"""What is asked of batches before they are written: by a leader of what clients send, by a follower of its leader's."""
+"""The checks of batches before they are written: a leader's of what clients send, a follower's of what its leader
+sent."""
 
 from __future__ import annotations
 

@@ -67,7 +67,8 @@ class Receiver:
         self._closed = False
 
     async def take(self, sock: socket.socket, peer: dict[str, Any]) -> None:
-        """Serve a connection from a leader."""
+        """Serve a connection from a leader. ``peer`` is what the leader said of itself and of the stream when it
+        connected."""
         link = await adopt(sock, peer)
         if self._closed:
             link.transport.abort()
@@ -88,7 +89,8 @@ class Receiver:
             self._beat = self._loop.call_later(frames.BEAT_S, self._beats)
 
     def _beats(self) -> None:
-        """Drop the connection of a leader that has long said nothing: one that lives speaks at every beat (rule 12)."""
+        """Drop the connection of a leader that has been silent for longer than the allowed lag: one that lives sends a
+        frame at every beat (rule 12)."""
         for link, quiet in tuple(self._quiet_beats.items()):
             self._quiet_beats[link] = quiet + 1
             silent_s = quiet * frames.BEAT_S
@@ -176,12 +178,14 @@ class Receiver:
         self._upkeep.flush_rolled()
 
     def _count(self, size: int) -> None:
-        """What comes to a replica that is not in sync was asked for."""
+        """Count what an in-sync replica received against the throttle. What comes to one that is not in sync has been
+        granted before."""
         broker, state = self._partition.broker, self._partition.state
         if self._throttle.holds(FOLLOWER, broker) and state is not None and broker in state.isr:
             self._throttle.spent(FOLLOWER, size)
 
     def answer(self, effect: Answer) -> None:
+        """Send the answer to a Hello."""
         link = self._links.get(effect.stream)
         self._held_until = 0  # what has to be flushed was, before this
         if link is not None and not link.is_closed:
@@ -189,12 +193,13 @@ class Receiver:
             link.send(frames.ANSWER, position.pack())
 
     def ack(self, effect: Ack) -> None:
+        """Acknowledge at the end of this turn of the event loop."""
         if not self._acks:
             self._loop.call_soon(self._send_acks)
         self._acks[effect.stream] = effect.log_end
 
     def hold(self, until_flushed_to: int) -> None:
-        """Acknowledge nothing but what is flushed, until the log is flushed to an offset."""
+        """Until the log is flushed to the offset ``until_flushed_to``, acknowledge only what is flushed."""
         self._held_until = until_flushed_to
 
     def flushed(self) -> None:
@@ -220,6 +225,7 @@ class Receiver:
             link.transport.abort()
 
     def close_all(self) -> None:
+        """Drop all connections; none is taken any more."""
         self._closed = True
         if self._beat is not None:
             self._beat.cancel()

@@ -15,13 +15,15 @@ from raykafka.types import LogPosition
 
 
 class SealNote(NamedTuple):
-    """``view`` is read by while the replica sleeps: cut by nobody, so its truncation count is 0."""
+    """``view`` is what readers go by while the replica sleeps. Nobody cuts the log meanwhile: its truncation count is
+    0."""
 
     seal: Seal
     last_epoch: int
     view: View
 
     def to_note(self) -> dict[str, Any]:
+        """As plain data, for the seal."""
         view = self.view
         return {
             "seal": list(self.seal),
@@ -34,6 +36,7 @@ class SealNote(NamedTuple):
 
     @staticmethod
     def of_note(note: Mapping[str, Any]) -> SealNote:
+        """What ``to_note`` made plain data of."""
         seal = Seal(*note["seal"])
         stable, *stable_position = note["stable"]
         view = View(

@@ -1,4 +1,5 @@
-"""A replica process's end of its link: opens the replica, hands it what the broker says, ends it when the link ends.
+"""The replica process's end of the link to its broker: opens the replica, passes on what the broker says, and closes
+the replica when the link ends.
 
 Control calls: ``open`` once, then ``state``, ``config`` and ``close``. Data frames: APPEND in, VIEW and APPENDED out.
 """
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class ReplicaServer:
-    """Serves one broker over ``link``. ``ended`` is done when the link has ended and the log is let go of. ``named`` is
+    """Serves one broker over ``link``. ``ended`` is done when the link has ended and the log is closed. ``named`` is
     called with the partition's name once it is known."""
 
     def __init__(
@@ -169,7 +170,7 @@ class ReplicaServer:
         self._tasks.run(self._end())
 
     async def _end(self) -> None:
-        """The broker is gone, and with it everybody who could be answered: let the log go, as cleanly as it can be."""
+        """The link to the broker has ended, so nobody can be answered: close and seal the log."""
         if self._opening is not None and not self._opening.done():
             await asyncio.wait([self._opening])
         replica, self._replica = self._replica, None

@@ -1,5 +1,5 @@
-"""What a replica does beside appends and streams: flushes, retention, and the deletion of old files. All of it in
-threads, one job on the disk at a time (rule 22)."""
+"""What a replica does at intervals: flushes, retention, and the deletion of old files. All of it in threads, one job on
+the disk at a time (rule 22)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Upkeep:
         return log.log_end_offset - log.recovery_point >= log.config.flush_messages
 
     def flush(self) -> None:
-        """Flush what the log holds now."""
+        """Flush what the log holds now, in a thread; once more if that is asked for meanwhile."""
         if self._flushing:
             self._flush_again = True
         else:

@@ -97,6 +97,8 @@ class Leading:
         return ErrorCode.NONE
 
     def wrote(self, event: Wrote, now_ms: int) -> list[Effect]:
+        """A batch was appended. acks=0 and 1 are answered now, acks=all once the high watermark has passed it (rule
+        8)."""
         log = self.log
         if event.last_offset >= log.end:
             for follower in self.followers.values():
@@ -133,6 +135,7 @@ class Leading:
         return effects
 
     def is_committed(self, offset: int) -> bool:
+        """Whether the high watermark has passed the record at ``offset``."""
         return offset < self.log.high_watermark
 
     def committed_error(self) -> ErrorCode:
@@ -179,6 +182,7 @@ class Leading:
         return any(f.handshake_done and f.broker in self.state.isr for f in self.followers.values())
 
     def wanted_isr(self, now_ms: int) -> frozenset[int]:
+        """The ISR that should be: without followers that lag, with those that may join."""
         isr = {self.broker}
         for broker, follower in self.followers.items():
             if broker in self.state.isr:
@@ -237,6 +241,7 @@ class Leading:
         return OpenStream(follower.broker, Hello(stream, log.history, log.start, log.end, log.high_watermark))
 
     def stream_lost(self, event: StreamLost, now_ms: int) -> list[Effect]:
+        """A stream ended: it is opened again after a while. A follower that could not write leaves the ISR."""
         follower = self.followers.get(event.follower)
         if follower is None or follower.stream != event.stream:
             return []
@@ -245,6 +250,8 @@ class Leading:
         return self.propose(now_ms) if self.undecided or event.refused else []
 
     def answered(self, event: Answered, now_ms: int) -> list[Effect]:
+        """A follower finished the handshake of its stream. One whose log is not the beginning of this one is given
+        up."""
         follower = self.followers.get(event.follower)
         if follower is None or follower.stream != event.stream:
             return []
@@ -256,6 +263,7 @@ class Leading:
         return self._moved(follower, now_ms)
 
     def acked(self, event: Acked, now_ms: int) -> list[Effect]:
+        """A follower acknowledged what it wrote."""
         follower = self.followers.get(event.follower)
         if follower is None or not self.is_current(follower, event):
             return []
@@ -277,9 +285,11 @@ class Leading:
         return effects
 
     def close_streams(self) -> list[Effect]:
+        """End all streams."""
         return [CloseStream(f.broker, f.stream) for f in self.followers.values() if f.stream]
 
     def tick(self, now_ms: int) -> list[Effect]:
+        """Time passed: answer produces that waited too long, open streams again, ask for the ISR that should be."""
         effects = self.waiting.time_out(now_ms)
         if self.followers:
             effects += self.open_streams(now_ms)
