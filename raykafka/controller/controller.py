@@ -27,9 +27,11 @@ from raykafka.controller.decisions import reassignments as reassignment_admin
 from raykafka.controller.decisions import topics as topic_admin
 from raykafka.controller.rules.elections import BrokerLife, after_changes, first_state
 from raykafka.controller.rules.topics import Defaults
+from raykafka.controller.serving import gate
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.protocol import registry
+from raykafka.protocol import dispatch
+from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import unpack_forward
 from raykafka.types import NO_LEADER, TopicPartition
 from raykafka.zookeeper import controller_store as metadata_store
@@ -448,8 +450,8 @@ class Controller:
 
     # what brokers ask
 
-    async def _on_forward(self, payload: memoryview) -> list[registry.Buffer]:
-        return await registry.serve_forwarded(self, *unpack_forward(payload))
+    async def _on_forward(self, payload: memoryview) -> list[Buffer]:
+        return await dispatch.serve_forwarded(gate(), self, *unpack_forward(payload))
 
     async def _on_call(self, broker: int, method: str, args: dict[str, Any]) -> Any:
         match method:

@@ -5,29 +5,24 @@ Handlers in ``raykafka.front.api`` declare the narrowest of these protocols that
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Set
 from typing import Protocol
 
 from raykafka.cluster.image import ClusterImage
 from raykafka.error_code import ErrorCode
 from raykafka.front.fetch_sessions import FetchSessions
 from raykafka.partition.access import Partitions
-from raykafka.protocol import acl
 from raykafka.protocol.context import RequestContext
+from raykafka.protocol.gate import Gate
 from raykafka.telemetry.traffic import Traffic
 
 
-class Gate(Protocol):
-    """Who may do what, and how much of it."""
+class GatedServer(Protocol):
+    """Lets requests in."""
 
-    def authorize(self, context: RequestContext, operation: acl.Operation, resource: acl.Resource) -> bool:
-        """Whether the context's principal may do that."""
-
-    def authorized_operations(self, context: RequestContext, resource: acl.Resource) -> int:
-        """The bits of all operations on ``resource`` that the principal may do (KIP-430)."""
-
-    def charge(self, context: RequestContext, kind: str, amount: int) -> int:
-        """Count ``amount`` of ``kind`` against the client's quota; the throttle time that it earns, in ms."""
+    @property
+    def gate(self) -> Gate:
+        """Admits what it serves and what it forwards."""
 
 
 class NumberConfigs(Protocol):
@@ -37,7 +32,14 @@ class NumberConfigs(Protocol):
         """The value in force. Raises KeyError for a config without a value."""
 
 
-class ClusterServer(Gate, Protocol):
+class ServedPartitions(Partitions, Protocol):
+    """The partitions that this front serves. ``traffic`` counts what goes in and out, by topic."""
+
+    @property
+    def traffic(self) -> Traffic: ...
+
+
+class ClusterServer(Protocol):
     """Serves what the cluster image tells. ``suspects`` are brokers of it that seem to be dead, while the controller
     has not said so."""
 
@@ -45,21 +47,21 @@ class ClusterServer(Gate, Protocol):
     def image(self) -> ClusterImage: ...
 
     @property
-    def suspects(self) -> Collection[int]: ...
+    def suspects(self) -> Set[int]: ...
 
     async def auto_create(self, names: Iterable[str], *, internal: bool = False) -> dict[str, ErrorCode]:
         """Create topics that clients asked for, if config allows it (always if ``internal``): NONE where the topic then
         stands in the image, no entries where config does not allow it."""
 
 
-class PartitionsServer(Gate, Protocol):
-    """Serves reads and writes of partitions."""
+class PartitionsServer(Protocol):
+    """Serves reads and writes of partitions. ``fetch_sessions`` are those of its clients (KIP-227)."""
 
     @property
     def image(self) -> ClusterImage: ...
 
     @property
-    def partitions(self) -> Partitions: ...
+    def partitions(self) -> ServedPartitions: ...
 
     @property
     def configs(self) -> NumberConfigs: ...
@@ -67,14 +69,11 @@ class PartitionsServer(Gate, Protocol):
     @property
     def fetch_sessions(self) -> FetchSessions: ...
 
-    @property
-    def traffic(self) -> Traffic: ...
-
     def holds_lease(self) -> bool:
         """Whether acks 0 and 1 may be answered (rule 15)."""
 
 
-class FrontServer(ClusterServer, PartitionsServer, Protocol):
+class FrontServer(GatedServer, ClusterServer, PartitionsServer, Protocol):
     """The process that a front runs in: what its handlers need, and where requests go that others answer."""
 
     async def forward_to_coordinator(self, context: RequestContext, body: memoryview) -> memoryview:

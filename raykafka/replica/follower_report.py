@@ -36,5 +36,5 @@ class FollowerReport:
         if report == self.last or self._link.is_closed:
             return
         self.last = report
-        self._link.tell("figures", report)
+        self._link.tell("follower_progress", report)
         self.schedule()

@@ -15,10 +15,11 @@ from kio.serial import entity_reader, entity_writer
 from kio.static.constants import EntityType
 
 from raykafka.controller.controller import Controller
+from raykafka.controller.serving import gate
 from raykafka.error_code import ErrorCode
-from raykafka.protocol.context import RequestContext
-from raykafka.protocol.registry import api, serve
+from raykafka.protocol.dispatch import serve
 from tests.integration.controller_parts import BrokerEnd, parts
+from tests.unit.served import request_context
 
 CREATE, DELETE, ALTER, GROW, INCREMENTAL = 19, 20, 33, 37, 44
 TIMEOUT = datetime.timedelta(seconds=30)
@@ -35,8 +36,8 @@ class Admin:
     async def ask(self, key: int, version: int, request: Any) -> Any:
         body = io.BytesIO()
         entity_writer(load_request_schema(key, version))(body, request)
-        context = RequestContext(key, version, 1, "test", "127.0.0.1", "INSIDE")
-        buffers = await serve(self.active, context, memoryview(body.getvalue()))
+        context = request_context(key, version)
+        buffers = await serve(gate(), self.active, context, memoryview(body.getvalue()))
         answer = memoryview(b"".join(buffers))
         entity, size = entity_reader(load_response_schema(key, version))(answer, 0)
         assert size == len(answer)
@@ -88,7 +89,7 @@ def code(result: Any) -> ErrorCode:
 
 
 def versions(key: int) -> range:
-    served = api(key)
+    served = gate().apis.get(key)
     assert served is not None
     return range(served.versions[0], served.versions[1] + 1)
 

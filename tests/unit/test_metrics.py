@@ -103,7 +103,9 @@ def test_histograms_hold_every_duration_once(durations_ns: list[int]) -> None:
     for request, phase, histogram in durations.phases():
         families.observe(catalogue.REQUEST_DURATION, histogram, request, phase)
     (family,) = families.metrics()
-    samples = [sample for sample in family.samples if sample.labels["request"] == "Fetch"]
+    samples = [
+        sample for sample in family.samples if (sample.labels["request"], sample.labels["phase"]) == ("Fetch", "total")
+    ]
     buckets = {sample.labels["le"]: sample.value for sample in samples if sample.name.endswith("_bucket")}
     assert buckets.pop("+Inf") == len(durations_ns)
     assert [float(bound) * 1e9 for bound in buckets] == pytest.approx(BOUNDS_NS)
@@ -146,7 +148,7 @@ def host(partition: int, leader: int, isr: tuple[int, ...], adding: tuple[int, .
     config = {"min.insync.replicas": "2"}
     tp = TopicPartition(TOPIC, partition)
     return SimpleNamespace(
-        state=state, life=Life.AWAKE, is_leader=leader == 0, config=config, tp=tp, figures=figures or {}
+        state=state, life=Life.AWAKE, is_leader=leader == 0, config=config, tp=tp, follower_progress=figures or {}
     )
 
 

@@ -6,19 +6,27 @@ Null topics ask for all of them. A partition that does not move, or does not exi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raykafka.controller.decisions.reassignments import reassignments
 from raykafka.error_code import ErrorCode
+from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.types import TopicPartition
 
+if TYPE_CHECKING:
+    from kio.schema.list_partition_reassignments.v0.request import ListPartitionReassignmentsRequest
+
+    from raykafka.controller.controller import Controller
+
 API_KEY = 46
 VERSIONS = (0, 0)
+NEEDS = (acl.DESCRIBE_CLUSTER,)
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: ListPartitionReassignmentsRequest, server: Controller) -> Any:
+    context.require(acl.DESCRIBE_CLUSTER, acl.CLUSTER_NAME)
     m = response_module(API_KEY, context.api_version)
     wanted = None
     if request.topics is not None:

@@ -21,11 +21,6 @@ from collections import deque
 from typing import Any
 
 from raykafka.coordinator.classic.events import (
-    Append,
-    Commit,
-    CommittedOffset,
-    Effect,
-    Event,
     GroupEntry,
     Heartbeat,
     Join,
@@ -33,17 +28,15 @@ from raykafka.coordinator.classic.events import (
     Leave,
     LeaveAnswer,
     Leaving,
-    Now,
-    OffsetEntry,
-    Reply,
     Sync,
     SyncAnswer,
-    Tick,
-    Written,
 )
-from raykafka.coordinator.classic.group import Group
 from raykafka.coordinator.classic.membership import Member
-from raykafka.coordinator.config import GroupConfig
+from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.group.events import Event
+from raykafka.coordinator.group.group import Group
+from raykafka.coordinator.offsets.events import Commit, CommittedOffset, OffsetEntry
+from raykafka.coordinator.step import Append, Effect, Now, Reply, Tick, Written
 from raykafka.error_code import ErrorCode
 from raykafka.types import TopicPartition
 from tests.transcripts import Command
