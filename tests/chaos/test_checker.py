@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raykafka.log.batch import CRC_START, Record, build_batch
+from raykafka.log.batch import Record, build_batch
+from raykafka.log.batch_layout import CRC_START
 from scripts.torture import history, stored
 from scripts.torture.checker import LATE_S, Election, gaps
 from scripts.torture.history import Acked, Assigned, Committed, Event, Fault, Latest, Read, Refused, Sent
