@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
 from raykafka.broker.children.children import Child
-from raykafka.cluster.image import ClusterImage, PartitionState, Topic
+from raykafka.cluster.image import ClusterImage, Topic
 from raykafka.coordinator.forwarding import Forwarding, forwarding
 from raykafka.coordinator.messages import (
     LOG_APPEND,
@@ -28,8 +28,8 @@ from raykafka.coordinator.messages import (
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link
+from raykafka.partition.access import Partitions
 from raykafka.partition.appends import Appended
-from raykafka.partition.view import View
 from raykafka.process.tasks import TaskSet
 from raykafka.protocol.context import RequestContext, pack_forward
 from raykafka.telemetry.traffic import Traffic
@@ -43,27 +43,11 @@ _COORDINATORS_ASKED = 3
 logger = logging.getLogger(__name__)
 
 
-class LedPartition(Protocol):
-    """What is needed of a local partition: a PartitionHost."""
-
-    @property
-    def state(self) -> PartitionState: ...
-    @property
-    def view(self) -> View | None: ...
-    @property
-    def is_leader(self) -> bool: ...
-    async def read(self, offset: int, max_bytes: int) -> memoryview: ...
-    def submit(
-        self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Callable[[Appended], None]
-    ) -> None: ...
-
-
-class LocalPartitions(Protocol):
-    """What is needed of the broker's partitions: Partitions."""
+class LocalPartitions(Partitions, Protocol):
+    """The broker's partitions. ``traffic`` counts what goes in and out of them, by topic."""
 
     @property
     def traffic(self) -> Traffic: ...
-    def get(self, tp: TopicPartition, /) -> LedPartition | None: ...
 
 
 class Coordination:
