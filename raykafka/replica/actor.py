@@ -19,7 +19,7 @@ from raykafka.replica.server import ReplicaServer
 
 
 class PartitionReplica:
-    """One replica process. ``run`` returns never: the process ends when the link to the broker does (rule 4)."""
+    """One replica process. ``run`` never returns: the process ends when the link to the broker does (rule 4)."""
 
     async def run(self, socket_path: str, secret: bytes, token: str) -> None:
         """Connect to the broker, serve it until the link ends, then end the process."""
@@ -65,6 +65,7 @@ def _show_title(partition: str) -> None:
 
 
 def main() -> None:
+    """Run a replica as a plain process, without Ray."""
     parser = argparse.ArgumentParser(prog="python -m raykafka.replica.actor")
     parser.add_argument("--socket", required=True, help="the broker's Unix socket")
     parser.add_argument("--token", required=True, help="the token the broker gave this child")

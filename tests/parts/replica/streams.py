@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from raykafka.cluster.image import PartitionState
+from raykafka.epoch_history import EpochHistory
 from raykafka.link import Link, adopt, handover, serve_tcp
 from raykafka.replica import stream_frames as frames
 from raykafka.replica.rules.events import Hello, StreamId
-from raykafka.replica.rules.history import EpochHistory
 from tests.parts.replica.process import BROKER, DEADLINE_S, SECRET, ReplicaProcess
 
 FOLLOWER = 2

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 from raykafka.error_code import ErrorCode
-from raykafka.log.batch import BASE_OFFSET
+from raykafka.log.batch_layout import BASE_OFFSET
 from raykafka.replica.sending import WINDOW_BYTES
 from tests.parts.replica.process import BROKER, DEADLINE_S, ReplicaProcess, batch, stored, with_replica
 from tests.parts.replica.streams import BROKER_EPOCH, FOLLOWER, FollowersBroker, PlayedFollower, follower_beside, led
@@ -82,7 +82,7 @@ async def test_a_leader_tells_its_broker_how_its_followers_stand(leader: Replica
     def behind(figures: dict[str, Any]) -> bool:
         return bool(figures["followers"]["2"]["lag_ms"])
 
-    told = await leader.called("figures", behind)
+    told = await leader.called("follower_progress", behind)
     assert told["leader_epoch"] == 0
     figures = told["followers"]["2"]
     assert (figures["live"], figures["log_end"], figures["lag_records"]) == (True, 0, 3)
@@ -90,9 +90,9 @@ async def test_a_leader_tells_its_broker_how_its_followers_stand(leader: Replica
     follower.ack(3)
     await appended
     caught_up = {"live": True, "throttled": False, "unacked_bytes": 0, "log_end": 3, "lag_records": 0, "lag_ms": 0}
-    await leader.called("figures", lambda figures: figures["followers"]["2"] == caught_up)
+    await leader.called("follower_progress", lambda figures: figures["followers"]["2"] == caught_up)
     await leader.tell(replace(led(1, version=1), leader=FOLLOWER))
-    await leader.called("figures", lambda figures: not figures)
+    await leader.called("follower_progress", lambda figures: not figures)
     broker.close()
 
 
@@ -146,7 +146,7 @@ async def test_a_follower_that_is_behind_and_stops_reading_costs_its_leader_a_wi
     before = own_memory(leader)
     follower.link.transport.pause_reading()
     follower.answer(0, -1)
-    await leader.called("figures", lambda figures: figures["followers"]["2"]["unacked_bytes"] >= WINDOW_BYTES)
+    await leader.called("follower_progress", lambda figures: figures["followers"]["2"]["unacked_bytes"] >= WINDOW_BYTES)
     assert await settled_memory(leader) - before < 3 * WINDOW_BYTES
     await all_arrive(leader, follower, range(count), len(records))
     broker.close()

@@ -169,7 +169,7 @@ async def test_a_throttle_that_is_taken_back_lets_everything_go(leader: ReplicaP
     follower, batches = await leading(leader, broker, {**LEADERS, **FOLLOWERS}, behind())
     await asyncio.wait_for(rations.asked.get(), DEADLINE_S)
     await follower.asked()
-    await leader.called("figures", lambda figures: figures["followers"]["2"]["throttled"])
+    await leader.called("follower_progress", lambda told: told["followers"]["2"]["throttled"])
     await leader.link.call("config", {"config": {}})
     whole = BATCHES * len(batches[0])
     assert len(await follower.records(whole)) == whole
