@@ -15,16 +15,31 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "CONTRIBUTING.md"
 TESTS = ("test_registry", "test_gate", "test_walls", "test_docs")
 
-# How a client would ask for it, in the copy: topic "flights" and broker 0 are in the image that the gate's tests serve.
+# Asks the copy, as a client would whose request has passed the gate.
 ASK = """
-import raykafka
-from kio.schema.list_config_resources.v1.request import ListConfigResourcesRequest
-from raykafka.protocol.gate import Gate
-from tests.unit.test_gate import APIS, Untouched, ask
+import asyncio, io
+from types import SimpleNamespace
 
-api = APIS.get(74)
+from kio.schema.list_config_resources.v1.request import ListConfigResourcesRequest
+from kio.serial import entity_writer
+
+import raykafka
+from raykafka.front import api
+from raykafka.protocol import dispatch
+from raykafka.protocol.context import RequestContext
+from raykafka.protocol.gate import Gate
+from raykafka.protocol.registry import Registry
+from raykafka.protocol.session import ClientSession
+from tests.lab.dataplane import decode_response
+
+gate = Gate(Registry(api))
+server = SimpleNamespace(image=SimpleNamespace(brokers={0: None}, topics={"flights": None}))
 for types in ((), (4,), (2, 16), (5,)):
-    answer = ask(api, 1, ListConfigResourcesRequest(resource_types=types), Untouched(), Gate(APIS))
+    body = io.BytesIO()
+    entity_writer(ListConfigResourcesRequest)(body, ListConfigResourcesRequest(resource_types=types))
+    context = RequestContext(74, 1, 1, "test", ClientSession("127.0.0.1", "INSIDE"))
+    buffers = asyncio.run(dispatch.serve(gate, server, context, memoryview(body.getvalue())))
+    answer = decode_response(74, 1, b"".join(buffers))
     print(answer.error_code.name, *((r.resource_type, r.resource_name) for r in answer.config_resources))
 print(raykafka.__file__)
 """

@@ -50,7 +50,7 @@ def _meanings(events: Iterable[type]) -> dict[str, str]:
     return {
         name: text.split(". ")[0].removesuffix(".").replace("``", "`")
         for name, text in texts.items()
-        if text and not text.startswith(("``", f"{name}("))
+        if text and not text.startswith(("``", f"{name}(", "Answered by"))
     }
 
 
