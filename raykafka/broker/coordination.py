@@ -12,7 +12,7 @@ from typing import Any
 from raykafka.broker.children.children import Child
 from raykafka.broker.topic_relay import LocalPartitions, TopicRelay
 from raykafka.cluster.image import ClusterImage, Topic
-from raykafka.coordinator.forwarding import Forwarding, forwarding
+from raykafka.coordinator.api.forwarding import Forwarding, forwarding
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link
