@@ -42,6 +42,7 @@ from raykafka.coordinator import api as coordinator_api
 from raykafka.error_code import ErrorCode
 from raykafka.errors import DeployError, KafkaError, LinkError
 from raykafka.front import api as front_api
+from raykafka.front.fetch_sessions import FetchSessions
 from raykafka.front.listener import Listener
 from raykafka.link import Link
 from raykafka.log.lock import boot_id
@@ -164,6 +165,7 @@ class Broker:
         undo.append(self.peers.close)
         self.links = InterBrokerPort(settings.secret, self._apply, lambda link: self.partitions.take_stream(link))
         self.partitions = Partitions(self, directory.path, found)
+        self.fetch_sessions = FetchSessions(self.configs.number("max.incremental.fetch.session.cache.slots"))
         self.coordination = Coordination(settings.broker_id, self.partitions)
         self._auto_creation = AutoCreation(self.links)
         undo.append(self.links.stop)

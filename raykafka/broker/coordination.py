@@ -10,11 +10,12 @@ from contextlib import suppress
 from typing import Any
 
 from raykafka.broker.children.children import Child
-from raykafka.broker.topic_relay import LocalPartitions, TopicRelay
+from raykafka.broker.topic_relay import TopicRelay
 from raykafka.cluster.image import ClusterImage, Topic
 from raykafka.coordinator.api.forwarding import Forwarding, forwarding
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
+from raykafka.front.serving import ServedPartitions
 from raykafka.link import Link
 from raykafka.process.tasks import TaskSet
 from raykafka.protocol.context import RequestContext, pack_forward
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 class Coordination:
     """The broker's side of a coordinator of ``topic``. ``partitions`` are the broker's local ones."""
 
-    def __init__(self, broker_id: int, partitions: LocalPartitions, topic: str = OFFSETS_TOPIC) -> None:
+    def __init__(self, broker_id: int, partitions: ServedPartitions, topic: str = OFFSETS_TOPIC) -> None:
         self._broker_id = broker_id
         self._partitions = partitions
         self._topic = topic

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
-
-from raykafka.cluster.image import PartitionState
 from raykafka.coordinator.messages import (
     LOG_APPEND,
     LOG_APPENDED,
@@ -18,43 +14,19 @@ from raykafka.coordinator.messages import (
 )
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
+from raykafka.front.serving import ServedPartitions
 from raykafka.link import Link
 from raykafka.partition.appends import Appended
-from raykafka.partition.view import View
 from raykafka.process.tasks import TaskSet
-from raykafka.telemetry.traffic import Traffic
 from raykafka.types import TopicPartition
 
 _ALL = -1
 
 
-class LedPartition(Protocol):
-    """What is needed of a local partition: a PartitionHost."""
-
-    @property
-    def state(self) -> PartitionState: ...
-    @property
-    def view(self) -> View | None: ...
-    @property
-    def is_leader(self) -> bool: ...
-    async def read(self, offset: int, max_bytes: int) -> memoryview: ...
-    def submit(
-        self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Callable[[Appended], None]
-    ) -> None: ...
-
-
-class LocalPartitions(Protocol):
-    """What is needed of the broker's partitions: Partitions."""
-
-    @property
-    def traffic(self) -> Traffic: ...
-    def get(self, tp: TopicPartition, /) -> LedPartition | None: ...
-
-
 class TopicRelay:
-    """Serves the frames of one coordinator's ``link``."""
+    """Serves the frames of one coordinator's ``link``. ``partitions`` are the broker's local ones."""
 
-    def __init__(self, link: Link, partitions: LocalPartitions, topic: str, tasks: TaskSet) -> None:
+    def __init__(self, link: Link, partitions: ServedPartitions, topic: str, tasks: TaskSet) -> None:
         self._link = link
         self._partitions = partitions
         self._topic = topic
@@ -89,7 +61,7 @@ class TopicRelay:
         answer = LogRecords(read.correlation, ErrorCode.NOT_LEADER_OR_FOLLOWER)
         if partition is not None and partition.is_leader:
             # figures first: what is read afterwards is never less than they say
-            view = partition.view
+            view = partition.log.view
             # a follower's view may end before its log does, and knows less of what is committed
             if view is None or view.leader_epoch != partition.state.leader_epoch:
                 answer = LogRecords(read.correlation, ErrorCode.OFFSET_NOT_AVAILABLE)
@@ -97,7 +69,7 @@ class TopicRelay:
                 answer = LogRecords(read.correlation, ErrorCode.NONE, view.high_watermark, view.log_end_offset)
                 offset = max(read.offset, view.log_start_offset)
                 try:
-                    records = await partition.read(offset, read.max_bytes)
+                    records = await partition.log.read(offset, read.max_bytes)
                 except KafkaError as error:
                     answer = LogRecords(read.correlation, error.code)
                 if not answer.error and not records and offset < view.high_watermark:

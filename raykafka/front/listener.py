@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
-from typing import Protocol
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError, UnanswerableRequestError
 from raykafka.front.connection import InFlight, KafkaConnection
 from raykafka.front.routes import Routes
+from raykafka.front.serving import FrontServer
 from raykafka.protocol import dispatch
 from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.gate import Gate
 from raykafka.protocol.registry import Api, Place
 from raykafka.telemetry.traffic import RequestDurations
 
@@ -27,18 +26,6 @@ _STOP_WITHIN_S = 1.0
 logger = logging.getLogger(__name__)
 
 
-class RequestServer(Protocol):
-    """What a listener needs of its broker. Handlers in ``raykafka.broker.api`` get the same object and more of it."""
-
-    @property
-    def gate(self) -> Gate:
-        """Admits what it serves and what it forwards."""
-
-    async def forward_to_coordinator(self, context: RequestContext, body: memoryview) -> memoryview: ...
-
-    async def forward_to_controller(self, context: RequestContext, body: memoryview) -> memoryview: ...
-
-
 class Listener:
     """One named listener: ``host:port`` once it is bound. Port 0 takes a free one, which ``port`` then tells.
     ``durations`` takes how long its requests took."""
@@ -48,7 +35,7 @@ class Listener:
         name: str,
         host: str,
         port: int,
-        server: RequestServer,
+        server: FrontServer,
         *,
         max_request_bytes: int = DEFAULT_MAX_REQUEST_BYTES,
         max_idle_ms: int = DEFAULT_MAX_IDLE_MS,

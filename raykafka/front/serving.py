@@ -5,7 +5,7 @@ Handlers in ``raykafka.front.api`` declare the narrowest of these protocols that
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Set
 from typing import Protocol
 
 from raykafka.cluster.image import ClusterImage
@@ -32,6 +32,13 @@ class NumberConfigs(Protocol):
         """The value in force. Raises KeyError for a config without a value."""
 
 
+class ServedPartitions(Partitions, Protocol):
+    """The partitions that this front serves. ``traffic`` counts what goes in and out, by topic."""
+
+    @property
+    def traffic(self) -> Traffic: ...
+
+
 class ClusterServer(Protocol):
     """Serves what the cluster image tells. ``suspects`` are brokers of it that seem to be dead, while the controller
     has not said so."""
@@ -40,7 +47,7 @@ class ClusterServer(Protocol):
     def image(self) -> ClusterImage: ...
 
     @property
-    def suspects(self) -> Collection[int]: ...
+    def suspects(self) -> Set[int]: ...
 
     async def auto_create(self, names: Iterable[str], *, internal: bool = False) -> dict[str, ErrorCode]:
         """Create topics that clients asked for, if config allows it (always if ``internal``): NONE where the topic then
@@ -48,22 +55,19 @@ class ClusterServer(Protocol):
 
 
 class PartitionsServer(Protocol):
-    """Serves reads and writes of partitions."""
+    """Serves reads and writes of partitions. ``fetch_sessions`` are those of its clients (KIP-227)."""
 
     @property
     def image(self) -> ClusterImage: ...
 
     @property
-    def partitions(self) -> Partitions: ...
+    def partitions(self) -> ServedPartitions: ...
 
     @property
     def configs(self) -> NumberConfigs: ...
 
     @property
     def fetch_sessions(self) -> FetchSessions: ...
-
-    @property
-    def traffic(self) -> Traffic: ...
 
     def holds_lease(self) -> bool:
         """Whether acks 0 and 1 may be answered (rule 15)."""

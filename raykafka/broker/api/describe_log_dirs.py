@@ -68,7 +68,7 @@ async def handle(context: RequestContext, request: DescribeLogDirsRequest, serve
 
 def _measure(data_dir: Path, hosts: list[PartitionHost]) -> tuple[dict[Any, int], int, int]:
     """Bytes of segments by partition, and of the volume: in all, and free."""
-    sizes = {host.tp: _size(host.directory) if host.has_files else 0 for host in hosts}
+    sizes = {host.tp: _size(host.log.directory) if host.sleeping.has_files else 0 for host in hosts}
     volume = os.statvfs(data_dir)
     return sizes, volume.f_frsize * volume.f_blocks, volume.f_frsize * volume.f_bavail
 
@@ -85,7 +85,7 @@ def _size(directory: Path) -> int:
 
 
 def _lag(host: PartitionHost) -> int:
-    view = host.view
+    view = host.log.view
     return 0 if view is None else max(0, view.high_watermark - view.log_end_offset)
 
 

@@ -15,20 +15,18 @@ from __future__ import annotations
 
 import struct
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import UnanswerableRequestError
 from raykafka.front.leader_hints import LeaderHints, tagged
+from raykafka.front.serving import PartitionsServer
 from raykafka.partition.appends import ANY_EPOCH, Appended
 from raykafka.protocol import acl
 from raykafka.protocol.answer import Answer
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.wire import Cursor, MalformedError, length_prefix, nullable_string, read_uvarint, skip_tags
 from raykafka.types import INTERNAL_TOPICS
-
-if TYPE_CHECKING:
-    from raykafka.broker.broker import Broker
 
 API_KEY = 0
 VERSIONS = (3, 11)
@@ -131,7 +129,7 @@ def _parse_flexible(body: memoryview) -> ProduceRequest:
     return ProduceRequest(transactional_id, acks, timeout_ms, topics)
 
 
-def handle_raw(context: RequestContext, body: memoryview, server: Broker) -> Answer:
+def handle_raw(context: RequestContext, body: memoryview, server: PartitionsServer) -> Answer:
     """Hand the batches to their replicas now; the answer is given by the last of them."""
     try:
         request = parse(context.api_version, body)
@@ -163,7 +161,7 @@ def handle_raw(context: RequestContext, body: memoryview, server: Broker) -> Ans
 _NO_RECORDS = Appended(-1, ErrorCode.INVALID_RECORD, message="there is no whole record batch to append")
 
 
-def _refusal(version: int, request: ProduceRequest, server: Broker) -> Appended | None:
+def _refusal(version: int, request: ProduceRequest, server: PartitionsServer) -> Appended | None:
     """Why the whole request is refused, if it is."""
     if version < VERSIONS[0]:
         return Appended(-1, ErrorCode.UNSUPPORTED_VERSION)
@@ -204,7 +202,7 @@ class _Pending(Answer):
 
     __slots__ = ("_context", "_missing", "_request", "_results", "_server")
 
-    def __init__(self, context: RequestContext, request: ProduceRequest, server: Broker) -> None:
+    def __init__(self, context: RequestContext, request: ProduceRequest, server: PartitionsServer) -> None:
         super().__init__()
         self._context = context
         self._request = request
