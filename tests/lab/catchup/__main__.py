@@ -19,10 +19,10 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from tests.lab import REPOSITORY
 from tests.lab.catchup.watch import Memory, Watch, arriving, peak
 from tests.lab.clusters.systems import BROKERS, Deployed, Plain, System
 
-ROOT = Path(__file__).parents[3]
 TOPIC = "backlog"
 WITHIN_S = 120.0
 CALM_S = 10.0
@@ -165,7 +165,7 @@ class Run:
     def _flow(self, rate: float, size: int) -> Iterator[subprocess.Popen[bytes]]:
         """A producer that goes on until the context ends, or ``size`` bytes are written."""
         command = [sys.executable, "-m", "tests.lab.catchup.flow", self._system.bootstrap, TOPIC, str(rate), str(size)]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
         try:
             yield process
         finally:

@@ -13,6 +13,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.lab import REPOSITORY
 from tests.lab.chaos import evidence, report, scraped
 from tests.lab.chaos.archive import Archive
 from tests.lab.chaos.history import Fault
@@ -23,7 +24,6 @@ from tests.lab.chaos.watch import Watch
 from tests.lab.prometheus import NotInstalled, Prometheus
 from tests.lab.zookeeper_history import changes, counts_of
 
-ROOT = Path(__file__).parents[3]
 TOPIC = "chaos"
 IN_SYNC_WITHIN_S = 180.0
 LOAD_ENDS_WITHIN_S = 300.0
@@ -129,7 +129,7 @@ def start_load(system: System, partitions: int, cleanup: ExitStack) -> subproces
     words = [sys.executable, "-m", "tests.lab.chaos.load", system.bootstrap, TOPIC, str(partitions), str(system.folder)]
     words += ["--quick"] * system.quick_clients
     log = cleanup.enter_context((system.folder / evidence.LOAD_LOG).open("wb"))
-    load = subprocess.Popen(system.client(words), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    load = subprocess.Popen(system.client(words), cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     cleanup.callback(load.kill)
     return load
 

@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from raykafka.types import TopicPartition
+from tests.lab import REPOSITORY
 from tests.lab.chaos.machine import empty
 from tests.lab.chaos.system import Target
 from tests.lab.clusters.deployed import ClusterError
 from tests.lab.hosts.netlab import Host, Lab, LabError, unavailable
 from tests.lab.hosts.power_cut import cut_logs
-from tests.lab.hosts.production import NODES, REPOSITORY, Production
+from tests.lab.hosts.production import NODES, Production
 
 SUPERVISOR_TITLE = "SupervisorActor"
 

@@ -19,6 +19,7 @@ from raykafka.log import lock_holder
 from tests.lab.clusters.deployed import RaykafkaCluster
 from tests.lab.clusters.plain_broker import PlainBroker
 from tests.lab.free_ports import free_port
+from tests.lab.processes import holder
 
 BROKERS = 3
 SPARE, ZOOKEEPER, RAY = "spare replica", "zookeeper", "Ray's daemons"
@@ -95,10 +96,6 @@ class System(Target, Protocol):
         ...
 
 
-def holder(directory: Path) -> psutil.Process:
-    return psutil.Process(int((directory / ".lock").read_text().split()[0]))
-
-
 class Deployed:
     """``raykafka deploy``: a Ray, a ZooKeeper and brokers of its own."""
 
@@ -123,7 +120,7 @@ class Deployed:
         self._cluster.take_down()
 
     def data(self, broker: int) -> Path:
-        return self._cluster.data_dir / f"broker-{broker}"
+        return self._cluster.data(broker)
 
     def broker(self, broker: int) -> psutil.Process:
         return holder(self.data(broker))
@@ -143,13 +140,13 @@ class Deployed:
         """Ray restarts it."""
 
     def shut_down(self, broker: int) -> None:
-        self._cluster.run("brokers", "stop", str(broker), "-f", str(self._cluster.config_file))
+        self._cluster.shut_down(broker)
 
     def bring_back(self, broker: int) -> None:
-        self._cluster.run("brokers", "start", str(broker), "-f", str(self._cluster.config_file))
+        self._cluster.bring_back(broker)
 
     def logs(self) -> list[Path]:
-        return sorted((self._cluster.folder / "ray").glob("session_latest/logs/worker-*.err"))
+        return self._cluster.logs()
 
     def pids(self) -> list[int]:
         return [process.pid for process in self._cluster.processes()]

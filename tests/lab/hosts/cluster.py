@@ -16,8 +16,9 @@ from typing import Any
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from raykafka.deploy.zookeeper_process import ask
+from tests.lab import REPOSITORY
 from tests.lab.hosts.netlab import Host, Lab
-from tests.lab.hosts.production import NODES, REPOSITORY, Production
+from tests.lab.hosts.production import NODES, Production
 from tests.lab.waiting import until
 from tests.lab.wire import METADATA, WireConnection, request_module
 
