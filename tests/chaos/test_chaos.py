@@ -1,4 +1,4 @@
-"""A short torture of a whole cluster inside Ray: everything that was promised holds."""
+"""A short chaos run on a whole cluster inside Ray: everything that was promised holds."""
 
 from __future__ import annotations
 

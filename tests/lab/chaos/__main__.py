@@ -43,7 +43,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="rk-chaos-") as scratch:
         folder: Path = options.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        code = show(folder, torture(options, folder, began))
+        code = show(folder, do_faults(options, folder, began))
     print(f"{(time.monotonic() - began) / 60:.1f} minutes; load average now {os.getloadavg()[0]:.1f}.")
     if code:
         print(f"Repeat it with: {command(options)}")
@@ -73,7 +73,7 @@ def command(options: argparse.Namespace) -> str:
     return " ".join(["scripts/chaos", *words])
 
 
-def torture(options: argparse.Namespace, folder: Path, began: float) -> list[str]:
+def do_faults(options: argparse.Namespace, folder: Path, began: float) -> list[str]:
     """Deploy, inject, settle, and gather what the verdict needs in ``folder``. What went wrong beside the history is
     returned, a line each."""
     system = choose(options.hosts)
