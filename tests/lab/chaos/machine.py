@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.lab.chaos.system import Target
+from tests.lab.chaos.system import Victim
 from tests.lab.clusters.deployed import ClusterError, RaykafkaCluster
 from tests.lab.processes import running_holder, runs
 
@@ -100,7 +100,7 @@ class Machine:
 
     # processes
 
-    def targets(self, role: str) -> list[Target]:
+    def victims(self, role: str) -> list[Victim]:
         """The processes of a role that run now."""
         match role:
             case "broker":
@@ -114,18 +114,12 @@ class Machine:
             case "zookeeper":
                 found = [("ZooKeeper", -1, self._zookeeper())]
             case "supervisor":
-                found = [("the Supervisor", -1, self._titled("Supervisor"))]
+                found = [("the Supervisor", -1, self._cluster.titled("Supervisor"))]
             case _:
-                found = [(f"{role} of broker {b}", b, self._titled(f"{role} of broker {b}")) for b in self.brokers]
-        return [Target(what, broker, process.send_signal) for what, broker, process in found if process is not None]
-
-    def _titled(self, words: str) -> psutil.Process | None:
-        for process in self._cluster.processes():
-            with contextlib.suppress(psutil.Error):
-                title = " ".join(process.cmdline()).strip()
-                if title.startswith("ray") and words in title and runs(process):
-                    return process
-        return None
+                found = [
+                    (f"{role} of broker {b}", b, self._cluster.titled(f"{role} of broker {b}")) for b in self.brokers
+                ]
+        return [Victim(what, broker, process.send_signal) for what, broker, process in found if process is not None]
 
     def _zookeeper(self) -> psutil.Process | None:
         """The ZooKeeper server, a Java process."""

@@ -24,6 +24,7 @@ import yaml
 
 from tests.lab.clusters.files import cluster_settings
 from tests.lab.free_ports import addresses
+from tests.lab.processes import runs
 
 COMMAND_TIMEOUT_S = 120.0
 
@@ -123,6 +124,15 @@ class RaykafkaCluster:
                     found[process.pid] = process
                     found |= {child.pid: child for child in process.children(recursive=True)}
         return list(found.values())
+
+    def titled(self, words: str) -> psutil.Process | None:
+        """The process of this cluster that runs and has ``words`` in the title that Ray or raykafka gave it."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                title = " ".join(process.cmdline()).strip()
+                if title.startswith("ray") and words in title and runs(process):
+                    return process
+        return None
 
     def kill_everything(self) -> int:
         """``kill -9`` of every process, all stopped first so that none sees another's death; how many there were."""

@@ -38,8 +38,8 @@ _TITLES = {
 _LINE = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) (.*)")
 
 
-class Target(Protocol):
-    """A cluster to be measured."""
+class Cluster(Protocol):
+    """Brokers that are measured, Kafka's or ours; ``name`` is what figures are shown under."""
 
     name: str
 
@@ -50,10 +50,26 @@ class Target(Protocol):
 
     def stop(self) -> None: ...
 
+
+class CountedCluster(Cluster, Protocol):
+    """A cluster whose processes are counted and timed."""
+
+    def pids(self) -> list[int]:
+        """Every process of the cluster."""
+        ...
+
+    def roles(self) -> dict[int, str]:
+        """What each process of the cluster is, by pid. It takes time: ask outside of what is measured."""
+        ...
+
+
+class Target(Cluster, Protocol):
+    """A cluster that faults are done to, and whose logs are read then."""
+
     def logs(self) -> list[Path]: ...
 
 
-class System(Target, Protocol):
+class System(Target, CountedCluster, Protocol):
     """A cluster whose processes can be killed one by one."""
 
     @property
@@ -85,14 +101,6 @@ class System(Target, Protocol):
 
     def bring_back(self, broker: int) -> None:
         """Start a broker that was shut down."""
-        ...
-
-    def pids(self) -> list[int]:
-        """Every process of the cluster."""
-        ...
-
-    def roles(self) -> dict[int, str]:
-        """What each process of the cluster is, by pid."""
         ...
 
 
@@ -127,11 +135,9 @@ class Deployed:
 
     def controller(self, broker: int) -> psutil.Process:
         title = f"controller of broker {broker}"
-        for process in self._cluster.processes():
-            with contextlib.suppress(psutil.Error):
-                if any(word.endswith(title) for word in process.cmdline()):
-                    return process
-        raise LookupError(f"no process is the {title}")
+        if (found := self._cluster.titled(title)) is None:
+            raise LookupError(f"no process is the {title}")
+        return found
 
     def replica(self, broker: int, topic: str, partition: int) -> psutil.Process:
         return holder(self.data(broker) / f"{topic}-{partition}")

@@ -1,6 +1,6 @@
 """A real Apache Kafka: its jars by Maven, its tools, and clusters of it in ZooKeeper mode.
 
-It is the oracle of the integration tests and the rival in the benchmarks. Standard library only, so that it runs
+Tests compare raykafka with it, and benchmarks race against it. It needs the standard library alone, so that it runs
 before anything is installed. Needs ``java`` and, the first time, ``mvn``.
 
 Environment: ``RAYKAFKA_PEER_CACHE`` (folder of the jars, default ``~/.cache/raykafka/kafka``) and ``KAFKA_VERSION``
