@@ -21,6 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from raykafka.broker import api as broker_api
 from raykafka.broker.auto_creation import AutoCreation
 from raykafka.broker.children.children import CONTROLLER, COORDINATOR, Child, Children, ChildStarter
 from raykafka.broker.configs import Configs
@@ -36,15 +37,20 @@ from raykafka.broker.registration import Session
 from raykafka.broker.settings import BrokerSettings, ListenerAddress
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, Topic
 from raykafka.cluster.summary import partition_summary
+from raykafka.controller import api as controller_api
+from raykafka.coordinator import api as coordinator_api
 from raykafka.error_code import ErrorCode
 from raykafka.errors import DeployError, KafkaError, LinkError
+from raykafka.front import api as front_api
+from raykafka.front.fetch_sessions import FetchSessions
 from raykafka.front.listener import Listener
 from raykafka.link import Link
 from raykafka.log.lock import boot_id
 from raykafka.metrics.consumer_lag import ConsumerLag
 from raykafka.metrics.http import MetricsEndpoint
-from raykafka.protocol import acl, registry
 from raykafka.protocol.context import RequestContext
+from raykafka.protocol.gate import Gate
+from raykafka.protocol.registry import Place, Registry
 from raykafka.telemetry.traffic import RequestDurations
 from raykafka.types import TopicPartition
 
@@ -85,6 +91,7 @@ class Broker:
         self._make_starter = starter
         self._lost = lost
         self.state = BrokerState.STOPPED
+        self.gate = Gate(Registry(front_api, broker_api, coordinator_api, controller_api))
         self.settings: BrokerSettings
         self.session: Session
         self.children: Children
@@ -158,6 +165,7 @@ class Broker:
         undo.append(self.peers.close)
         self.links = InterBrokerPort(settings.secret, self._apply, lambda link: self.partitions.take_stream(link))
         self.partitions = Partitions(self, directory.path, found)
+        self.fetch_sessions = FetchSessions(self.configs.number("max.incremental.fetch.session.cache.slots"))
         self.coordination = Coordination(settings.broker_id, self.partitions)
         self._auto_creation = AutoCreation(self.links)
         undo.append(self.links.stop)
@@ -179,7 +187,7 @@ class Broker:
             rack=settings.rack,
         )
         # in a thread, and not only when the first client asks: a silent event loop is a dead broker to others
-        self._run(asyncio.to_thread(registry.load, registry.BROKER))
+        self._run(asyncio.to_thread(self.gate.apis.load, Place.BROKER))
         self.registration = await self.session.register(info, _ID_FREE_WITHIN_S)
         await self.links.serve(cluster_id, settings.broker_id, self.registration.epoch)
         self._run(self._keep_controller_at_last())
@@ -336,19 +344,6 @@ class Broker:
     @property
     def data_dir(self) -> Path:
         return self._directory.path
-
-    def authorize(self, context: RequestContext, operation: acl.Operation, resource: acl.Resource) -> bool:
-        """Whether the context's principal may do that. Everybody may do everything."""
-        return True
-
-    def authorized_operations(self, context: RequestContext, resource: acl.Resource) -> int:
-        """The bits of all operations on ``resource`` that the principal may do."""
-        supported = acl.SUPPORTED[resource.type]
-        return acl.operation_bits(o for o in supported if self.authorize(context, o, resource))
-
-    def charge(self, context: RequestContext, kind: str, amount: int) -> int:
-        """Count ``amount`` of ``kind`` against the client's quota; the throttle time that it earns, in ms."""
-        return 0
 
     def holds_lease(self) -> bool:
         """Whether acks 0 and 1 may be answered and anything new begun (rule 15)."""

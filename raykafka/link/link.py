@@ -23,6 +23,7 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import messages
 from raykafka.link.frames import CloseHandler, FrameHandler, FrameProtocol
+from raykafka.types import FrameKind
 
 FORMAT = b"RKL1"
 PING_INTERVAL_S = 1.0
@@ -141,14 +142,14 @@ class Link(FrameProtocol):
 
     # frames
 
-    def send(self, kind: int, *parts: bytes | bytearray | memoryview) -> None:
+    def send(self, kind: FrameKind, *parts: bytes | bytearray | memoryview) -> None:
         """Queue one frame. Buffers are not copied; do not write into them afterwards."""
         length = 1
         for part in parts:
             length += len(part)
         self.transport.writelines((_FRAME_HEAD.pack(length, kind), *parts))
 
-    def send_batches(self, kind: int, batches: Iterable[tuple[bytes, memoryview]]) -> None:
+    def send_batches(self, kind: FrameKind, batches: Iterable[tuple[bytes, memoryview]]) -> None:
         """Queue one frame for each (head, records), with one write. Records are not copied, as in ``send``."""
         parts: list[bytes | memoryview] = []
         for head, records in batches:
@@ -156,7 +157,7 @@ class Link(FrameProtocol):
             parts.append(records)
         self.transport.writelines(parts)
 
-    def send_many(self, frames: Iterable[tuple[int, bytes]]) -> None:
+    def send_many(self, frames: Iterable[tuple[FrameKind, bytes]]) -> None:
         """Queue small frames, (kind, payload) each, with one write."""
         self.transport.write(b"".join([_FRAME_HEAD.pack(len(body) + 1, kind) + body for kind, body in frames]))
 

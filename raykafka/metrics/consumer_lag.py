@@ -36,7 +36,7 @@ def log_end(host: PartitionHost | None) -> int | None:
     """The high watermark of a partition that is led here; None while that is not known."""
     if host is None or not host.is_leader:
         return None
-    view = host.view
+    view = host.log.view
     if view is None or view.leader_epoch != host.state.leader_epoch or view.high_watermark < view.epoch_start_offset:
         return None
     return view.high_watermark

@@ -21,6 +21,7 @@ from raykafka.errors import KafkaError
 from raykafka.link import Link, connect_unix, serve_unix
 from raykafka.protocol.context import RequestContext
 from raykafka.types import OFFSETS_TOPIC
+from tests.unit.served import request_context
 
 SECRET = b"s" * 32
 OFFSET_FETCH, JOIN_GROUP, LIST_GROUPS = 9, 11, 16
@@ -33,7 +34,7 @@ def _image(leader: int, leader_epoch: int = 0) -> ClusterImage:
 
 
 def _context(api_key: int) -> RequestContext:
-    return RequestContext(api_key, 0, 1, "client", "127.0.0.1", "INSIDE")
+    return request_context(api_key, 0, "client")
 
 
 class _Process:
@@ -62,7 +63,8 @@ class _Process:
 @asynccontextmanager
 async def _broker(folder: Path) -> AsyncIterator[tuple[Coordination, str]]:
     """A broker's side without a coordinator process, and where one connects."""
-    made, path = Coordination(OWN, None), str(folder / "s")
+    no_partitions: Any = None
+    made, path = Coordination(OWN, no_partitions), str(folder / "s")
     server = await serve_unix(path, SECRET, {"role": "broker"}, lambda link: made.adopt(SimpleNamespace(link=link)))  # type: ignore[arg-type]
     yield made, path
     server.close()

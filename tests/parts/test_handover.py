@@ -10,7 +10,9 @@ import uvloop
 
 from raykafka.errors import LinkError
 from raykafka.link import Link, adopt, connect_tcp, handover, serve_tcp
+from raykafka.types import FrameKind
 
+READY, DATA = FrameKind(32), FrameKind(33)
 SECRET = b"k" * 32
 WITHIN_S = 20
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.SelectorEventLoop, uvloop.new_event_loop]
@@ -48,9 +50,9 @@ def test_a_connection_goes_on_in_the_process_it_was_handed_to(
 
         adopted.start(on_frame=hear("adopted"))
         client.start(on_frame=hear("client"))
-        adopted.send(32, b"ready")
+        adopted.send(READY, b"ready")
         assert await asyncio.wait_for(heard.get(), WITHIN_S) == ("client", 32, b"ready")
-        client.send(33, b"x" * 1_000_000)
+        client.send(DATA, b"x" * 1_000_000)
         assert await asyncio.wait_for(heard.get(), WITHIN_S) == ("adopted", 33, b"x" * 1_000_000)
         adopted.close()
         await asyncio.wait_for(client.ended, WITHIN_S)
@@ -67,7 +69,7 @@ def test_a_connection_that_ended_or_spoke_is_not_handed_over(loop: Callable[[], 
         await asyncio.wait_for(accepted.ended, WITHIN_S)
 
     async def spoke(client: Link, accepted: Link) -> Any:
-        client.send(32, b"too early")
+        client.send(READY, b"too early")
         while not accepted._waiting:
             await asyncio.sleep(0)
 
