@@ -18,8 +18,8 @@ from raykafka.controller.controller import Controller
 from raykafka.controller.serving import gate
 from raykafka.error_code import ErrorCode
 from raykafka.protocol.dispatch import serve
+from tests.lab.served import request_context
 from tests.node.controller_parts import BrokerEnd, parts
-from tests.unit.served import request_context
 
 CREATE, DELETE, ALTER, GROW, INCREMENTAL = 19, 20, 33, 37, 44
 TIMEOUT = datetime.timedelta(seconds=30)

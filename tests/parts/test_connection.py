@@ -18,7 +18,7 @@ from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.registry import Api
 from raykafka.protocol.wire import MalformedError
-from tests.unit.served import APIS, GATE
+from tests.lab.served import APIS, GATE
 
 ROUTES = Routes(APIS)
 API_VERSIONS = 18
