@@ -39,7 +39,7 @@ from raykafka.telemetry.traffic import BOUNDS_NS, FETCH, PRODUCE, RequestDuratio
 from raykafka.types import TopicPartition
 from tests.lab import REPOSITORY
 from tests.lab.dataplane import TOPIC, Dataplane, batch
-from tests.parts.test_fetch import fetch_one
+from tests.lab.fetching import fetch_one
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 
