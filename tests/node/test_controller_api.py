@@ -23,8 +23,8 @@ from raykafka.protocol.acl import Need
 from raykafka.protocol.dispatch import serve
 from raykafka.protocol.gate import Gate
 from raykafka.protocol.session import ClientSession
+from tests.lab.served import APIS, DenyAll, request_context
 from tests.node.controller_parts import BrokerEnd, parts
-from tests.unit.served import APIS, DenyAll, request_context
 
 CREATE, DELETE, ALTER, GROW, INCREMENTAL = 19, 20, 33, 37, 44
 TIMEOUT = datetime.timedelta(seconds=30)

@@ -33,7 +33,7 @@ from raykafka.protocol.session import ClientSession
 from raykafka.telemetry.traffic import Traffic
 from tests.lab.dataplane import batch, decode_response
 from tests.lab.group_log import OffsetsLogOnDisk
-from tests.unit.served import APIS, DenyAll, admitted, request_context
+from tests.lab.served import APIS, DenyAll, admitted, request_context
 
 TOPIC, TOPIC_ID = "flights", uuid.UUID(int=7)
 GROUP = "readers"
