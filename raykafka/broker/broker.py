@@ -26,7 +26,6 @@ from raykafka.broker.children.children import CONTROLLER, COORDINATOR, Child, Ch
 from raykafka.broker.configs import Configs
 from raykafka.broker.coordination import Coordination
 from raykafka.broker.identity import DataDirectory
-from raykafka.broker.lease import boot_clock
 from raykafka.broker.neighbourhood.broker_calls import BrokerCalls
 from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
 from raykafka.broker.neighbourhood.neighbours import Neighbours
@@ -43,6 +42,7 @@ from raykafka.link import Link
 from raykafka.log.lock import boot_id
 from raykafka.metrics.consumer_lag import ConsumerLag
 from raykafka.metrics.http import MetricsEndpoint
+from raykafka.process.clock import boot_clock
 from raykafka.protocol import acl, registry
 from raykafka.protocol.context import RequestContext
 from raykafka.telemetry.traffic import RequestDurations

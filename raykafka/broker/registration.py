@@ -11,9 +11,10 @@ from typing import TypeVar
 from kazoo.client import KazooState
 from kazoo.exceptions import ConnectionClosedError, SessionExpiredError
 
-from raykafka.broker.lease import Lease, boot_clock
+from raykafka.broker.lease import Lease
 from raykafka.broker.settings import BrokerSettings
 from raykafka.cluster.image import BrokerInfo
+from raykafka.process.clock import boot_clock
 from raykafka.zookeeper import broker_store as store
 from raykafka.zookeeper.client import ZooKeeperClient
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from raykafka.broker.children.children import CONTROLLER, COORDINATOR, REPLICA
-from raykafka.broker.lease import boot_clock
 from raykafka.broker.partitions.partition_host import Life, PartitionHost
 from raykafka.cluster import health
 from raykafka.metrics import catalogue
 from raykafka.metrics.families import Families
+from raykafka.process.clock import boot_clock
 from raykafka.telemetry.traffic import Traffic
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Metric, ProcessCollector
 
-from raykafka.broker.lease import boot_clock
 from raykafka.metrics import catalogue
 from raykafka.metrics.broker_families import add_broker
 from raykafka.metrics.cluster_families import add_cluster, ask_controller
 from raykafka.metrics.exposition import encode
 from raykafka.metrics.families import Families
+from raykafka.process.clock import boot_clock
 
 if TYPE_CHECKING:
     from raykafka.broker.broker import Broker

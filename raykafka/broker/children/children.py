@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from raykafka.broker.lease import boot_clock
 from raykafka.errors import LinkError, RaykafkaError
 from raykafka.link import Link, handover, serve_unix
+from raykafka.process.clock import boot_clock
 
 REPLICA = "replica"
 COORDINATOR = "coordinator"

@@ -13,11 +13,11 @@ import logging
 import socket
 from collections.abc import Mapping, Set
 
-from raykafka.broker.lease import boot_clock
 from raykafka.cluster.image import BrokerInfo
 from raykafka.errors import LinkError
 from raykafka.link import Link, connect_tcp
 from raykafka.link.link import PING_INTERVAL_S
+from raykafka.process.clock import boot_clock
 
 NEIGHBOUR_ROLE = "neighbour"
 SUSPECT_AFTER_S = 3.0

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from raykafka.broker.children.children import Backoff
-from raykafka.broker.lease import boot_clock
 from raykafka.broker.partitions.replication_throttle import ReplicationThrottle
 from raykafka.broker.partitions.sleeping import SleepingLog, never_written
 from raykafka.cluster.image import BrokerInfo, PartitionState, partition_to_json
@@ -30,6 +29,7 @@ from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link
 from raykafka.link.messages import ANY_EPOCH, APPEND, APPENDED, VIEW, Appended, View, pack_append
 from raykafka.log import lock_holder
+from raykafka.process.clock import boot_clock
 from raykafka.replica.leaving import Left
 from raykafka.replica.rules.events import Propose
 from raykafka.replica.rules.sealed import SealedEnd, behind
