@@ -45,7 +45,7 @@ from raykafka.metrics.http import MetricsEndpoint
 from raykafka.process.clock import boot_clock
 from raykafka.protocol import acl, registry
 from raykafka.protocol.context import RequestContext
-from raykafka.telemetry.traffic import RequestDurations
+from raykafka.telemetry.durations import RequestDurations
 from raykafka.types import TopicPartition
 
 CHECKPOINT_FILES = (RECOVERY_POINTS, HIGH_WATERMARKS, LOG_STARTS)

@@ -14,7 +14,7 @@ from raykafka.protocol import codec, registry
 from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.registry import Api, UnanswerableRequestError
-from raykafka.telemetry.traffic import RequestDurations
+from raykafka.telemetry.durations import RequestDurations
 
 DEFAULT_MAX_REQUEST_BYTES = 104_857_600
 DEFAULT_MAX_IDLE_MS = 600_000

@@ -9,7 +9,7 @@ from prometheus_client import Metric
 from prometheus_client.utils import floatToGoString
 
 from raykafka.metrics.catalogue import LEFT_OUT, MOST_SAMPLES, Definition
-from raykafka.telemetry.traffic import BOUNDS_NS, Histogram
+from raykafka.telemetry.durations import BOUNDS_NS, Histogram
 
 _BOUNDS = [floatToGoString(bound / 1e9) for bound in BOUNDS_NS] + ["+Inf"]
 
