@@ -23,6 +23,7 @@ from raykafka.process.priority import take_normal_priority
 
 if TYPE_CHECKING:
     from raykafka.broker.broker import Broker
+    from raykafka.broker.ports import Exporter
 
 _STOPPED = "stopped"
 _HALTED = "halted"
@@ -49,6 +50,12 @@ def _ray_starter(settings: BrokerSettings) -> ChildStarter:
     from raykafka.broker.children.ray_children import RayStarter
 
     return RayStarter(settings.secret, lambda role: child_arguments(settings, role))
+
+
+def _exporter(broker: Broker, host: str, port: int) -> Exporter:
+    from raykafka.metrics import exporter
+
+    return exporter.Exporter(broker, host, port)
 
 
 def _halt_mark(settings: BrokerSettings) -> Path:
@@ -89,7 +96,7 @@ class BrokerActor:
             elif not running or wanted != self._settings:
                 if self._broker is not None:
                     await self._broker.stop()
-                broker: Broker = module.Broker(_ray_starter)
+                broker: Broker = module.Broker(_ray_starter, exporter=_exporter)
                 self._broker, self._settings = broker, wanted
                 await broker.start(wanted)
         return await self.status()

@@ -24,6 +24,7 @@ from raykafka.broker.actor import child_arguments
 from raykafka.broker.broker import Broker
 from raykafka.broker.children.children import CONTROLLER, COORDINATOR, REPLICA
 from raykafka.broker.settings import BrokerSettings, ListenerAddress, ZooKeeperSettings
+from raykafka.metrics.exporter import Exporter
 from raykafka.process.log_output import log_to_stderr
 from tests.free_ports import free_port
 
@@ -88,7 +89,7 @@ class PlainStarter:
 async def run(settings: BrokerSettings) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    broker = Broker(PlainStarter)
+    broker = Broker(PlainStarter, exporter=Exporter)
     await broker.start(settings)
     await stop.wait()
     await broker.stop()

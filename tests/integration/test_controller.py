@@ -259,11 +259,11 @@ def test_a_failed_replica_leads_again_only_in_a_new_epoch(zookeeper: str) -> Non
         before = broker.partition("t")
         assert before is not None
         tp = TopicPartition("t", 0)
-        await broker.links.report_failed_partition(tp, before, "its process ended")
+        await broker.controller_calls.report_failed_partition(tp, before, "its process ended")
         await until(lambda: broker.partition("t") != before, "the new epoch has come")
         after = broker.partition("t")
         assert after is not None and (after.leader, after.leader_epoch) == (0, before.leader_epoch + 1)
-        link = await broker.links.controller()
+        link = await broker.controller_link.active(WITHIN_S)
         stale = {"topic": "t", "topic_id": str(broker.image.topics["t"].id), "partition": 0, "reason": "late"}
         assert await link.call("partition_failed", {**stale, "leader_epoch": before.leader_epoch}) == {}
         assert active.records["t"].states[0].leader_epoch == after.leader_epoch
@@ -292,7 +292,7 @@ def test_many_isrs_are_written_at_once_each_only_for_the_state_and_the_lives_it_
         asked_for[old] = proposal(states[old], version=states[old].version - 1)
         asked_for[dead] = proposal(states[dead], broker_epochs=(7,))
         ids = dict.fromkeys(states, topic.id) | {other: random_id()}
-        written = await leader.links.alter_partitions([(tp, ids[tp], asked_for[tp]) for tp in states])
+        written = await leader.controller_calls.alter_partitions([(tp, ids[tp], asked_for[tp]) for tp in states])
         assert written == count - 3
         refused = {old, dead, other}
 
@@ -326,7 +326,7 @@ def test_an_isr_is_written_only_for_the_state_and_the_lives_it_names(zookeeper: 
             named = [{**epochs, **{int(b[1:]): e for b, e in changes.items()}}[b] for b in isr]
             return {"isr": isr, "broker_epochs": named, "leader_epoch": first.leader_epoch, "version": version}
 
-        await leader.links.alter_partition(tp, topic_id, proposal(smaller, first.version))
+        await leader.controller_calls.alter_partition(tp, topic_id, proposal(smaller, first.version))
         await until(lambda: leader.partition("t").isr == smaller, "the smaller ISR has come")  # type: ignore[union-attr]
         second = leader.partition("t")
         assert second is not None
@@ -340,14 +340,14 @@ def test_an_isr_is_written_only_for_the_state_and_the_lives_it_names(zookeeper: 
         ]
         for args, code in refused:
             with pytest.raises(KafkaError) as error:
-                await leader.links.alter_partition(tp, topic_id, args)
+                await leader.controller_calls.alter_partition(tp, topic_id, args)
             assert error.value.code is code
         # a life that ended since, unknown to this controller: the transaction itself refuses it
         record = active.records["t"].states[0]
         stale = dataclasses.replace(record, isr=everybody, isr_epochs=tuple(epochs[b] + 1 for b in everybody))
         assert await asyncio.to_thread(active.store.write_isrs, {tp: stale}) is None
         assert leader.partition("t") == second
-        await leader.links.alter_partition(tp, topic_id, proposal(everybody, second.version))
+        await leader.controller_calls.alter_partition(tp, topic_id, proposal(everybody, second.version))
         await until(lambda: leader.partition("t").isr == everybody, "all are in sync")  # type: ignore[union-attr]
 
     play(zookeeper, scenario)
@@ -515,13 +515,13 @@ def test_topics_that_clients_ask_for_are_capped_and_internal_ones_have_their_own
         config = {"auto.create.max.partitions.per.broker": "8", "num.partitions": "2"}
         await made.active(0, config | {"offsets.topic.replication.factor": "1"})
         asked = ["__consumer_offsets", "t", "u", "bad name"]
-        assert await broker.links.create_topics(asked) == {
+        assert await broker.controller_calls.create_topics(asked) == {
             "__consumer_offsets": ErrorCode.NONE,
             "t": ErrorCode.NONE,
             "u": ErrorCode.POLICY_VIOLATION,
             "bad name": ErrorCode.POLICY_VIOLATION,
         }
-        assert await broker.links.create_topics(["t"]) == {"t": ErrorCode.NONE}
+        assert await broker.controller_calls.create_topics(["t"]) == {"t": ErrorCode.NONE}
         offsets = broker.image.topics["__consumer_offsets"]
         assert len(offsets.partitions) == 6
         assert offsets.config == {

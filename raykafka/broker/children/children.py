@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from raykafka.errors import LinkError, RaykafkaError
 from raykafka.link import Link, handover, serve_unix
+from raykafka.process.backoff import Backoff
 from raykafka.process.clock import boot_clock
 
 REPLICA = "replica"
@@ -31,8 +32,6 @@ CONTROLLER = "controller"
 SILENT_AFTER_S = 3.0
 CONNECT_WITHIN_S = 60.0
 _STEADY_AFTER_S = 30.0
-_FIRST_DELAY_S = 0.1
-_LONGEST_DELAY_S = 10.0
 # A process that starts takes the better part of a second of a core: more at a time only make each of them late.
 _STARTS_AT_ONCE = min(4, os.cpu_count() or 1)
 _FILL_AFTER_S = 0.2
@@ -96,19 +95,6 @@ class Child:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
         self.handle.kill()
-
-
-class Backoff:
-    """Delays that double from 0.1 s to 10 s while what they wait for keeps failing."""
-
-    def __init__(self) -> None:
-        self.delay_s = 0.0
-
-    def succeeded(self) -> None:
-        self.delay_s = 0.0
-
-    def failed(self) -> None:
-        self.delay_s = min(max(_FIRST_DELAY_S, self.delay_s * 2), _LONGEST_DELAY_S)
 
 
 class Children:

@@ -42,16 +42,16 @@ class Joining:
 
     def __init__(
         self,
-        peers: BrokerCalls,
+        broker_calls: BrokerCalls,
         controller: Asks,
         get: Callable[[TopicPartition], PartitionHost | None],
         ready: Callable[[], bool],
     ) -> None:
-        self._peers = peers
+        self._broker_calls = broker_calls
         self._controller = controller
         self._get = get
         self._ready = ready
-        peers.answers[METHOD] = self.answer
+        broker_calls.answers[METHOD] = self.answer
 
     async def answer(self, args: dict[str, Any]) -> list[list[int] | None]:
         """``sealed_ends`` {partitions: [[topic, topic id, partition], ...]}: [epoch, log end, epoch of the last record]
@@ -98,7 +98,7 @@ class Joining:
     async def _ends_at(self, broker: int, hosts: Iterable[PartitionHost]) -> list[Found]:
         named = [[host.tp.topic, str(host.topic_id), host.tp.partition] for host in hosts]
         try:
-            answer = await self._peers.call(broker, METHOD, {"partitions": named}, ANSWER_WITHIN_S)
+            answer = await self._broker_calls.call(broker, METHOD, {"partitions": named}, ANSWER_WITHIN_S)
         except (OSError, KafkaError, LinkError, TimeoutError) as error:
             logger.info("broker %d told nothing of its sleeping replicas: %s", broker, error or type(error).__name__)
             return [None for _ in named]

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from raykafka.broker.children.children import Backoff
 from raykafka.broker.partitions.replication_throttle import ReplicationThrottle
 from raykafka.broker.partitions.sleeping import SleepingLog, never_written
 from raykafka.cluster.image import BrokerInfo, PartitionState, partition_to_json
@@ -29,6 +28,7 @@ from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link
 from raykafka.link.messages import ANY_EPOCH, APPEND, APPENDED, VIEW, Appended, View, pack_append
 from raykafka.log import lock_holder
+from raykafka.process.backoff import Backoff
 from raykafka.process.clock import boot_clock
 from raykafka.replica.leaving import Left
 from raykafka.replica.rules.events import Propose

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 from raykafka.broker.configs import Configs
 from raykafka.broker.neighbourhood.broker_calls import BrokerCalls
-from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
+from raykafka.broker.neighbourhood.controller_calls import ControllerCalls
 from raykafka.broker.partitions.checkpoints import HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS
 from raykafka.broker.partitions.joining import Joining
 from raykafka.broker.partitions.partition_host import (
@@ -78,9 +78,9 @@ class PartitionsServer(Protocol):
     @property
     def children(self) -> ReplicaSource: ...
     @property
-    def links(self) -> InterBrokerPort: ...
+    def controller_calls(self) -> ControllerCalls: ...
     @property
-    def peers(self) -> BrokerCalls: ...
+    def broker_calls(self) -> BrokerCalls: ...
 
 
 class Partitions:
@@ -109,14 +109,14 @@ class Partitions:
         self.traffic = Traffic()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._image: ClusterImage | None = None
-        self._joining = Joining(server.peers, server.links, self.get, lambda: self._image is not None)
-        server.peers.answers[ROUSE] = self._answer_rouse
+        self._joining = Joining(server.broker_calls, server.controller_calls, self.get, lambda: self._image is not None)
+        server.broker_calls.answers[ROUSE] = self._answer_rouse
 
     async def _report_failed(self, tp: TopicPartition, state: PartitionState, reason: str) -> None:
-        await self._server.links.report_failed_partition(tp, state, reason)
+        await self._server.controller_calls.report_failed_partition(tp, state, reason)
 
     async def _propose(self, tp: TopicPartition, topic_id: uuid.UUID, proposal: dict[str, Any]) -> None:
-        await self._server.links.alter_partition(tp, topic_id, proposal)
+        await self._server.controller_calls.alter_partition(tp, topic_id, proposal)
 
     def _rouse(self, tp: TopicPartition, topic_id: uuid.UUID, state: PartitionState) -> None:
         """Have the followers' replicas wake beside their leader's."""
@@ -128,7 +128,7 @@ class Partitions:
     async def _rouse_at(self, broker: int, args: dict[str, Any]) -> None:
         # nobody has to hear of it: the leader's stream wakes a replica as well, a little later
         with suppress(OSError, KafkaError, LinkError, TimeoutError):
-            await self._server.peers.call(broker, ROUSE, args, ROUSED_WITHIN_S)
+            await self._server.broker_calls.call(broker, ROUSE, args, ROUSED_WITHIN_S)
 
     async def _answer_rouse(self, args: dict[str, Any]) -> None:
         host = self._hosts.get((args["topic"], args["partition"]))
