@@ -91,8 +91,9 @@ class Candidate:
             return False
 
     async def on_call(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
-        """What the broker asks: ``figures`` {}, those of the cluster while this is the active controller, else {}."""
-        if method != "figures":
+        """What the broker asks: ``cluster_counts`` {}, those of the cluster while this is the active controller, else
+        {}."""
+        if method != "cluster_counts":
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"a controller does not know the call {method}")
         active = self.active
         return figures(active) if active is not None and not active.resigned.done() else {}

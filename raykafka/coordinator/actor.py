@@ -10,7 +10,7 @@ import asyncio
 from raykafka.coordinator.config import GroupConfig
 from raykafka.coordinator.coordinator import Coordinator
 from raykafka.coordinator.offsets_log import LinkedOffsetsLog
-from raykafka.link.link import Link, connect_unix
+from raykafka.link import Link, connect_unix
 from raykafka.process.child import arguments, identity, live, live_as_actor
 from raykafka.process.log_output import log_to_stderr
 from raykafka.protocol import registry

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable
 
 from raykafka.errors import LinkError
 
@@ -130,7 +129,3 @@ class FrameProtocol(asyncio.BufferedProtocol):
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-FrameHandler = Callable[[int, memoryview], None]
-CloseHandler = Callable[[Exception | None], None]

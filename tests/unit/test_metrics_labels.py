@@ -1,4 +1,4 @@
-"""The fixed words of labels are the words that brokers use: metrics know no broker, so nothing else holds them together."""
+"""The fixed words of labels are those that brokers use. Metrics know no broker: nothing else holds the two together."""
 
 from __future__ import annotations
 

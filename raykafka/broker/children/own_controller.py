@@ -47,7 +47,7 @@ class OwnController:
         if link is None or link.is_closed:
             return {}
         try:
-            found: dict[str, Any] = await link.call("figures", {}, within_s)
+            found: dict[str, Any] = await link.call("cluster_counts", {}, within_s)
         except LinkError:
             return {}
         except (KafkaError, TimeoutError):
