@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def child_arguments(settings: BrokerSettings, role: str) -> dict[str, Any]:
-    """What ``run`` of a child of ``role`` takes beside its socket, secret and token."""
+    """What ``serve`` of a child of ``role`` takes by name, JSON-able."""
     if role == COORDINATOR:
         return {"broker_id": settings.broker_id, "config": dict(settings.config)}
     if role == CONTROLLER:

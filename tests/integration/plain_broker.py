@@ -76,12 +76,7 @@ class PlainStarter:
 
     def start(self, role: str, socket_path: str, token: str) -> PlainChild:
         command = [sys.executable, "-m", MODULES[role], "--socket", socket_path, "--token", token]
-        arguments = child_arguments(self._settings, role)
-        if role != REPLICA:
-            command += ["--broker-id", str(arguments["broker_id"])]
-            command += [part for pair in arguments["config"].items() for part in ("--config", "=".join(pair))]
-        if role == CONTROLLER:
-            command += ["--zookeeper", json.dumps(arguments["zookeeper"])]
+        command += ["--arguments", json.dumps(child_arguments(self._settings, role))]
         environment = {**os.environ, "RAYKAFKA_SECRET_HEX": self._settings.secret_hex}
         return PlainChild(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import logging
 import os
 import signal
@@ -558,8 +559,9 @@ class ControllerProcess:
 
     def __init__(self, directory: Path, hosts: str, broker_id: int, session_ms: int = SESSION_MS) -> None:
         self._socket_path = str(directory / f"{broker_id}.sock")
-        self._arguments = ["--token", "t", "--broker-id", str(broker_id), "--zookeeper"]
-        self._zookeeper = f'{{"hosts": "{hosts}", "auth": false, "session_timeout_ms": {session_ms}}}'
+        zookeeper = {"hosts": hosts, "auth": False, "session_timeout_ms": session_ms}
+        arguments = {"broker_id": broker_id, "zookeeper": zookeeper, "config": {}}
+        self._arguments = ["--token", "t", "--arguments", json.dumps(arguments)]
         self._links: list[object] = []
 
     async def start(self) -> None:
@@ -568,7 +570,6 @@ class ControllerProcess:
         self.process = await asyncio.create_subprocess_exec(
             *command,
             *self._arguments,
-            self._zookeeper,
             env={**os.environ, "RAYKAFKA_SECRET_HEX": SECRET.hex()},
         )
 
