@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raykafka.broker.children.children import CONTROLLER, COORDINATOR, ChildStarter
+from raykafka.broker.children.child import CONTROLLER, COORDINATOR, ChildStarter
 from raykafka.broker.settings import BrokerSettings
 from raykafka.errors import DeployError
 from raykafka.process import open_files

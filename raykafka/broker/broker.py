@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from raykafka.broker.auto_creation import AutoCreation
-from raykafka.broker.children.children import COORDINATOR, Children, ChildStarter
+from raykafka.broker.children.child import COORDINATOR, ChildStarter
+from raykafka.broker.children.children import Children
 from raykafka.broker.children.own_controller import OwnController
 from raykafka.broker.children.socket_path import socket_path
 from raykafka.broker.configs import Configs

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from raykafka.broker.children.children import Child
+from raykafka.broker.children.child import Child
 from raykafka.cluster.image import ClusterImage, Topic
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError

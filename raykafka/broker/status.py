@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
-from raykafka.broker.children.children import Child, Children
+from raykafka.broker.children.child import Child
+from raykafka.broker.children.children import Children
 from raykafka.broker.configs import Configs
 from raykafka.broker.life import BrokerState
 from raykafka.broker.partitions.partitions import Partitions

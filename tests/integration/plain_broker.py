@@ -22,7 +22,7 @@ import psutil
 
 from raykafka.broker.actor import child_arguments
 from raykafka.broker.broker import Broker
-from raykafka.broker.children.children import CONTROLLER, COORDINATOR, REPLICA
+from raykafka.broker.children.child import CONTROLLER, COORDINATOR, REPLICA
 from raykafka.broker.settings import BrokerSettings, ListenerAddress, ZooKeeperSettings
 from raykafka.metrics.exporter import Exporter
 from raykafka.process.log_output import log_to_stderr

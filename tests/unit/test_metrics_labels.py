@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raykafka.broker.children.children import CONTROLLER, COORDINATOR, REPLICA
+from raykafka.broker.children.child import CONTROLLER, COORDINATOR, REPLICA
 from raykafka.broker.life import BrokerState
 from raykafka.broker.partitions.partition_host import Life
 from raykafka.metrics import catalogue

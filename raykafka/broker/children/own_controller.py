@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from raykafka.broker.children.children import CONTROLLER, Child, Children
+from raykafka.broker.children.child import CONTROLLER, Child
+from raykafka.broker.children.children import Children
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raykafka.broker.children.children import CONTROLLER, COORDINATOR, REPLICA
+from raykafka.broker.children.child import CONTROLLER, COORDINATOR, REPLICA
 
 _CLASSES = {
     REPLICA: ("raykafka.replica.actor", "PartitionReplica"),
