@@ -103,7 +103,7 @@ class BrokerActor:
 
     async def status(self, partitions: bool = False) -> dict[str, Any]:
         """Plain data; ``state`` is "stopped" before the first ``configure`` and after ``stop``, "halted" after
-        ``halt``. With ``partitions`` figures of each local one are in it."""
+        ``halt``. With ``partitions`` it has a row for each local one."""
         halted = self._settings is not None and _halt_mark(self._settings).exists()
         if self._broker is None or (halted and self._broker.state == _STOPPED):
             return {"state": _HALTED if halted else _STOPPED, "pid": os.getpid()}
@@ -125,7 +125,7 @@ class BrokerActor:
         await asyncio.to_thread(_halt_mark(self._settings).unlink, missing_ok=True)
         return await self.configure(self._settings.to_json())
 
-    async def pulse(self) -> None:
+    async def ping(self) -> None:
         """Returns when the event loop gets to it."""
 
     async def stop(self) -> None:

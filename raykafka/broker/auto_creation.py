@@ -10,6 +10,7 @@ from raykafka.broker.neighbourhood.controller_calls import ControllerCalls
 from raykafka.cluster.image import ClusterImage
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
+from raykafka.process.tasks import TaskSet
 
 
 class AutoCreation:
@@ -19,14 +20,16 @@ class AutoCreation:
     def __init__(self, controller_calls: ControllerCalls, image: Callable[[], ClusterImage]) -> None:
         self._controller_calls = controller_calls
         self._image = image
+        self._tasks = TaskSet("auto-creation of topics")
         self._running: dict[str, asyncio.Task[ErrorCode]] = {}
 
     async def create(self, names: Iterable[str]) -> dict[str, ErrorCode]:
-        """NONE for a topic that stands in this broker's image now; LEADER_NOT_AVAILABLE: worth asking again."""
+        """The outcome for each name: NONE for a topic that is in this broker's image now, LEADER_NOT_AVAILABLE where
+        the client should ask again, else the controller's error."""
         wanted = list(dict.fromkeys(names))
         for name in wanted:
             if name not in self._running:
-                task = self._running[name] = asyncio.create_task(self._create(name))
+                task = self._running[name] = self._tasks.run(self._create(name))
                 task.add_done_callback(partial(self._done, name))
         codes = await asyncio.gather(*(asyncio.shield(self._running[name]) for name in wanted))
         return dict(zip(wanted, codes, strict=True))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from raykafka.broker.settings import BrokerSettings, ZooKeeperSettings
-from raykafka.deploy.pulse import kill_if_silent
+from raykafka.deploy.liveness import kill_if_silent
 from tests.conftest import free_port
 
 SECRET = b"s" * 32
