@@ -300,12 +300,15 @@ class Broker:
         return await self._auto_creation.create(names)
 
     async def forward_to_controller(self, context: RequestContext, body: memoryview) -> memoryview:
+        """Have the active controller answer a request: the response's body. Raises KafkaError, TimeoutError."""
         return await self.controller_calls.forward(context, body)
 
     async def forward_to_coordinator(self, context: RequestContext, body: memoryview) -> memoryview:
+        """Have the coordinator beside this broker answer a request: the response's body. Raises KafkaError."""
         return await self.coordination.forward(context, body)
 
     async def next_producer_id(self) -> int:
+        """A producer id that nobody else ever gets."""
         return await self.session.next_producer_id()
 
     # for people and metrics

@@ -19,7 +19,9 @@ class Lease:
         self.timeout_s = timeout_s
 
     def holds(self, now: float) -> bool:
+        """Whether it has not run out."""
         return now - self._renewed_at < self.timeout_s
 
     def age_s(self, now: float) -> float:
+        """Seconds since the read that renewed it last was sent."""
         return now - self._renewed_at

@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 
 class BrokerState(StrEnum):
+    """REGISTERED is until the controller's first image; clients are served from RUNNING on."""
+
     STOPPED = "stopped"
     STARTING = "starting"
     REGISTERED = "registered"

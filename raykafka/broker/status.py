@@ -38,7 +38,8 @@ class StatusSource(Protocol):
     @property
     def data_dir(self) -> Path: ...
 
-    def holds_lease(self) -> bool: ...
+    def holds_lease(self) -> bool:
+        """Whether the lease of rule 15 has not run out."""
 
 
 def status_of(broker: StatusSource, partitions: bool) -> dict[str, Any]:

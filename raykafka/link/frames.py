@@ -37,6 +37,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._drain_waiters: list[asyncio.Future[None]] = []
 
     def frame_received(self, frame: memoryview) -> None:
+        """A frame has arrived whole."""
         raise NotImplementedError
 
     def closed(self, error: Exception | None) -> None:

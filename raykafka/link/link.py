@@ -277,6 +277,7 @@ class Link(FrameProtocol):
     # closing
 
     def close(self) -> None:
+        """Close the connection once what was queued has been sent."""
         if self.transport is not None:
             self.transport.close()
 

@@ -97,6 +97,7 @@ def _add_followers(families: Families, host: PartitionSource) -> None:
 
 
 async def add_traffic(families: Families, traffic: Traffic) -> None:
+    """What was appended and fetched, by topic; some topics at a time."""
     for number, (topic, counted) in enumerate(list(traffic.items()), 1):
         families.add(catalogue.BYTES_IN, counted.bytes_in, topic)
         families.add(catalogue.RECORDS_IN, counted.records_in, topic)

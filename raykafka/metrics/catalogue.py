@@ -21,6 +21,8 @@ LIVES = ("asleep", "waking", "awake", "dozing", "failed")
 
 
 class Kind(enum.StrEnum):
+    """Prometheus' kinds of metrics, by their names in the text format."""
+
     GAUGE = "gauge"
     COUNTER = "counter"
     HISTOGRAM = "histogram"

@@ -37,6 +37,7 @@ class Families:
             self.add(definition, int(state == current), state)
 
     def observe(self, definition: Definition, histogram: Histogram, *labels: str) -> None:
+        """The buckets, sum (seconds) and count of ``histogram``, with ``labels`` in the order of the definition."""
         metric = self._metric(definition)
         named = dict(zip(definition.labels, labels, strict=True))
         bucket, total, count = definition.sample_names

@@ -41,7 +41,8 @@ class ChildrenSource(Protocol):
     @property
     def spares(self) -> int: ...
 
-    def living(self) -> Sequence[ChildSource]: ...
+    def living(self) -> Sequence[ChildSource]:
+        """Those that were started and have not ended."""
 
 
 class LeaseSource(Protocol):

@@ -13,7 +13,9 @@ class Backoff:
         self.delay_s = 0.0
 
     def succeeded(self) -> None:
+        """The next attempt may follow at once."""
         self.delay_s = 0.0
 
     def failed(self) -> None:
+        """Wait longer before the next attempt."""
         self.delay_s = min(max(_FIRST_DELAY_S, self.delay_s * 2), _LONGEST_DELAY_S)

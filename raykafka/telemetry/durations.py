@@ -25,6 +25,7 @@ class Histogram:
         self.sum_ns = 0
 
     def observe(self, duration_ns: int) -> None:
+        """Count one request that took ``duration_ns``."""
         self.counts[bisect_left(BOUNDS_NS, duration_ns)] += 1
         self.sum_ns += duration_ns
 

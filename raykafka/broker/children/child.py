@@ -32,7 +32,8 @@ class ChildHandle(Protocol):
 class ChildStarter(Protocol):
     """Starts the process of one child of ``role``; it connects to ``socket_path`` and shows ``token``."""
 
-    def start(self, role: str, socket_path: str, token: str) -> ChildHandle: ...
+    def start(self, role: str, socket_path: str, token: str) -> ChildHandle:
+        """Begin to start it; returns at once."""
 
 
 @dataclass(eq=False, slots=True)

@@ -77,5 +77,6 @@ class BrokerCalls:
         return link
 
     def close(self) -> None:
+        """Close the links that calls went on."""
         for _, link in self._links.values():
             link.close()

@@ -38,6 +38,8 @@ class LogEndPartition(Protocol):
 
 
 class LogEndPartitions(Protocol):
+    """The partitions with a replica on this broker."""
+
     def get(self, tp: tuple[str, int]) -> LogEndPartition | None:
         """The local partition, or None."""
 
@@ -54,7 +56,8 @@ class LogEndsServer(Protocol):
     @property
     def broker_calls(self) -> BrokerCalls: ...
 
-    def holds_lease(self) -> bool: ...
+    def holds_lease(self) -> bool:
+        """Whether this broker may still tell what it leads (rule 15)."""
 
 
 def log_end(partition: LogEndPartition | None) -> int | None:
