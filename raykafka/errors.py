@@ -25,6 +25,11 @@ class LinkError(RaykafkaError):
     """A socket between two actors was refused, failed its handshake, or broke."""
 
 
+class UnanswerableRequestError(RaykafkaError):
+    """A request that has no answer in the protocol: malformed, or failed where its response has no room for an error.
+    What is left is to close the connection that it came on."""
+
+
 class KafkaError(RaykafkaError):
     """An answer that goes back to a Kafka client as ``code``, with ``message`` where the protocol has room for it."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, NewType
 
 NO_LEADER = -1
 NO_EPOCH = -1
@@ -10,6 +10,11 @@ NO_EPOCH = -1
 OFFSETS_TOPIC = "__consumer_offsets"
 TRANSACTIONS_TOPIC = "__transaction_state"
 INTERNAL_TOPICS = frozenset({OFFSETS_TOPIC, TRANSACTIONS_TOPIC})
+
+
+# The first byte of a frame between processes. A number has one meaning over all links: it is declared once, as
+# ``NAME = FrameKind(number)``, by the module that knows its payload.
+FrameKind = NewType("FrameKind", int)
 
 
 class TopicPartition(NamedTuple):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from raykafka.broker import api as broker_api
 from raykafka.broker.auto_creation import AutoCreation
 from raykafka.broker.children.child import COORDINATOR, ChildStarter
 from raykafka.broker.children.children import Children
@@ -36,14 +37,19 @@ from raykafka.broker.registration import Session
 from raykafka.broker.settings import BrokerSettings, ListenerAddress
 from raykafka.broker.status import status_of
 from raykafka.cluster.image import BrokerInfo, ClusterImage
+from raykafka.controller import api as controller_api
+from raykafka.coordinator import api as coordinator_api
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
+from raykafka.front import api as front_api
+from raykafka.front.fetch_sessions import FetchSessions
 from raykafka.front.listener import Listener
 from raykafka.log.lock import boot_id
 from raykafka.process.clock import boot_clock
 from raykafka.process.tasks import TaskSet
-from raykafka.protocol import acl, registry
 from raykafka.protocol.context import RequestContext
+from raykafka.protocol.gate import Gate
+from raykafka.protocol.registry import Place, Registry
 from raykafka.replica.stream_frames import STREAM_ROLE
 from raykafka.telemetry.durations import RequestDurations
 
@@ -73,6 +79,7 @@ class Broker:
         self._lost = lost
         self._exporter = exporter
         self.state = BrokerState.STOPPED
+        self.gate = Gate(Registry(front_api, broker_api, coordinator_api, controller_api))
         self.broker_id: int
         self.settings: BrokerSettings
         self.configs: Configs
@@ -85,6 +92,7 @@ class Broker:
         self.broker_calls: BrokerCalls
         self.neighbours: Neighbours
         self.partitions: Partitions
+        self.fetch_sessions: FetchSessions
         self.log_ends: LogEnds
         self.coordination: Coordination
         self.ports: Ports
@@ -145,6 +153,7 @@ class Broker:
         if settings.controller_first:
             self.own_controller.keep()
         self.partitions = Partitions(self, directory.path, checkpointed)
+        self.fetch_sessions = FetchSessions(self.configs.number("max.incremental.fetch.session.cache.slots"))
         self.coordination = Coordination(settings.broker_id, self.partitions)
         self.log_ends = LogEnds(self)
         await self._take_ports()
@@ -161,7 +170,7 @@ class Broker:
             rack=settings.rack,
         )
         # in a thread, and not only when the first client asks: a silent event loop is a dead broker to others
-        self._tasks.run(asyncio.to_thread(registry.load, registry.BROKER))
+        self._tasks.run(asyncio.to_thread(self.gate.apis.load, Place.BROKER))
         self.registration = await self.session.register(info, _ID_FREE_WITHIN_S)
         self.controller_link.begin(cluster_id, self.registration.epoch)
         await self._inter_broker_port.serve(cluster_id, settings.broker_id, self.registration.epoch)
@@ -274,19 +283,6 @@ class Broker:
     @property
     def data_dir(self) -> Path:
         return self._directory.path
-
-    def authorize(self, context: RequestContext, operation: acl.Operation, resource: acl.Resource) -> bool:
-        """Whether the context's principal may do that. Everybody may do everything."""
-        return True
-
-    def authorized_operations(self, context: RequestContext, resource: acl.Resource) -> int:
-        """The bits of all operations on ``resource`` that the principal may do."""
-        supported = acl.SUPPORTED[resource.type]
-        return acl.operation_bits(o for o in supported if self.authorize(context, o, resource))
-
-    def charge(self, context: RequestContext, kind: str, amount: int) -> int:
-        """Count ``amount`` of ``kind`` against the client's quota; the throttle time that it earns, in ms."""
-        return 0
 
     def holds_lease(self) -> bool:
         """Whether acks 0 and 1 may be answered and anything new begun (rule 15)."""

@@ -1,7 +1,7 @@
-"""Between the coordinator child and the offsets partitions that this broker leads (rule 24).
+"""Between a coordinator child and the partitions of its internal topic that this broker leads (rule 24).
 
-The coordinator learns which partitions it holds groups of (``lead``, ``resign``), reads and appends them through frames
-that the broker relays to the partitions, and answers group requests that the broker forwards.
+The coordinator learns which partitions it leads (``lead``, ``resign``), reads and appends them through frames that the
+broker relays to the partitions, and answers requests that the broker forwards.
 """
 
 from __future__ import annotations
@@ -10,20 +10,31 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from raykafka.broker.children.child import Child
 from raykafka.cluster.image import ClusterImage, Topic
+from raykafka.coordinator.forwarding import Forwarding, forwarding
+from raykafka.coordinator.messages import (
+    LOG_APPEND,
+    LOG_APPENDED,
+    LOG_READ,
+    LOG_RECORDS,
+    LogAppend,
+    LogAppended,
+    LogRead,
+    LogRecords,
+)
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
-from raykafka.link import Link, messages
+from raykafka.front.serving import ServedPartitions
+from raykafka.link import Link
+from raykafka.partition.appends import Appended
+from raykafka.process.tasks import TaskSet
 from raykafka.protocol.context import RequestContext, pack_forward
 from raykafka.types import OFFSETS_TOPIC, TopicPartition
 
 _ALL = -1
-_OFFSET_FETCH, _DESCRIBE_GROUPS, _LIST_GROUPS = 9, 15, 16
-_READING = {_OFFSET_FETCH, _DESCRIBE_GROUPS, _LIST_GROUPS}
 # less than any client waits for an answer
 COORDINATOR_WITHIN_S = 20.0
 _COORDINATORS_ASKED = 3
@@ -31,20 +42,13 @@ _COORDINATORS_ASKED = 3
 logger = logging.getLogger(__name__)
 
 
-def _unavailable(context: RequestContext) -> ErrorCode:
-    """What has a client ask again while its coordinator is here, and no process for it: librdkafka takes any other code
-    for the final answer to an OffsetFetch or a ListGroups."""
-    if context.api_key == _OFFSET_FETCH:
-        return ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
-    return ErrorCode.COORDINATOR_NOT_AVAILABLE if context.api_key == _LIST_GROUPS else ErrorCode.NOT_COORDINATOR
-
-
 class Coordination:
-    """The broker's side of its coordinator. ``partitions`` are the broker's local ones."""
+    """The broker's side of a coordinator of ``topic``. ``partitions`` are the broker's local ones."""
 
-    def __init__(self, broker_id: int, partitions: Any) -> None:
+    def __init__(self, broker_id: int, partitions: ServedPartitions, topic: str = OFFSETS_TOPIC) -> None:
         self._broker_id = broker_id
         self._partitions = partitions
+        self._topic = topic
         self._link: Link | None = None
         self._arrived = asyncio.Event()
         self._in_step = asyncio.Event()
@@ -52,7 +56,7 @@ class Coordination:
         self._led: dict[int, int] = {}
         self._count = 0
         self._topics: Mapping[str, Topic] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet(f"coordination of {topic}")
 
     def adopt(self, child: Child) -> None:
         """Take a newly connected coordinator and tell it all that it leads."""
@@ -75,13 +79,13 @@ class Coordination:
         self._in_step.clear()
 
     def apply(self, image: ClusterImage) -> None:
-        """Tell the coordinator what topics there are, and what of the offsets topic this broker leads."""
+        """Tell the coordinator what topics there are, and what of its own topic this broker leads."""
         self._apply_topics(image.topics)
         self._apply_leaderships(image)
         self._in_step.set()  # last: what waits for it is sent behind all that
 
     def _apply_leaderships(self, image: ClusterImage) -> None:
-        topic = image.topics.get(OFFSETS_TOPIC)
+        topic = image.topics.get(self._topic)
         states = topic.partitions if topic else {}
         leads = {p: s.leader_epoch for p, s in states.items() if s.leader == self._broker_id}
         before, self._led, self._count = self._led, leads, len(states)
@@ -105,30 +109,31 @@ class Coordination:
             self._tell(self._link, "topics", {"full": False, "topics": _counts(changed), "deleted": deleted})
 
     async def forward(self, context: RequestContext, body: memoryview) -> memoryview:
-        """Have the coordinator answer a group request, once there is one. Raises KafkaError.
+        """Have the coordinator answer a request, once there is one. Raises KafkaError.
 
         A request that changes nothing is asked again when the coordinator ends over it.
         """
-        for _ in range(_COORDINATORS_ASKED if context.api_key in _READING else 1):
-            link = await self._coordinator(context)
+        rule = forwarding(context.api_key)
+        for _ in range(_COORDINATORS_ASKED if rule.changes_nothing else 1):
+            link = await self._coordinator(rule)
             try:
                 return await link.forward(*pack_forward(context, body))
             except LinkError as error:
                 logger.warning("the coordinator ended over a request of API %d: %s", context.api_key, error)
-        raise KafkaError(_unavailable(context), "the coordinator ended over this request")
+        raise KafkaError(rule.unavailable, "the coordinator ended over this request")
 
-    async def _coordinator(self, context: RequestContext) -> Link:
-        """The link of the coordinator process, waited for while this broker coordinates groups. Raises KafkaError."""
+    async def _coordinator(self, rule: Forwarding) -> Link:
+        """The link of the coordinator process, waited for while this broker coordinates. Raises KafkaError."""
         with suppress(TimeoutError):
             async with asyncio.timeout(COORDINATOR_WITHIN_S):
                 await self._in_step.wait()
-                if self._led or context.api_key == _LIST_GROUPS:
+                if self._led or rule.needs_no_partition:
                     await self._arrived.wait()
         if self._link is not None:
             return self._link
-        if not self._led and context.api_key != _LIST_GROUPS:
-            raise KafkaError(ErrorCode.NOT_COORDINATOR, "this broker coordinates no groups")
-        raise KafkaError(_unavailable(context), "the coordinator process is being started")
+        if not self._led and not rule.needs_no_partition:
+            raise KafkaError(ErrorCode.NOT_COORDINATOR, f"this broker leads no partition of {self._topic}")
+        raise KafkaError(rule.unavailable, "the coordinator process is being started")
 
     async def committed(self, most: int, within_s: float) -> list[tuple[str, TopicPartition, int]]:
         """(group, partition, offset) of committed offsets, ``most`` at most, as far as they are loaded: none from a
@@ -145,51 +150,51 @@ class Coordination:
     # frames of the coordinator
 
     def _frame(self, link: Link, kind: int, payload: memoryview) -> None:
-        if kind == messages.LOG_APPEND:
-            append, records = messages.LogAppend.unpack(payload)
+        if kind == LOG_APPEND:
+            append, records = LogAppend.unpack(payload)
             self._append(link, append, records)
-        elif kind == messages.LOG_READ:
-            self._run(self._read(link, messages.LogRead.unpack(payload)))
+        elif kind == LOG_READ:
+            self._tasks.run(self._read(link, LogRead.unpack(payload)))
 
-    def _append(self, link: Link, append: messages.LogAppend, records: memoryview) -> None:
-        def done(appended: messages.Appended) -> None:
+    def _append(self, link: Link, append: LogAppend, records: memoryview) -> None:
+        def done(appended: Appended) -> None:
             if appended.error is ErrorCode.NONE:
-                self._partitions.traffic[OFFSETS_TOPIC].appended(records)
+                self._partitions.traffic[self._topic].appended(records)
             if not link.is_closed:
-                answer = replace(appended, correlation=append.correlation)
-                link.send(messages.LOG_APPENDED, answer.pack())
+                answer = LogAppended(append.correlation, appended.error, appended.base_offset)
+                link.send(LOG_APPENDED, answer.pack())
 
-        host = self._partitions.get(TopicPartition(OFFSETS_TOPIC, append.partition))
+        host = self._partitions.get(TopicPartition(self._topic, append.partition))
         if host is None:
-            done(messages.Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER))
+            done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER))
             return
         host.submit(records, _ALL, append.timeout_ms, append.leader_epoch, done)
 
-    async def _read(self, link: Link, read: messages.LogRead) -> None:
-        host = self._partitions.get(TopicPartition(OFFSETS_TOPIC, read.partition))
+    async def _read(self, link: Link, read: LogRead) -> None:
+        host = self._partitions.get(TopicPartition(self._topic, read.partition))
         records = memoryview(b"")
-        answer = messages.LogRecords(read.correlation, ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        answer = LogRecords(read.correlation, ErrorCode.NOT_LEADER_OR_FOLLOWER)
         if host is not None and host.is_leader:
             # figures first: what is read afterwards is never less than they say
-            view = host.view
+            view = host.log.view
             # a follower's view may end before its log does, and knows less of what is committed
             if view is None or view.leader_epoch != host.state.leader_epoch:
-                answer = messages.LogRecords(read.correlation, ErrorCode.OFFSET_NOT_AVAILABLE)
+                answer = LogRecords(read.correlation, ErrorCode.OFFSET_NOT_AVAILABLE)
             else:
-                answer = messages.LogRecords(read.correlation, ErrorCode.NONE, view.high_watermark, view.log_end_offset)
+                answer = LogRecords(read.correlation, ErrorCode.NONE, view.high_watermark, view.log_end_offset)
                 offset = max(read.offset, view.log_start_offset)
                 try:
-                    records = await host.read(offset, read.max_bytes)
+                    records = await host.log.read(offset, read.max_bytes)
                 except KafkaError as error:
-                    answer = messages.LogRecords(read.correlation, error.code)
+                    answer = LogRecords(read.correlation, error.code)
                 if not answer.error and not records and offset < view.high_watermark:
                     # the log was closed or cut over the read
-                    answer = messages.LogRecords(read.correlation, ErrorCode.OFFSET_NOT_AVAILABLE)
+                    answer = LogRecords(read.correlation, ErrorCode.OFFSET_NOT_AVAILABLE)
         if not link.is_closed:
-            link.send(messages.LOG_RECORDS, answer.pack(), records)
+            link.send(LOG_RECORDS, answer.pack(), records)
 
     def _tell(self, link: Link, method: str, args: dict[str, Any]) -> None:
-        self._run(self._call(link, method, args))
+        self._tasks.run(self._call(link, method, args))
 
     async def _call(self, link: Link, method: str, args: dict[str, Any]) -> None:
         try:
@@ -198,11 +203,6 @@ class Coordination:
             logger.error("the coordinator could not take %s %s: %s", method, args, error)
         except LinkError:
             pass  # its successor is told everything again
-
-    def _run(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _counts(topics: Mapping[str, Topic]) -> dict[str, int]:

@@ -9,14 +9,15 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from raykafka.controller.broker_channels import Silences
 from raykafka.controller.candidate import Candidate
-from raykafka.controller.controller import Silences
 from raykafka.controller.deposed_broker import end_deposed_broker
+from raykafka.controller.serving import gate
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import connect_unix
 from raykafka.process.child import Parent, live_as_actor, live_plain
 from raykafka.process.priority import go_first
-from raykafka.protocol import registry
+from raykafka.protocol.registry import Place
 
 ROLE = "controller"
 _ANSWER_WITHIN_S = 0.5
@@ -26,7 +27,7 @@ async def serve(parent: Parent, broker_id: int, zookeeper: Mapping[str, Any], co
     """Connect to the broker and be its controller until the link ends. Raises OSError or LinkError if it can't be
     reached. A blocking ZooKeeper call may outlive this: end the process after it."""
     # before there is a link whose pings have to be answered: it takes seconds on a busy machine
-    registry.load(registry.CONTROLLER)
+    gate().apis.load(Place.CONTROLLER)
     go_first()
     link = await connect_unix(parent.socket_path, parent.secret, parent.identity(ROLE, broker_id=broker_id))
 

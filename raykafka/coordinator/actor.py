@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from raykafka.coordinator.config import GroupConfig
 from raykafka.coordinator.coordinator import Coordinator
-from raykafka.coordinator.offsets_log import LinkedOffsetsLog
+from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.runtime.topic_log import LinkedTopicLog
+from raykafka.coordinator.serving import gate
 from raykafka.link import Link, connect_unix
 from raykafka.process.child import Parent, live_as_actor, live_plain
-from raykafka.protocol import registry
+from raykafka.protocol import dispatch
 from raykafka.protocol.context import unpack_forward
+from raykafka.protocol.registry import Place
+from raykafka.types import OFFSETS_TOPIC
 
 ROLE = "coordinator"
 
@@ -24,7 +27,7 @@ class CoordinatorServer:
 
     def __init__(self, link: Link, config: dict[str, str]) -> None:
         self._link = link
-        self._log = LinkedOffsetsLog(link)
+        self._log = LinkedTopicLog(OFFSETS_TOPIC, link)
         self.coordinator = Coordinator(GroupConfig.from_broker_config(config), self._log)
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -33,7 +36,7 @@ class CoordinatorServer:
         self._link.start(self._log.frame_received, self._closed, self.coordinator.on_call, self._on_forward)
 
     async def _on_forward(self, payload: memoryview) -> list[bytes | bytearray | memoryview]:
-        return await registry.serve_forwarded(self.coordinator, *unpack_forward(payload))
+        return await dispatch.serve_forwarded(gate(), self.coordinator, *unpack_forward(payload))
 
     def _closed(self, error: Exception | None) -> None:
         self.coordinator.stop()
@@ -48,7 +51,7 @@ async def serve(parent: Parent, broker_id: int, config: dict[str, str]) -> None:
     server = CoordinatorServer(link, config)
     server.start()
     # schemas in a thread, and not only when the first group asks: the broker kills a child whose event loop is silent
-    await asyncio.gather(server.ended, asyncio.to_thread(registry.load, registry.COORDINATOR))
+    await asyncio.gather(server.ended, asyncio.to_thread(gate().apis.load, Place.COORDINATOR))
 
 
 class GroupCoordinator:

@@ -1,60 +1,42 @@
-"""The group coordinator of one broker: the partitions of the offsets topic that it leads, and what clients ask of them.
+"""The group coordinator of one broker: what the broker tells it and what clients ask of it.
 
-The broker says which partitions these are (``lead`` and ``resign``, each with a leader epoch); a group belongs to the
-partition that its id hashes to. Nothing here outlives the process: the offsets topic is the state.
+The runtime keeps the partitions of ``__consumer_offsets`` that this broker leads; a group belongs to the partition that
+its id hashes to.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from raykafka.coordinator.classic.events import (
-    UNKNOWN_MEMBER,
-    Commit,
-    CommittedOffset,
-    DeleteGroup,
-    DeleteOffsets,
-    DeleteOffsetsAnswer,
-    ExpireOffsets,
-    Heartbeat,
-    Join,
-    JoinAnswer,
-    Leave,
-    LeaveAnswer,
-    Now,
-    Sync,
-    SyncAnswer,
-)
-from raykafka.coordinator.classic.group import Group
-from raykafka.coordinator.config import GroupConfig
-from raykafka.coordinator.offsets_log import OffsetsLog
-from raykafka.coordinator.partitioning import partition_for
-from raykafka.coordinator.shard import Shard
+from raykafka.coordinator.classic.events import Heartbeat, Join, JoinAnswer, Leave, LeaveAnswer, Sync, SyncAnswer
+from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.group.events import DeleteGroup, ExpireOffsets, ForgetTopics
+from raykafka.coordinator.group.group import Group
+from raykafka.coordinator.group.groups import Groups
+from raykafka.coordinator.offsets.events import Commit, CommittedOffset, DeleteOffsets, DeleteOffsetsAnswer
+from raykafka.coordinator.runtime.runtime import CoordinatorRuntime, system_clock
+from raykafka.coordinator.runtime.shard import Shard
+from raykafka.coordinator.runtime.topic_log import TopicLog
+from raykafka.coordinator.step import Now
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.types import TopicPartition
 
-logger = logging.getLogger(__name__)
-
-
-def system_clock() -> Now:
-    return Now(time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000, time.time_ns() // 1_000_000)
-
 
 class Coordinator:
-    def __init__(self, config: GroupConfig, log: OffsetsLog, clock: Callable[[], Now] = system_clock) -> None:
+    def __init__(self, config: GroupConfig, log: TopicLog, clock: Callable[[], Now] = system_clock) -> None:
         self.config = config
         self.clock = clock
-        self._log = log
-        self._shards: dict[int, Shard] = {}
-        self._former_shards: dict[int, Shard] = {}
-        self._resigned_epochs: dict[int, int] = {}
-        self._partition_count = 0
+        self._runtime = CoordinatorRuntime(
+            log,
+            lambda: Groups(config),
+            load_bytes=config.offsets_load_buffer_size,
+            append_timeout_ms=config.offsets_commit_timeout_ms,
+            clock=clock,
+        )
         self._topics: dict[str, int] | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -66,9 +48,7 @@ class Coordinator:
     def stop(self) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
-        for shard in self._shards.values():
-            shard.unload()
-        self._shards.clear()
+        self._runtime.stop()
 
     # what the broker says
 
@@ -92,43 +72,27 @@ class Coordinator:
         return {}
 
     def lead(self, partition: int, leader_epoch: int, partition_count: int) -> None:
-        shard = self._shards.get(partition)
-        if shard is not None and shard.leader_epoch >= leader_epoch:
-            return
-        if self._resigned_epochs.get(partition, -1) >= leader_epoch:
-            return
-        if shard is not None:
-            shard.unload()
-        predecessor = shard or self._former_shards.pop(partition, None)
-        self._partition_count = partition_count
-        shard = Shard(partition, leader_epoch, self.config, self._log, self.clock, predecessor)
-        self._shards[partition] = shard
-        shard.start_loading()
+        self._runtime.lead(partition, leader_epoch, partition_count)
 
     def resign(self, partition: int, leader_epoch: int) -> None:
         """Stop leading ``partition`` in ``leader_epoch`` or an earlier one."""
-        self._resigned_epochs[partition] = max(leader_epoch, self._resigned_epochs.get(partition, -1))
-        shard = self._shards.get(partition)
-        if shard is not None and shard.leader_epoch <= leader_epoch:
-            self._former_shards[partition] = self._shards.pop(partition)
-            shard.unload()
+        self._runtime.resign(partition, leader_epoch)
 
     def update_topics(self, topics: Mapping[str, int], deleted: Iterable[str], *, full: bool) -> None:
         known = {} if full or self._topics is None else self._topics
-        gone = set(deleted)
+        gone = frozenset(deleted)
         for name in gone:
             known.pop(name, None)
         known.update(topics)
         self._topics = known
         if gone:
-            for shard in self._shards.values():
-                shard.forget_topics(frozenset(gone))
+            for shard in self._runtime:
+                shard.step_all(ForgetTopics(gone))
 
     def _all_committed(self) -> Iterator[tuple[str, str, int, int]]:
-        for shard, group in self._groups():
-            if shard.is_loaded:
-                for partition, stored in group.offsets.committed.items():
-                    yield group.group_id, *partition, stored.value.offset
+        for group in self._groups():
+            for partition, stored in group.offsets.committed.items():
+                yield group.group_id, *partition, stored.value.offset
 
     def exists(self, partition: TopicPartition) -> bool:
         """Whether the broker knows ``partition``. True for all until it has said what exists."""
@@ -137,40 +101,33 @@ class Coordinator:
     def status(self) -> dict[str, Any]:
         return {
             "partitions": {
-                str(s.partition): {"leader_epoch": s.leader_epoch, "loaded": s.is_loaded, "groups": len(s.groups)}
-                for s in self._shards.values()
+                str(shard.partition): {
+                    "leader_epoch": shard.leader_epoch,
+                    "loaded": shard.is_loaded,
+                    "groups": len(shard.coordinated.groups),
+                }
+                for shard in self._runtime
             }
         }
 
     async def loaded(self) -> None:
         """Wait until every partition led now is loaded."""
-        for shard in list(self._shards.values()):
-            await shard.loaded()
+        await self._runtime.loaded()
 
     # what clients ask
 
-    def _shard(self, group_id: str | None, *, may_be_empty: bool = False) -> Shard:
+    def _shard(self, group_id: str | None, *, may_be_empty: bool = False) -> Shard[Groups]:
         """The loaded shard of a group. Raises KafkaError."""
         if group_id is None or (not group_id and not may_be_empty):
             raise KafkaError(ErrorCode.INVALID_GROUP_ID, "this request needs a group id")
-        shard = self._shards.get(partition_for(group_id, self._partition_count)) if self._partition_count else None
-        if shard is None:
-            raise KafkaError(ErrorCode.NOT_COORDINATOR, f"another broker coordinates group {group_id}")
-        if not shard.is_loaded:
-            raise KafkaError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, f"group {group_id} is being loaded")
-        return shard
+        return self._runtime.shard_of(group_id)
 
     async def join(self, group_id: str, event: Join) -> JoinAnswer:
         try:
             shard = self._shard(group_id)
         except KafkaError as error:
             return JoinAnswer(error.code, event.member_id)
-        limits = self.config.group_min_session_timeout_ms, self.config.group_max_session_timeout_ms
-        if not limits[0] <= event.session_timeout_ms <= limits[1]:
-            return JoinAnswer(ErrorCode.INVALID_SESSION_TIMEOUT, event.member_id)
-        if event.member_id != UNKNOWN_MEMBER and group_id not in shard.groups:
-            return JoinAnswer(ErrorCode.UNKNOWN_MEMBER_ID, event.member_id)
-        return await shard.ask(shard.get_or_create(group_id), event)
+        return await shard.ask(group_id, event)
 
     async def sync(self, group_id: str, event: Sync) -> SyncAnswer:
         try:
@@ -179,8 +136,7 @@ class Coordinator:
             if error.code is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS:
                 return SyncAnswer(ErrorCode.REBALANCE_IN_PROGRESS)  # the rebalance it belongs to is lost: join again
             return SyncAnswer(error.code)
-        group = shard.groups.get(group_id)
-        return SyncAnswer(ErrorCode.UNKNOWN_MEMBER_ID) if group is None else await shard.ask(group, event)
+        return await shard.ask(group_id, event)
 
     async def heartbeat(self, group_id: str, event: Heartbeat) -> ErrorCode:
         try:
@@ -188,33 +144,27 @@ class Coordinator:
         except KafkaError as error:
             # Nobody's session ends while its group is being loaded.
             return ErrorCode.NONE if error.code is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS else error.code
-        group = shard.groups.get(group_id)
-        return ErrorCode.UNKNOWN_MEMBER_ID if group is None else await shard.ask(group, event)
+        return await shard.ask(group_id, event)
 
     async def leave(self, group_id: str, event: Leave) -> LeaveAnswer:
         try:
             shard = self._shard(group_id)
         except KafkaError as error:
             return LeaveAnswer(error.code)
-        group = shard.groups.get(group_id)
-        if group is None:
-            return LeaveAnswer(ErrorCode.NONE, tuple((m, ErrorCode.UNKNOWN_MEMBER_ID) for m in event.members))
-        return await shard.ask(group, event)
+        return await shard.ask(group_id, event)
 
     async def commit(self, group_id: str, event: Commit) -> Mapping[TopicPartition, ErrorCode]:
         try:
             shard = self._shard(group_id, may_be_empty=True)
         except KafkaError as error:
             return dict.fromkeys(event.offsets, error.code)
-        if group_id not in shard.groups and event.generation >= 0:
-            return dict.fromkeys(event.offsets, ErrorCode.ILLEGAL_GENERATION)
-        return await shard.ask(shard.get_or_create(group_id), event)
+        return await shard.ask(group_id, event)
 
     def committed(
         self, group_id: str, partitions: Iterable[TopicPartition] | None
     ) -> dict[TopicPartition, CommittedOffset | None]:
         """Committed offsets of ``partitions``, or of all that have one. Raises KafkaError."""
-        group = self._shard(group_id, may_be_empty=True).groups.get(group_id)
+        group = self.describe(group_id)
         if partitions is not None:
             return {p: None if group is None else group.offsets.get(p) for p in partitions}
         return {} if group is None else {p: stored.value for p, stored in group.offsets.committed.items()}
@@ -224,35 +174,29 @@ class Coordinator:
             shard = self._shard(group_id, may_be_empty=True)
         except KafkaError as error:
             return error.code
-        group = shard.groups.get(group_id)
-        if group is None:
-            return ErrorCode.GROUP_ID_NOT_FOUND
-        return await shard.ask(group, DeleteGroup(new_request()))
+        return await shard.ask(group_id, DeleteGroup(new_request()))
 
     async def delete_offsets(self, group_id: str, partitions: tuple[TopicPartition, ...]) -> DeleteOffsetsAnswer:
         try:
             shard = self._shard(group_id)
         except KafkaError as error:
             return DeleteOffsetsAnswer(error.code)
-        group = shard.groups.get(group_id)
-        if group is None:
-            return DeleteOffsetsAnswer(ErrorCode.GROUP_ID_NOT_FOUND)
-        return await shard.ask(group, DeleteOffsets(new_request(), partitions))
+        return await shard.ask(group_id, DeleteOffsets(new_request(), partitions))
 
     def describe(self, group_id: str) -> Group | None:
         """The group, None if it is not known. Raises KafkaError."""
-        return self._shard(group_id, may_be_empty=True).groups.get(group_id)
+        return self._shard(group_id, may_be_empty=True).coordinated.groups.get(group_id)
 
     def list(self) -> tuple[ErrorCode, list[Group]]:
         """All groups of loaded partitions, and COORDINATOR_LOAD_IN_PROGRESS while there are others."""
-        loading = any(not shard.is_loaded for shard in self._shards.values())
+        loading = any(not shard.is_loaded for shard in self._runtime)
         error = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS if loading else ErrorCode.NONE
-        return error, [group for _, group in self._groups()]
+        return error, list(self._groups())
 
-    def _groups(self) -> Iterator[tuple[Shard, Group]]:
-        for shard in self._shards.values():
-            for group in shard.groups.values():
-                yield shard, group
+    def _groups(self) -> Iterator[Group]:
+        """The groups of loaded partitions."""
+        for shard in self._runtime:
+            yield from shard.coordinated.groups.values()
 
     # expiry
 
@@ -261,9 +205,10 @@ class Coordinator:
         self.expire_offsets()
 
     def expire_offsets(self) -> None:
-        retention_ms = self.config.offsets_retention_minutes * 60_000
-        for shard, group in list(self._groups()):
-            shard.step(group, ExpireOffsets(retention_ms))
+        event = ExpireOffsets(self.config.offsets_retention_minutes * 60_000)
+        for shard in self._runtime:
+            if shard.is_loaded:
+                shard.step_all(event)
 
 
 def new_request() -> asyncio.Future[Any]:

@@ -16,24 +16,26 @@ import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
-from time import CLOCK_BOOTTIME, clock_gettime_ns
-from typing import Any, NamedTuple
+from typing import Any
 
 from raykafka.error_code import ErrorCode
+from raykafka.errors import UnanswerableRequestError
 from raykafka.front.api import api_versions
+from raykafka.front.routes import Routes, parse_header
 from raykafka.link.frames import FrameProtocol
-from raykafka.protocol import codec, registry
+from raykafka.process.clock import boot_clock_ns
+from raykafka.protocol import codec
 from raykafka.protocol.answer import Answer, Buffer, StreamedResponse
-from raykafka.protocol.context import ANONYMOUS, RequestContext
-from raykafka.protocol.registry import Api, UnanswerableRequestError
-from raykafka.protocol.wire import MalformedError, skip_tags
+from raykafka.protocol.context import RequestContext
+from raykafka.protocol.registry import Api
+from raykafka.protocol.session import ClientSession
+from raykafka.protocol.wire import MalformedError
 
 PRODUCE = 0
 MAX_BYTES_IN_FLIGHT = 32 * 1024 * 1024
 MAX_REQUESTS_IN_FLIGHT = 256
 _WRITE_BUFFER_BYTES = 1024 * 1024
 
-_HEADER = struct.Struct(">hhih")
 _RESPONSE_HEADER = struct.Struct(">ii")
 
 logger = logging.getLogger(__name__)
@@ -66,86 +68,39 @@ class _Request:
         self.streaming = False
 
 
-class _Route(NamedTuple):
-    """How requests of one API version are read and answered. ``serves`` is false for a strange ApiVersions version."""
-
-    api: Api
-    serves: bool
-    flexible_request: bool
-    flexible_response: bool
-
-
-_routes: dict[int, _Route] = {}
-
-
-def _route(key: int, version: int) -> _Route:
-    api = registry.api(key)
-    if api is None:
-        raise UnanswerableRequestError(f"API {key} is not served")
-    if api.serves(version):
-        known = max(version, api.versions[0])
-        route = _Route(api, True, codec.request_is_flexible(key, known), codec.response_header_is_flexible(key, known))
-        _routes[key << 16 | version] = route
-        return route
-    if key == api_versions.API_KEY:
-        return _Route(api, False, False, False)
-    raise UnanswerableRequestError(f"{api.name} is served in versions {api.versions}, not in {version}")
-
-
-def parse_header(frame: memoryview) -> tuple[int, int, int, str | None, int, _Route]:
-    """API key, version, correlation id and client id of a request, where its body begins, and its route. Raises
-    MalformedError, and UnanswerableRequestError for an API or version that is not served."""
-    if len(frame) < _HEADER.size:
-        raise MalformedError("a request ends within its header")
-    key, version, correlation, length = _HEADER.unpack_from(frame)
-    route = _routes.get(key << 16 | version) or _route(key, version)
-    client_id, end = None, _HEADER.size
-    if length >= 0:
-        end += length
-        if end > len(frame):
-            raise MalformedError("a request ends within its client id")
-        try:
-            client_id = str(frame[_HEADER.size : end], "utf-8")
-        except UnicodeDecodeError as error:
-            raise MalformedError(f"a client id is not UTF-8: {error}") from None
-    elif length != -1:
-        raise MalformedError("a client id has a negative length")
-    if route.flexible_request:
-        end = skip_tags(frame, end)
-    return key, version, correlation, client_id, end, route
-
-
 class KafkaConnection(FrameProtocol):
     """``dispatch(api, context, body)`` answers one request; what it begins before it returns its awaitable keeps the
-    order of the calls. The connection is a member of ``connections`` while it is open. ``answered(api_key, ns)`` is
-    told how long each request took."""
+    order of the calls. The connection is a member of ``connections`` while it is open. ``answered(api_key, total_ns,
+    queue_ns, remote_ns)`` is told how long each request took."""
 
     def __init__(
         self,
         listener: str,
+        routes: Routes,
         dispatch: Dispatch,
         connections: set[KafkaConnection],
         in_flight: InFlight,
         max_request_bytes: int,
-        answered: Callable[[int, int], None] | None = None,
+        answered: Callable[[int, int, int, int], None] | None = None,
     ) -> None:
         super().__init__()
         self.max_frame_bytes = max_request_bytes
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
-        self._last_active_ns = clock_gettime_ns(CLOCK_BOOTTIME)
-        self._listener = listener
+        self._last_active_ns = boot_clock_ns()
+        self._routes = routes
         self._dispatch = dispatch
         self._connections = connections
         self._in_flight = in_flight
         self._answered = answered
-        self._client_host = ""
+        self.session = ClientSession("", listener)
         self._waiting: deque[tuple[memoryview, int]] = deque()
         self._begun: deque[_Request] = deque()
         self._produces_only = True
         self._answering = False
         self._bytes = 0
         self._reading = True
+        self._mute: asyncio.TimerHandle | None = None
         self._finishing = False
         self._ending = False
 
@@ -153,7 +108,7 @@ class KafkaConnection(FrameProtocol):
         super().connection_made(transport)
         self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         peer = transport.get_extra_info("peername")
-        self._client_host = peer[0] if peer else ""
+        self.session.host = peer[0] if peer else ""
         self._connections.add(self)
 
     def closed(self, error: Exception | None) -> None:
@@ -162,6 +117,7 @@ class KafkaConnection(FrameProtocol):
         self._in_flight.used -= self._bytes
         self._bytes = 0
         self._waiting.clear()
+        self._unmute()
         for request in self._begun:
             if request.task is not None and not request.task.done():
                 request.task.cancel()
@@ -173,26 +129,27 @@ class KafkaConnection(FrameProtocol):
         """Begin nothing more; close once what was begun is answered."""
         self._finishing = True
         self._waiting.clear()
+        self._unmute()
         if not self._begun:
             self._ending = True
             self.transport.close()
 
     @property
     def is_idle(self) -> bool:
-        """True while no request of this connection waits for its answer."""
-        return not self._begun and not self._waiting
+        """True while no request of this connection waits for its answer, and none is held back by a throttle time."""
+        return not self._begun and not self._waiting and self._mute is None
 
     @property
     def idle_ms(self) -> float:
         """How long ago the last request came or the last answer went."""
-        return (clock_gettime_ns(CLOCK_BOOTTIME) - self._last_active_ns) / 1e6
+        return (boot_clock_ns() - self._last_active_ns) / 1e6
 
     # requests
 
     def frame_received(self, frame: memoryview) -> None:
         if self._ending or self._finishing:
             return
-        self._last_active_ns = received_ns = clock_gettime_ns(CLOCK_BOOTTIME)
+        self._last_active_ns = received_ns = boot_clock_ns()
         size = len(frame)
         self._bytes += size
         self._in_flight.used += size
@@ -202,7 +159,7 @@ class KafkaConnection(FrameProtocol):
 
     def _begin_waiting(self) -> None:
         waiting, begun = self._waiting, self._begun
-        while waiting and not self._ending and self._writable:
+        while waiting and not self._ending and self._writable and self._mute is None:
             frame, received_ns = waiting[0]
             is_produce = len(frame) > 1 and frame[0] == 0 and frame[1] == PRODUCE
             if begun and not (is_produce and self._produces_only):
@@ -213,25 +170,23 @@ class KafkaConnection(FrameProtocol):
 
     def _begin(self, frame: memoryview, received_ns: int) -> None:
         try:
-            key, version, correlation, client_id, body_start, route = parse_header(frame)
+            key, version, correlation, client_id, body_start, route = parse_header(frame, self._routes)
         except (MalformedError, UnanswerableRequestError) as error:
-            unknown = RequestContext(-1, -1, -1, None, self._client_host, self._listener, received_ns=received_ns)
+            unknown = RequestContext(-1, -1, -1, None, self.session, received_ns)
             request = _Request(unknown, len(frame), False)
             self._begun.append(request)
             self._close_at(request, str(error))
             return
-        context = RequestContext(
-            key, version, correlation, client_id, self._client_host, self._listener, ANONYMOUS, received_ns
-        )
+        context = RequestContext(key, version, correlation, client_id, self.session, received_ns)
+        # what is begun as it comes has not queued
+        context.begun_ns = received_ns if received_ns == self._last_active_ns else boot_clock_ns()
         request = _Request(context, len(frame), route.flexible_response)
         self._begun.append(request)
         if not route.serves:
-            refusal = api_versions.response(0, ErrorCode.UNSUPPORTED_VERSION)
+            refusal = api_versions.response(self._routes.apis, 0, ErrorCode.UNSUPPORTED_VERSION)
             request.response = [codec.encode_response(key, 0, refusal)]
             self._answer_soon()
             return
-        if len(self._begun) > 1 or self._waiting:  # who finds nobody before it has not queued
-            context.mark("queue")
         try:
             answer = self._dispatch(route.api, context, frame[body_start:])
         except UnanswerableRequestError as error:
@@ -242,6 +197,7 @@ class KafkaConnection(FrameProtocol):
             self._close_at(request, str(error))
             return
         if isinstance(answer, Answer):
+            context.waits_from_ns = boot_clock_ns()
             answer.then(partial(self._given, request))
         else:
             request.task = asyncio.ensure_future(answer)
@@ -275,7 +231,7 @@ class KafkaConnection(FrameProtocol):
     def _close_at(self, request: _Request, reason: str) -> None:
         """End the connection once everything before ``request`` has been answered."""
         if not self._ending:
-            logger.warning("closing the connection from %s on %s: %s", self._client_host, self._listener, reason)
+            logger.warning("closing the connection from %s on %s: %s", self.session.host, self.session.listener, reason)
         request.closes = True
         request.response = []
         self._answer_soon()
@@ -291,7 +247,7 @@ class KafkaConnection(FrameProtocol):
         if self._ending:
             return
         out: list[Buffer] = []
-        begun = self._begun
+        begun, throttle_ms, now_ns = self._begun, 0, boot_clock_ns()
         while begun and begun[0].response is not None:
             request = begun[0]
             if isinstance(request.response, StreamedResponse):
@@ -308,19 +264,26 @@ class KafkaConnection(FrameProtocol):
             self._bytes -= request.size
             self._in_flight.used -= request.size
             context = request.context
-            context.mark("local")
+            if context.throttle_ms > throttle_ms:
+                throttle_ms = context.throttle_ms
             if self._answered is not None:
-                self._answered(context.api_key, context.phases["local"] - context.received_ns)
+                remote_ns = context.waited_ns
+                if context.waits_from_ns:
+                    remote_ns += now_ns - context.waits_from_ns
+                received_ns = context.received_ns
+                self._answered(context.api_key, now_ns - received_ns, context.begun_ns - received_ns, remote_ns)
             if request.response:
                 _append_head(out, request)
                 out.extend(request.response)
         if out:
-            self._last_active_ns = clock_gettime_ns(CLOCK_BOOTTIME)
+            self._last_active_ns = now_ns
             self.transport.writelines(out)
         if self._ending or (self._finishing and not begun):
             self._ending = True
             self.transport.close()
             return
+        if throttle_ms:
+            self._mute_for(throttle_ms)
         if self._waiting:
             self._begin_waiting()
         if not self._reading:
@@ -342,7 +305,7 @@ class KafkaConnection(FrameProtocol):
         error = task.exception()
         if error is not None:
             # part of the response is out: the client must not take what follows for the rest of it (rule 21)
-            logger.warning("a response to %s on %s was cut short: %s", self._client_host, self._listener, error)
+            logger.warning("a response to %s on %s was cut short: %s", self.session.host, self.session.listener, error)
             self._ending = True
             self.transport.abort()
             return
@@ -363,6 +326,8 @@ class KafkaConnection(FrameProtocol):
 
     def _read_or_pause(self) -> None:
         requests = len(self._waiting) + len(self._begun)
+        if self._mute is not None:
+            return
         if self._reading:
             too_much = self._bytes > MAX_BYTES_IN_FLIGHT or self._in_flight.used > self._in_flight.limit
             if requests and (too_much or not self._writable or requests > MAX_REQUESTS_IN_FLIGHT):
@@ -376,6 +341,26 @@ class KafkaConnection(FrameProtocol):
             )
         ):
             self._pause(False)
+
+    def _mute_for(self, throttle_ms: int) -> None:
+        """Read nothing and begin nothing for so long: the answer that told the client of it is on its way (KIP-219)."""
+        until = self._loop.time() + throttle_ms / 1000
+        if self._mute is not None:
+            until = max(until, self._mute.when())
+            self._mute.cancel()
+        self._mute = self._loop.call_at(until, self._listen_again)
+        if self._reading:
+            self._pause(True)
+
+    def _listen_again(self) -> None:
+        self._mute = None
+        self._begin_waiting()
+        self._read_or_pause()
+
+    def _unmute(self) -> None:
+        if self._mute is not None:
+            self._mute.cancel()
+            self._mute = None
 
     def _pause(self, pause: bool) -> None:
         if self._ending or self.transport.is_closing():

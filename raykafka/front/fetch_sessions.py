@@ -9,13 +9,13 @@ smaller one.
 from __future__ import annotations
 
 import secrets
-import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
+from raykafka.process.clock import boot_clock_ms
 
 NO_SESSION = 0
 INITIAL_EPOCH = 0
@@ -85,13 +85,9 @@ class FetchPlan:
     incremental: bool = False
 
 
-def _now_ms() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
-
-
 @dataclass(slots=True)
 class FetchSessions:
-    """The sessions of one broker. Calls that take ``now_ms`` take boot-clock milliseconds."""
+    """The sessions of the clients of one broker. Calls that take ``now_ms`` take boot-clock milliseconds."""
 
     max_sessions: int = DEFAULT_MAX_SESSIONS
     eviction_ms: int = DEFAULT_EVICTION_MS
@@ -113,7 +109,7 @@ class FetchSessions:
     ) -> FetchPlan:
         """What a request fetches that names ``named`` and drops ``forgotten``. Raises KafkaError when the session is
         not known, its epoch is another, or it began without topic ids and now has them (or the other way round)."""
-        now_ms = _now_ms() if now_ms is None else now_ms
+        now_ms = boot_clock_ms() if now_ms is None else now_ms
         if epoch in (INITIAL_EPOCH, FINAL_EPOCH):
             if session_id != NO_SESSION:
                 self._sessions.pop(session_id, None)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
-from typing import Any, Protocol
 
 from raykafka.error_code import ErrorCode
-from raykafka.errors import KafkaError, LinkError
+from raykafka.errors import KafkaError, LinkError, UnanswerableRequestError
 from raykafka.front.connection import InFlight, KafkaConnection
-from raykafka.protocol import codec, registry
+from raykafka.front.routes import Routes
+from raykafka.front.serving import FrontServer
+from raykafka.protocol import dispatch
 from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.registry import Api, UnanswerableRequestError
+from raykafka.protocol.registry import Api, Place
 from raykafka.telemetry.durations import RequestDurations
 
 DEFAULT_MAX_REQUEST_BYTES = 104_857_600
@@ -25,17 +26,6 @@ _STOP_WITHIN_S = 1.0
 logger = logging.getLogger(__name__)
 
 
-class RequestServer(Protocol):
-    """What a listener needs of its broker. Handlers in ``raykafka.broker.api`` get the same object and more of it."""
-
-    def charge(self, context: RequestContext, kind: str, amount: int) -> int:
-        """Count ``amount`` of ``kind`` against the client's quota; the throttle time it earns, in ms."""
-
-    async def forward_to_coordinator(self, context: RequestContext, body: memoryview) -> memoryview: ...
-
-    async def forward_to_controller(self, context: RequestContext, body: memoryview) -> memoryview: ...
-
-
 class Listener:
     """One named listener: ``host:port`` once it is bound. Port 0 takes a free one, which ``port`` then tells.
     ``durations`` takes how long its requests took."""
@@ -45,7 +35,7 @@ class Listener:
         name: str,
         host: str,
         port: int,
-        server: RequestServer,
+        server: FrontServer,
         *,
         max_request_bytes: int = DEFAULT_MAX_REQUEST_BYTES,
         max_idle_ms: int = DEFAULT_MAX_IDLE_MS,
@@ -58,6 +48,7 @@ class Listener:
         self._server = server
         self._max_request_bytes = max_request_bytes
         self._max_idle_ms = max_idle_ms
+        self._routes = Routes(server.gate.apis)
         self._in_flight = InFlight(max_in_flight_bytes)
         self._durations = durations or RequestDurations()
         self._connections: set[KafkaConnection] = set()
@@ -106,6 +97,7 @@ class Listener:
     def _connection(self) -> KafkaConnection:
         return KafkaConnection(
             self.name,
+            self._routes,
             self._dispatch,
             self._connections,
             self._in_flight,
@@ -124,38 +116,24 @@ class Listener:
         self._idle_check = loop.call_later(max(self._max_idle_ms / 10_000, 0.05), self._check_idle)
 
     def _dispatch(self, api: Api, context: RequestContext, body: memoryview) -> Awaitable[list[Buffer]]:
-        self._server.charge(context, "request", len(body))
-        if api.handle_raw is not None:
-            return api.handle_raw(context, body, self._server)
-        if api.place == registry.BROKER:
-            return registry.serve(self._server, context, body)
+        self._server.gate.admit(api, context, len(body))
+        if api.place is Place.BROKER:
+            return dispatch.answer(api, self._server, context, body)
         return self._forward(api, context, body)
 
     async def _forward(self, api: Api, context: RequestContext, body: memoryview) -> list[Buffer]:
         forward = (
             self._server.forward_to_coordinator
-            if api.place == registry.COORDINATOR
+            if api.place is Place.COORDINATOR
             else self._server.forward_to_controller
         )
         try:
             response = await forward(context, body)
         except KafkaError as error:
-            return _refusal(api, context, body, error)
+            return dispatch.refusal(api, context, body, error)
         except (LinkError, TimeoutError) as error:
-            code = (
-                ErrorCode.COORDINATOR_NOT_AVAILABLE if api.place == registry.COORDINATOR else ErrorCode.NOT_CONTROLLER
-            )
-            return _refusal(api, context, body, KafkaError(code, str(error)))
+            code = ErrorCode.COORDINATOR_NOT_AVAILABLE if api.place is Place.COORDINATOR else ErrorCode.NOT_CONTROLLER
+            return dispatch.refusal(api, context, body, KafkaError(code, str(error)))
         if not len(response):
             raise UnanswerableRequestError(f"the {api.place} could not answer {api.name}")
-        context.mark("remote")
         return [response]
-
-
-def _refusal(api: Api, context: RequestContext, body: memoryview, error: KafkaError) -> list[Buffer]:
-    try:
-        request: Any = codec.decode_request(api.key, context.api_version, body)
-    except Exception as malformed:
-        raise UnanswerableRequestError(f"malformed {api.name} request: {malformed}") from malformed
-    response = registry.error_response(api, context, request, error)
-    return [codec.encode_response(api.key, context.api_version, response)]

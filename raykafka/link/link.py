@@ -24,6 +24,7 @@ from raykafka.link import messages
 from raykafka.link.frames import FrameProtocol
 from raykafka.link.handshake import Handshake
 from raykafka.process.tasks import TaskSet
+from raykafka.types import FrameKind
 
 PING_INTERVAL_S = 1.0
 _STALL_S = 0.25
@@ -120,14 +121,14 @@ class Link(FrameProtocol):
 
     # frames
 
-    def send(self, kind: int, *parts: bytes | bytearray | memoryview) -> None:
+    def send(self, kind: FrameKind, *parts: bytes | bytearray | memoryview) -> None:
         """Queue one frame. Buffers are not copied; do not write into them afterwards."""
         length = 1
         for part in parts:
             length += len(part)
         self.transport.writelines((_FRAME_HEAD.pack(length, kind), *parts))
 
-    def send_batches(self, kind: int, batches: Iterable[tuple[bytes, memoryview]]) -> None:
+    def send_batches(self, kind: FrameKind, batches: Iterable[tuple[bytes, memoryview]]) -> None:
         """Queue one frame for each (head, records), with one write. Records are not copied, as in ``send``."""
         parts: list[bytes | memoryview] = []
         for head, records in batches:
@@ -135,7 +136,7 @@ class Link(FrameProtocol):
             parts.append(records)
         self.transport.writelines(parts)
 
-    def send_many(self, frames: Iterable[tuple[int, bytes]]) -> None:
+    def send_many(self, frames: Iterable[tuple[FrameKind, bytes]]) -> None:
         """Queue small frames, (kind, payload) each, with one write."""
         self.transport.write(b"".join([_FRAME_HEAD.pack(len(body) + 1, kind) + body for kind, body in frames]))
 

@@ -85,7 +85,7 @@ async def add_partitions(families: Families, hosts: Sequence[PartitionSource]) -
 
 def _add_followers(families: Families, host: PartitionSource) -> None:
     """What the leader's replica process told of its followers, if that was in this leadership."""
-    figures = host.figures
+    figures = host.follower_progress
     if figures.get("leader_epoch") != host.state.leader_epoch:
         return
     for follower, known in figures["followers"].items():

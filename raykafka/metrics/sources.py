@@ -64,8 +64,8 @@ class SessionSource(Protocol):
 
 class PartitionSource(Protocol):
     """A partition with a replica on this broker. ``life`` is one of ``catalogue.LIVES``, or a word for one that is
-    closed. ``figures`` is what the leader's replica process told last: the ``leader_epoch`` in which it did, and
-    ``followers``, by broker id {``lag_records``: None while unknown, ``lag_ms``: -1 while unknown}."""
+    closed. ``follower_progress`` is what the leader's replica process told last: the ``leader_epoch`` in which it did,
+    and ``followers``, by broker id {``lag_records``: None while unknown, ``lag_ms``: -1 while unknown}."""
 
     @property
     def tp(self) -> TopicPartition: ...
@@ -83,7 +83,7 @@ class PartitionSource(Protocol):
     def life(self) -> str: ...
 
     @property
-    def figures(self) -> Mapping[str, Any]: ...
+    def follower_progress(self) -> Mapping[str, Any]: ...
 
 
 class PartitionsSource(Protocol):

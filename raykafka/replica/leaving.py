@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from raykafka.link.messages import View
+from raykafka.partition.view import View
 from raykafka.replica.rules.events import Seal
 from raykafka.types import LogPosition
 

@@ -7,9 +7,12 @@ import asyncio
 from collections import deque
 
 from raykafka.error_code import ErrorCode
-from raykafka.link import Link, messages
+from raykafka.link import Link
 from raykafka.log import Log
+from raykafka.partition.appends import APPENDED, pack_appended
+from raykafka.partition.view import VIEW, View
 from raykafka.replica.rules.partition import Partition
+from raykafka.types import FrameKind
 
 VIEW_WITHIN_S = 0.2
 
@@ -22,8 +25,8 @@ class Outbox:
         self._log = log
         self._partition = partition
         self._loop = asyncio.get_running_loop()
-        self._answers: list[tuple[int, bytes]] = []
-        self._held: deque[tuple[int, int, bytes]] = deque()
+        self._answers: list[tuple[FrameKind, bytes]] = []
+        self._held: deque[tuple[int, FrameKind | None, bytes]] = deque()
         self._scheduled = False
         self._paused = False
         self._view_due = False
@@ -34,17 +37,17 @@ class Outbox:
         self, correlation: int, error: ErrorCode, base_offset: int = -1, time_ms: int = -1, message: str = ""
     ) -> None:
         """Answer an append."""
-        packed = messages.pack_appended(correlation, error, base_offset, time_ms, self._log.log_start_offset, message)
+        packed = pack_appended(correlation, error, base_offset, time_ms, self._log.log_start_offset, message)
         if self._held:
-            self._held.append((-1, messages.APPENDED, packed))
+            self._held.append((-1, APPENDED, packed))
             return
-        self._answers.append((messages.APPENDED, packed))
+        self._answers.append((APPENDED, packed))
         if not self._scheduled:
             self._schedule()
 
     def hold(self, until_flushed_to: int) -> None:
         """Hold the answers that come after this one back until the log is flushed to an offset."""
-        self._held.append((until_flushed_to, 0, b""))
+        self._held.append((until_flushed_to, None, b""))
 
     def flushed(self) -> None:
         """The log's recovery point moved."""
@@ -55,7 +58,7 @@ class Outbox:
         flushed_to = self._log.recovery_point
         while self._held and self._held[0][0] <= flushed_to:
             _, kind, packed = self._held.popleft()
-            if kind:
+            if kind is not None:
                 self._answers.append((kind, packed))
 
     def closed(self) -> None:
@@ -103,18 +106,18 @@ class Outbox:
                 self._changes = None
             if self._log.segments_version != self._segments_told:
                 self._segments_told, segments = self._log.segments_version, self._log.segments
-            answers.insert(0, (messages.VIEW, self.view(segments).pack()))
+            answers.insert(0, (VIEW, self.view(segments).pack()))
         if answers and not self._link.is_closed:
             self._link.send_many(answers)
 
-    def view(self, segments: tuple[int, ...] | None) -> messages.View:
+    def view(self, segments: tuple[int, ...] | None) -> View:
         """What may be read now; ``segments`` is None where they are as in the last view."""
         log, partition = self._log, self._partition
         high_watermark = partition.readable_end
         position = log.position_of(high_watermark)
         unstable = log.first_unstable_offset
         stable = high_watermark if unstable is None else min(unstable, high_watermark)
-        return messages.View(
+        return View(
             partition.epoch,
             partition.epoch_start,
             log.truncations,

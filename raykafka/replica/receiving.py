@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from raykafka.errors import KafkaError, LinkError
-from raykafka.link import Link, adopt, messages
+from raykafka.link import Link, adopt
 from raykafka.log import Log
 from raykafka.log.batch import BASE_OFFSET
 from raykafka.replica import stream_frames as frames
@@ -74,7 +74,7 @@ class Receiver:
                 self._step(StreamLost(self._partition.broker, stream))
 
         link.start(on_frame=lambda kind, payload: self._frame(link, stream, kind, payload), on_close=ended)
-        link.send(messages.STREAM_READY)
+        link.send(frames.READY)
         self._quiet_beats[link] = 0
         if self._beat is None:
             self._beat = self._loop.call_later(frames.BEAT_S, self._beats)
@@ -92,7 +92,7 @@ class Receiver:
     def _frame(self, link: Link, stream: StreamId, kind: int, payload: memoryview) -> None:
         if link.transport.is_closing():
             return  # what an older stream still brings is dropped (rule 11)
-        if kind == messages.STREAM_ASK:
+        if kind == frames.ASK:
             self._quiet_beats[link] = 0
             task = self._loop.create_task(self._grant(link, frames.unpack_bytes(payload)))
             self._granting.add(task)
@@ -102,11 +102,11 @@ class Receiver:
             self._turns.take(lambda: self._frame(link, stream, kind, payload))
             return
         self._quiet_beats[link] = 0
-        if kind == messages.STREAM_DATA:
+        if kind == frames.DATA:
             self._data(link, stream, payload)
-        elif kind == messages.STREAM_SLEEP:
+        elif kind == frames.SLEEP:
             self._step(Sleep(stream, frames.unpack_sleep(payload)))
-        elif kind == messages.STREAM_HELLO:
+        elif kind == frames.HELLO:
             hello = frames.unpack_hello(payload)
             if hello.stream != stream or stream in self._links:
                 link.transport.abort()
@@ -123,7 +123,7 @@ class Receiver:
         except LinkError:
             return  # the link to the broker has ended, and with it this process
         if not link.is_closed:
-            link.send(messages.STREAM_GRANT, frames.pack_bytes(granted))
+            link.send(frames.GRANT, frames.pack_bytes(granted))
 
     def _data(self, link: Link, stream: StreamId, payload: memoryview) -> None:
         following = self._partition.following
@@ -148,7 +148,7 @@ class Receiver:
                 self._write(records)
             except KafkaError as error:
                 logger.error("%s: what its leader sent can't be written: %s", self._log.directory.name, error.message)
-                link.send(messages.STREAM_REFUSED)
+                link.send(frames.REFUSED)
                 link.close()
                 return
             self._count(len(records))
@@ -165,7 +165,7 @@ class Receiver:
         self._held_until = 0  # what has to be flushed was, before this
         if link is not None and not link.is_closed:
             position = frames.Position(effect.log_end, effect.last_epoch, self._broker_epoch)
-            link.send(messages.STREAM_ANSWER, position.pack())
+            link.send(frames.ANSWER, position.pack())
 
     def ack(self, effect: Ack) -> None:
         if not self._acks:
@@ -190,7 +190,7 @@ class Receiver:
         for stream, log_end in acks.items():
             link = self._links.get(stream)
             if link is not None and not link.is_closed:
-                link.send(messages.STREAM_ACK, frames.pack_ack(log_end))
+                link.send(frames.ACK, frames.pack_ack(log_end))
 
     def close(self, stream: StreamId) -> None:
         """Drop a stream's connection, with whatever is unread on it."""

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 from raykafka.cluster.image import PartitionState
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
-from raykafka.link import Link, messages
+from raykafka.link import Link
 from raykafka.log import DuplicateSequence, Log, LogConfig
 from raykafka.log.batch import read_header
+from raykafka.partition.appends import unpack_append
 from raykafka.replica.leaving import Left
 from raykafka.replica.outbox import Outbox
 from raykafka.replica.receiving import Receiver
@@ -153,7 +154,7 @@ class Replica:
         if self._turns.busy:
             self._turns.take(lambda: self.append(payload))
             return
-        correlation, acks, leader_epoch, timeout_ms, records = messages.unpack_append(payload)
+        correlation, acks, leader_epoch, timeout_ms, records = unpack_append(payload)
         error = self.partition.admit(acks, leader_epoch)
         if error:
             self._out.answer(correlation, error)

@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple
 
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
-from raykafka.link import Link, connect_tcp, messages
+from raykafka.link import Link, connect_tcp
 from raykafka.log import Log, LogReader, WouldBlock
 from raykafka.log.batch import iter_batches
 from raykafka.replica import stream_frames as frames
@@ -285,7 +286,7 @@ class Sender:
     def ask_sleep(self, log_end: int) -> None:
         self._end()
         if self._link is not None and not self._link.is_closed:
-            self._link.send(messages.STREAM_SLEEP, frames.pack_sleep(log_end))
+            self._link.send(frames.SLEEP, frames.pack_sleep(log_end))
             self._link.close()
 
     def close(self) -> None:
@@ -303,7 +304,7 @@ class Sender:
         if self._closed or self._link is None:
             return
         self._quiet_beats = 0
-        if kind == messages.STREAM_ACK:
+        if kind == frames.ACK:
             log_end = frames.unpack_ack(payload)
             unacked = self._unacked
             while unacked and unacked[0][0] <= log_end:
@@ -311,14 +312,14 @@ class Sender:
             self._streams.step(Acked(self.follower, self.stream, log_end))
             if not self.live:
                 self._pump_soon()
-        elif kind == messages.STREAM_GRANT:
+        elif kind == frames.GRANT:
             if self._granted is not None and not self._granted.done():
                 self._granted.set_result(frames.unpack_bytes(payload))
-        elif kind == messages.STREAM_REFUSED:
+        elif kind == frames.REFUSED:
             self._streams.lost(self, "it can't write what it is sent", refused=True)
-        elif kind == messages.STREAM_READY:
-            self._link.send(messages.STREAM_HELLO, frames.pack_hello(self._hello))
-        elif kind == messages.STREAM_ANSWER and not self._answered:
+        elif kind == frames.READY:
+            self._link.send(frames.HELLO, frames.pack_hello(self._hello))
+        elif kind == frames.ANSWER and not self._answered:
             position = frames.Position.unpack(payload)
             self._answered = True
             self._streams.arrived(self.follower, position.log_end)
@@ -348,7 +349,7 @@ class Sender:
         self._unacked.append((end_offset, size))
         self.unacked_bytes += size
         self.throttle.sent(size)
-        self._link.send(messages.STREAM_DATA, frames.pack_data(*head), *records)
+        self._link.send(frames.DATA, frames.pack_data(*head), *records)
 
     def tell(self, head: tuple[int, int]) -> None:
         """The same without records, unless it was told."""
@@ -358,7 +359,7 @@ class Sender:
     def _tell(self, head: tuple[int, int]) -> None:
         if self._link is not None and not self._link.is_closed:
             self._told, self._beaten = head, True
-            self._link.send(messages.STREAM_DATA, frames.pack_data(*head))
+            self._link.send(frames.DATA, frames.pack_data(*head))
 
     def beat(self, head: tuple[int, int], lag_s: float) -> None:
         """One beat passed: speak if nothing was said in it, and listen."""
@@ -388,7 +389,7 @@ class Sender:
         if self._link is None or self._link.is_closed:
             raise LinkError("the stream has ended")
         self._granted = asyncio.get_running_loop().create_future()
-        self._link.send(messages.STREAM_ASK, frames.pack_bytes(owed))
+        self._link.send(frames.ASK, frames.pack_bytes(owed))
         return await self._granted
 
     async def _pump(self) -> None:
@@ -409,7 +410,7 @@ class Sender:
                     return
                 end_offset = max((header.last_offset + 1 for _, header in iter_batches(data)), default=-1)
                 if end_offset < 0:
-                    raise KafkaError(messages.ErrorCode.OFFSET_OUT_OF_RANGE, f"no batch is at offset {self._next}")
+                    raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE, f"no batch is at offset {self._next}")
                 self._send(streams.head(), end_offset, [data], len(data))
                 await asyncio.sleep(0)
         except KafkaError as error:

@@ -16,8 +16,9 @@ from typing import Any
 from raykafka.cluster.image import PartitionState, partition_from_json
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, RaykafkaError
-from raykafka.link import Link, handover, messages
+from raykafka.link import Link, handover
 from raykafka.log import DirectoryLocked, Log, LogConfig
+from raykafka.partition.appends import APPEND, APPENDED, pack_appended, unpack_append
 from raykafka.replica.replica import Replica, Surroundings
 from raykafka.replica.rules.events import Seal
 from raykafka.replica.rules.history import EpochHistory
@@ -80,14 +81,14 @@ class ReplicaServer:
             logger.error("a leader's connection could not be taken", exc_info=error)
 
     def _on_frame(self, kind: int, payload: memoryview) -> None:
-        if kind != messages.APPEND:
+        if kind != APPEND:
             raise RaykafkaError(f"a replica takes no frames of kind {kind}")
         if self._replica is not None:
             self._replica.append(payload)
             return
-        correlation = messages.unpack_append(payload)[0]
-        refusal = messages.pack_appended(correlation, ErrorCode.NOT_LEADER_OR_FOLLOWER, -1, -1, -1, "not open")
-        self._link.send(messages.APPENDED, refusal)
+        correlation = unpack_append(payload)[0]
+        refusal = pack_appended(correlation, ErrorCode.NOT_LEADER_OR_FOLLOWER, -1, -1, -1, "not open")
+        self._link.send(APPENDED, refusal)
 
     async def _on_call(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
         call = self._calls.get(method)

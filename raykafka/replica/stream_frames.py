@@ -16,8 +16,19 @@ from typing import NamedTuple
 from raykafka.link import Link
 from raykafka.replica.rules.events import Hello, StreamId
 from raykafka.replica.rules.history import EpochHistory
+from raykafka.types import FrameKind
 
 STREAM_ROLE = "stream"
+
+READY = FrameKind(32)
+HELLO = FrameKind(33)
+ANSWER = FrameKind(34)
+DATA = FrameKind(35)
+ACK = FrameKind(36)
+SLEEP = FrameKind(37)
+ASK = FrameKind(38)
+GRANT = FrameKind(39)
+REFUSED = FrameKind(40)
 
 _HELLO = struct.Struct(">iiiQqqqI")
 _EPOCH = struct.Struct(">iq")

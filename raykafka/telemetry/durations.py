@@ -30,18 +30,55 @@ class Histogram:
         self.sum_ns += duration_ns
 
 
-class RequestDurations:
-    """By API key and phase, of the requests that are measured (``REQUEST_NAMES``)."""
+class _Phases:
+    """Durations of one kind of request. What took no time at all in ``queue`` or ``remote`` is not observed there: the
+    requests that ``total`` has more are those."""
+
+    __slots__ = ("local", "queue", "remote", "total")
 
     def __init__(self) -> None:
-        self._totals = {key: Histogram() for key in REQUEST_NAMES}
+        self.total, self.queue, self.local, self.remote = Histogram(), Histogram(), Histogram(), Histogram()
 
-    def answered(self, api_key: int, duration_ns: int) -> None:
-        """A request was answered ``duration_ns`` after its last byte came."""
-        histogram = self._totals.get(api_key)
-        if histogram is not None:
-            histogram.observe(duration_ns)
+
+class RequestDurations:
+    """By API key and phase, of the requests that are measured.
+
+    ``queue`` is the time until a request's turn came, ``remote`` what it then waited for others (a Produce for its
+    replicas and for the answers before its own, a Fetch for more records), ``local`` the work between; together they
+    are ``total``: from its last byte until its answer is handed to the socket.
+    """
+
+    def __init__(self) -> None:
+        self._phases = {key: _Phases() for key in REQUEST_NAMES}
+
+    def answered(self, api_key: int, total_ns: int, queue_ns: int = 0, remote_ns: int = 0) -> None:
+        """A request was answered ``total_ns`` after its last byte came."""
+        phases = self._phases.get(api_key)
+        if phases is None:
+            return
+        phases.total.observe(total_ns)
+        phases.local.observe(total_ns - queue_ns - remote_ns)
+        if queue_ns:
+            phases.queue.observe(queue_ns)
+        if remote_ns:
+            phases.remote.observe(remote_ns)
 
     def phases(self) -> list[tuple[str, str, Histogram]]:
         """(request, phase, durations) of everything that is measured."""
-        return [(REQUEST_NAMES[key], "total", histogram) for key, histogram in self._totals.items()]
+        found = []
+        for key, phases in self._phases.items():
+            answered = sum(phases.total.counts)
+            found.append((REQUEST_NAMES[key], "total", phases.total))
+            found.append((REQUEST_NAMES[key], "queue", _with_nothings(phases.queue, answered)))
+            found.append((REQUEST_NAMES[key], "local", phases.local))
+            found.append((REQUEST_NAMES[key], "remote", _with_nothings(phases.remote, answered)))
+        return found
+
+
+def _with_nothings(observed: Histogram, count: int) -> Histogram:
+    """``observed`` with as many durations of 0 as it lacks to have ``count`` of them."""
+    made = Histogram()
+    made.counts = observed.counts.copy()
+    made.counts[0] += count - sum(observed.counts)
+    made.sum_ns = observed.sum_ns
+    return made

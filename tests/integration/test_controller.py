@@ -19,10 +19,11 @@ import pytest
 
 from raykafka.cluster.image import PartitionState
 from raykafka.controller import channel
-from raykafka.controller.controller import Controller, Silences
-from raykafka.controller.decisions import isr_changes as asked
+from raykafka.controller.broker_channels import Silences
+from raykafka.controller.controller import Controller
+from raykafka.controller.decisions import isr_changes
 from raykafka.controller.decisions.configs import Resource, alter_configs
-from raykafka.controller.decisions.topics import create_partitions, create_topics, delete_topics
+from raykafka.controller.decisions.topics import Growth, create_partitions, create_topics, delete_topics
 from raykafka.controller.rules.configs import ResourceType
 from raykafka.controller.rules.elections import BrokerLife, first_state
 from raykafka.controller.rules.topics import TopicRequest
@@ -33,8 +34,7 @@ from raykafka.link import Link, serve_tcp, serve_unix
 from raykafka.replica.rules.events import Propose
 from raykafka.types import TopicPartition
 from raykafka.zookeeper import broker_store as store
-from raykafka.zookeeper import controller_store as metadata_store
-from raykafka.zookeeper import znodes
+from raykafka.zookeeper import controller_election, znodes
 from raykafka.zookeeper.controller_store import ControllerFenced, ControllerStore
 from raykafka.zookeeper.znodes import ControllerNode, TopicNode
 from tests.free_ports import free_port
@@ -53,14 +53,14 @@ def play(zookeeper: str, scenario: Scenario, session_ms: int = SESSION_MS) -> No
 
 async def create(active: Controller, name: str, partitions: int = 1, **config: str) -> None:
     request = TopicRequest(name, partitions, 1, (), tuple((k.replace("_", "."), v) for k, v in config.items()))
-    (result,) = await create_topics(active, [request], timeout_s=WITHIN_S)
+    (result,) = await create_topics(active.ledger, [request], timeout_s=WITHIN_S)
     assert result.error is None and not result.timed_out, result
 
 
 async def set_topic_config(active: Controller, topic: str, **config: str) -> None:
     texts = {k.replace("_", "."): v for k, v in config.items()}
     resource = Resource(ResourceType.TOPIC, topic)
-    outcome = await alter_configs(active, [(resource, lambda *_: texts)], validate_only=False)
+    outcome = await alter_configs(active.ledger, [(resource, lambda *_: texts)], validate_only=False)
     assert outcome[resource] is None
 
 
@@ -87,7 +87,7 @@ def test_what_stands_in_zookeeper_is_laid_out_as_kafkas(zookeeper: str) -> None:
         active = await made.active(0)
         await create(active, "t", 1, retention_ms="1000")
         client = await made.client()
-        topic_id = znodes.kafka_uuid_text(active.records["t"].node.id)
+        topic_id = znodes.kafka_uuid_text(active.state.records["t"].node.id)
         expected = (
             f'{{"partitions":{{"0":[0]}},"topic_id":"{topic_id}",'
             '"adding_replicas":{},"removing_replicas":{},"version":3}'
@@ -175,12 +175,12 @@ def test_a_broker_that_can_not_be_reached_is_left_to_its_session(
         silent = await made.broker(1, serve=False)
         active = await made.active(0)
         # several times as long as one connect may take
-        done, _ = await asyncio.wait({active._channel_tasks[1]}, timeout=1)
+        done, _ = await asyncio.wait({active._channels._running[1]}, timeout=1)
         assert not done
         assert silent.client.exists("/brokers/ids/1") is not None
         await asyncio.to_thread(store.close, silent.client)
         silent.client = await asyncio.to_thread(store.connect, made.hosts, None, SESSION_MS)
-        await until(lambda: 1 not in active.image.brokers, "its session has ended, and it is gone")
+        await until(lambda: 1 not in active.state.image.brokers, "its session has ended, and it is gone")
 
     play(zookeeper, scenario)
 
@@ -212,7 +212,7 @@ def test_a_standby_goes_on_listening_while_zookeeper_is_away(zookeeper_server: Z
         port = server.sockets[0].getsockname()[1]
         client = await made.client()
         node = ControllerNode(7, "127.0.0.1", port, "silent")
-        await asyncio.to_thread(metadata_store.claim_controller, client, node)
+        await asyncio.to_thread(controller_election.claim_controller, client, node)
         await made.broker(0)
         standby = made.controller(0)
         await until(lambda: standby.standing_by, "it listens")
@@ -238,7 +238,7 @@ def test_a_replica_on_another_directory_leads_only_by_unclean_election(
         active = await made.active(0)
         await create(active, "t")
         await broker.stop()
-        await until(lambda: 0 not in active.image.brokers, "the broker is gone")
+        await until(lambda: 0 not in active.state.image.brokers, "the broker is gone")
         broker.directory_id = "an empty disk"
         await broker.start()
         await until(lambda: broker.applied, "it has an image")
@@ -267,7 +267,7 @@ def test_a_failed_replica_leads_again_only_in_a_new_epoch(zookeeper: str) -> Non
         link = await broker.controller_link.active(WITHIN_S)
         stale = {"topic": "t", "topic_id": str(broker.image.topics["t"].id), "partition": 0, "reason": "late"}
         assert await link.call("partition_failed", {**stale, "leader_epoch": before.leader_epoch}) == {}
-        assert active.records["t"].states[0].leader_epoch == after.leader_epoch
+        assert active.state.records["t"].states[0].leader_epoch == after.leader_epoch
 
     play(zookeeper, scenario)
 
@@ -276,8 +276,8 @@ def test_many_isrs_are_written_at_once_each_only_for_the_state_and_the_lives_it_
     async def scenario(made: Parts) -> None:
         brokers = [await made.broker(b) for b in range(3)]
         active = await made.active(0)
-        count = 2 * asked.ISRS_AT_ONCE
-        (result,) = await create_topics(active, [TopicRequest("t", count, 3)], timeout_s=WITHIN_S)
+        count = 2 * isr_changes.ISRS_AT_ONCE
+        (result,) = await create_topics(active.ledger, [TopicRequest("t", count, 3)], timeout_s=WITHIN_S)
         assert result.error is None
         leader = brokers[0]
         topic = leader.image.topics["t"]
@@ -304,7 +304,7 @@ def test_many_isrs_are_written_at_once_each_only_for_the_state_and_the_lives_it_
             )
 
         await until(heard, "the broker has heard of them, and of nothing else")
-        assert {tp for tp in states if len(active.records["t"].states[tp.partition].isr) == 3} == refused
+        assert {tp for tp in states if len(active.state.records["t"].states[tp.partition].isr) == 3} == refused
 
     play(zookeeper, scenario)
 
@@ -313,7 +313,7 @@ def test_an_isr_is_written_only_for_the_state_and_the_lives_it_names(zookeeper: 
     async def scenario(made: Parts) -> None:
         brokers = [await made.broker(b) for b in range(3)]
         active = await made.active(0)
-        (result,) = await create_topics(active, [TopicRequest("t", 1, 3)], timeout_s=WITHIN_S)
+        (result,) = await create_topics(active.ledger, [TopicRequest("t", 1, 3)], timeout_s=WITHIN_S)
         assert result.error is None
         tp, leader = TopicPartition("t", 0), brokers[0]
         first = await until(lambda: leader.partition("t"), "the topic is known")
@@ -344,9 +344,9 @@ def test_an_isr_is_written_only_for_the_state_and_the_lives_it_names(zookeeper: 
                 await leader.controller_calls.alter_partition(tp, topic_id, args)
             assert error.value.code is code
         # a life that ended since, unknown to this controller: the transaction itself refuses it
-        record = active.records["t"].states[0]
+        record = active.state.records["t"].states[0]
         stale = dataclasses.replace(record, isr=everybody, isr_epochs=tuple(epochs[b] + 1 for b in everybody))
-        assert await asyncio.to_thread(active.store.write_isrs, {tp: stale}) is None
+        assert await asyncio.to_thread(active._store.write_isrs, {tp: stale}) is None
         assert leader.partition("t") == second
         await leader.controller_calls.alter_partition(tp, topic_id, proposal(everybody, second.version))
         await until(lambda: leader.partition("t").isr == everybody, "all are in sync")  # type: ignore[union-attr]
@@ -358,8 +358,8 @@ def test_a_deposed_controller_can_write_nothing(zookeeper: str) -> None:
     async def scenario(made: Parts) -> None:
         client = await made.client()
 
-        def claim(name: str) -> metadata_store.Claim:
-            won = metadata_store.claim_controller(client, ControllerNode(0, "127.0.0.1", 1, name))
+        def claim(name: str) -> controller_election.Claim:
+            won = controller_election.claim_controller(client, ControllerNode(0, "127.0.0.1", 1, name))
             assert won is not None
             return won
 
@@ -369,11 +369,11 @@ def test_a_deposed_controller_can_write_nothing(zookeeper: str) -> None:
             lives = {0: BrokerLife(1, 1, 1)}
             node = TopicNode(random_id(), {0: (0,)}, {}, {})
             record = old.create_topic("t", node, {}, {0: first_state((0,), lives, 1)})
-            assert metadata_store.claim_controller(client, ControllerNode(0, "127.0.0.1", 1, "x")) is None
-            metadata_store.depose_controller(client, first.version)
+            assert controller_election.claim_controller(client, ControllerNode(0, "127.0.0.1", 1, "x")) is None
+            controller_election.depose_controller(client, first.version)
             assert claim("second").epoch == first.epoch + 1
-            metadata_store.depose_controller(client, first.version)
-            standing, _ = metadata_store.read_controller(client)
+            controller_election.depose_controller(client, first.version)
+            standing, _ = controller_election.read_controller(client)
             assert standing is not None and standing.incarnation == "second"
             writes: list[Callable[[], object]] = [
                 lambda: old.write_states({TopicPartition("t", 0): record.states[0]}),
@@ -401,7 +401,7 @@ def test_a_fenced_controller_resigns_and_stands_by(zookeeper: str) -> None:
         client = await made.client()
         await asyncio.to_thread(client.delete, "/controller")
         usurper = await asyncio.to_thread(
-            metadata_store.claim_controller, client, ControllerNode(7, "127.0.0.1", 1, "usurper")
+            controller_election.claim_controller, client, ControllerNode(7, "127.0.0.1", 1, "usurper")
         )
         assert usurper is not None or controller.active is not active
         await until(lambda: active.resigned.done(), "the old epoch has ended")
@@ -435,7 +435,7 @@ def test_a_begun_deletion_is_finished_by_the_next_controller(zookeeper: str) -> 
         active = await until(lambda: controller.active, "active")
         await create(active, "doomed", 3)
         await create(active, "kept")
-        await asyncio.to_thread(active.store.mark_deleting, "doomed")
+        await asyncio.to_thread(active._store.mark_deleting, "doomed")
         await made.end_controller(controller)
         client = await made.client()
         assert client.exists("/brokers/topics/doomed") is not None
@@ -470,8 +470,8 @@ def test_a_deleted_topic_is_gone_everywhere_and_its_name_is_free(zookeeper: str)
         brokers = [await made.broker(b) for b in range(2)]
         active = await made.active(0)
         await create(active, "t", 4)
-        old = active.image.topics["t"].id
-        assert await delete_topics(active, ["t"], timeout_s=WITHIN_S) == {"t": None}
+        old = active.state.image.topics["t"].id
+        assert await delete_topics(active.ledger, ["t"], timeout_s=WITHIN_S) == {"t": None}
         assert all("t" not in broker.applied[-1].topics for broker in brokers)
         await create(active, "t", 1)
         assert all(broker.applied[-1].topics["t"].id != old for broker in brokers)
@@ -485,14 +485,14 @@ def test_a_grown_topic_keeps_its_partitions_and_a_new_controller_knows_them_all(
         controller = made.controller(0)
         active = await until(lambda: controller.active, "active")
         await create(active, "t", 2)
-        before = dict(active.image.topics["t"].partitions)
-        outcome = await create_partitions(active, [("t", 5, None)], timeout_s=WITHIN_S, validate_only=False)
+        before = dict(active.state.image.topics["t"].partitions)
+        outcome = await create_partitions(active.ledger, [Growth("t", 5)], timeout_s=WITHIN_S, validate_only=False)
         assert outcome == {"t": None}
         after = brokers[2].applied[-1].topics["t"].partitions
         assert {p: after[p] for p in before} == before and sorted(after) == [0, 1, 2, 3, 4]
         await made.end_controller(controller)
         successor = await made.active(1)
-        assert successor.image.topics["t"].partitions == after
+        assert successor.state.image.topics["t"].partitions == after
 
     play(zookeeper, scenario)
 
@@ -503,7 +503,7 @@ def test_more_partitions_than_one_transaction_takes(zookeeper: str) -> None:
         active = await made.active(0)
         await create(active, "wide", 1500)
         assert len(broker.applied[-1].topics["wide"].partitions) == 1500
-        await delete_topics(active, ["wide"], timeout_s=WITHIN_S)
+        await delete_topics(active.ledger, ["wide"], timeout_s=WITHIN_S)
         client = await made.client()
         assert client.get_children("/brokers/topics") == []
 
@@ -549,7 +549,7 @@ def test_a_zookeeper_outage_is_a_wait_and_a_write_in_it_lands_once(zookeeper_ser
         await creating
         assert sorted(broker.image.topics) == ["before", "during"]
         assert not active.resigned.done() and active.epoch == 1
-        assert broker.partition("before") == active.image.partition(TopicPartition("before", 0))
+        assert broker.partition("before") == active.state.image.partition(TopicPartition("before", 0))
 
     play(zookeeper_server.hosts, scenario)
 
@@ -651,13 +651,50 @@ def test_brokers_that_come_and_go_while_topics_are_made_agree_in_the_end(zookeep
 
         async def making() -> None:
             for n in range(12):
-                await create_topics(active, [TopicRequest(f"t{n}", 3, 1)], timeout_s=WITHIN_S)
+                await create_topics(active.ledger, [TopicRequest(f"t{n}", 3, 1)], timeout_s=WITHIN_S)
 
         one, two, _ = await asyncio.gather(flapping(1), flapping(2), making())
         for broker in (steady, one, two):
-            await until(lambda b=broker: b.image.topics == active.image.topics, "the images agree")
-        assert len(active.image.topics) == 12
-        leaders = [s.leader for t in active.image.topics.values() for s in t.partitions.values()]
+            await until(lambda b=broker: b.image.topics == active.state.image.topics, "the images agree")
+        assert len(active.state.image.topics) == 12
+        leaders = [s.leader for t in active.state.image.topics.values() for s in t.partitions.values()]
         assert -1 not in leaders
+
+    play(zookeeper, scenario)
+
+
+def test_a_death_is_decided_before_questions_that_wait(zookeeper: str) -> None:
+    async def scenario(made: Parts) -> None:
+        brokers = [await made.broker(b) for b in range(3)]
+        leader, victim, _ = brokers
+        active = await made.active(0)
+        count = 10
+        places = (("lost", [(1, 0)]), ("t", [(0, 2)] * count))
+        requests = [TopicRequest(name, assignments=tuple(enumerate(replicas))) for name, replicas in places]
+        assert [made.error for made in await create_topics(active.ledger, requests, timeout_s=WITHIN_S)] == [None, None]
+        topic = leader.image.topics["t"]
+        epoch = leader.registration.info.epoch
+        async with active.ledger.turn():
+            waiting = [asyncio.create_task(create(active, f"later-{n}")) for n in range(count)]
+            for p, state in topic.partitions.items():
+                smaller = {"isr": (0,), "broker_epochs": (epoch,)}
+                args = {**smaller, "leader_epoch": state.leader_epoch, "version": state.version}
+                proposing = leader.controller_calls.alter_partition(TopicPartition("t", p), topic.id, args)
+                waiting.append(asyncio.create_task(proposing))
+            await until(lambda: active.ledger.waiting == 2 * count, "all questions wait")
+            victim.die()
+            await until(lambda: active.ledger.waiting == 2 * count + 1, "the death is known")
+        await asyncio.gather(*waiting)
+        client = await made.client()
+
+        def written_at(path: str) -> int:
+            """In the order in which ZooKeeper took it (zxid)."""
+            return client.get(path)[1].mzxid
+
+        settled = written_at("/brokers/topics/lost/partitions/0/state")
+        assert active.state.records["lost"].states[0].leader == 0
+        later = [f"/brokers/topics/later-{n}/partitions/0/state" for n in range(count)]
+        later += [f"/brokers/topics/t/partitions/{p}/state" for p in range(count)]
+        assert settled < min(written_at(path) for path in later)
 
     play(zookeeper, scenario)

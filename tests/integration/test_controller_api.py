@@ -15,10 +15,11 @@ from kio.serial import entity_reader, entity_writer
 from kio.static.constants import EntityType
 
 from raykafka.controller.controller import Controller
+from raykafka.controller.serving import gate
 from raykafka.error_code import ErrorCode
-from raykafka.protocol.context import RequestContext
-from raykafka.protocol.registry import api, serve
+from raykafka.protocol.dispatch import serve
 from tests.integration.controller_parts import BrokerEnd, parts
+from tests.unit.served import request_context
 
 CREATE, DELETE, ALTER, GROW, INCREMENTAL = 19, 20, 33, 37, 44
 TIMEOUT = datetime.timedelta(seconds=30)
@@ -35,8 +36,8 @@ class Admin:
     async def ask(self, key: int, version: int, request: Any) -> Any:
         body = io.BytesIO()
         entity_writer(load_request_schema(key, version))(body, request)
-        context = RequestContext(key, version, 1, "test", "127.0.0.1", "INSIDE")
-        buffers = await serve(self.active, context, memoryview(body.getvalue()))
+        context = request_context(key, version)
+        buffers = await serve(gate(), self.active.ledger, context, memoryview(body.getvalue()))
         answer = memoryview(b"".join(buffers))
         entity, size = entity_reader(load_response_schema(key, version))(answer, 0)
         assert size == len(answer)
@@ -88,7 +89,7 @@ def code(result: Any) -> ErrorCode:
 
 
 def versions(key: int) -> range:
-    served = api(key)
+    served = gate().apis.get(key)
     assert served is not None
     return range(served.versions[0], served.versions[1] + 1)
 
@@ -105,8 +106,8 @@ def test_topics_are_created_and_deleted_in_every_version(zookeeper: str) -> None
                 assert (shown["retention.ms"].value, shown["retention.ms"].config_source) == ("1000", 1)
                 assert (shown["segment.ms"].value, shown["segment.ms"].config_source) == ("604800000", 5)
             if version >= 7:
-                assert created.topic_id == admin.active.image.topics[f"t{version}"].id
-        names = list(admin.active.image.topics)
+                assert created.topic_id == admin.active.state.image.topics[f"t{version}"].id
+        names = list(admin.active.state.image.topics)
         for version, name in zip(versions(DELETE), names, strict=True):
             m = request_module(DELETE, version)
             if version >= 6:
@@ -135,7 +136,7 @@ def test_topics_are_deleted_by_id_and_each_entry_has_its_own_answer(zookeeper: s
             ("missing", None, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
             (None, None, ErrorCode.INVALID_REQUEST),
         ]
-        assert list(admin.active.image.topics) == ["second"]
+        assert list(admin.active.state.image.topics) == ["second"]
 
     play(zookeeper, scenario)
 
@@ -146,7 +147,7 @@ def test_topics_are_not_deleted_where_that_is_disabled(zookeeper: str) -> None:
         m = request_module(DELETE, 5)
         (answer,) = (await admin.ask(DELETE, 5, m.DeleteTopicsRequest(topic_names=("t",), timeout=TIMEOUT))).responses
         assert code(answer) is ErrorCode.TOPIC_DELETION_DISABLED
-        assert "t" in admin.active.image.topics
+        assert "t" in admin.active.state.image.topics
 
     play(zookeeper, scenario, {"delete.topic.enable": "false"})
 
@@ -170,7 +171,7 @@ def test_a_topic_named_twice_is_refused_and_the_others_are_created(zookeeper: st
             ("twice", ErrorCode.INVALID_REQUEST, "Found multiple entries for this topic."),
             ("twice", ErrorCode.INVALID_REQUEST, "Found multiple entries for this topic."),
         ]
-        assert list(admin.active.image.topics) == ["once"]
+        assert list(admin.active.state.image.topics) == ["once"]
 
     play(zookeeper, scenario)
 
@@ -179,13 +180,13 @@ def test_validating_only_changes_nothing(zookeeper: str) -> None:
     async def scenario(admin: Admin) -> None:
         assert code(await admin.create("t", validate=True)) is ErrorCode.NONE
         assert code(await admin.create("t", 0, validate=True)) is ErrorCode.INVALID_PARTITIONS
-        assert admin.active.image.topics == {}
+        assert admin.active.state.image.topics == {}
         await admin.create("t")
         grown = request_module(GROW, 3)
         asked = grown.CreatePartitionsTopic(name="t", count=5, assignments=None)
         await admin.ask(GROW, 3, grown.CreatePartitionsRequest(topics=(asked,), timeout=TIMEOUT, validate_only=True))
         assert code(await admin.alter(TOPIC, "t", ("retention.ms", 0, "5"), validate=True)) is ErrorCode.NONE
-        topic = admin.active.image.topics["t"]
+        topic = admin.active.state.image.topics["t"]
         assert len(topic.partitions) == 1 and topic.config == {}
 
     play(zookeeper, scenario)
@@ -197,7 +198,7 @@ def test_without_time_the_topic_is_created_and_the_answer_says_timed_out(zookeep
             timeout = datetime.timedelta(milliseconds=timeout_ms)
             late = await admin.create(name, timeout=timeout)
             assert code(late) is ErrorCode.REQUEST_TIMED_OUT
-            assert late.topic_id == admin.active.image.topics[name].id
+            assert late.topic_id == admin.active.state.image.topics[name].id
 
     play(zookeeper, scenario)
 
@@ -295,6 +296,6 @@ def test_a_resource_named_twice_is_refused_in_both_places(zookeeper: str) -> Non
         assert [(code(r), r.error_message) for r in answer.responses] == [
             (ErrorCode.INVALID_REQUEST, "Each resource must appear at most once.")
         ] * 2
-        assert admin.active.image.topics["t"].config == {}
+        assert admin.active.state.image.topics["t"].config == {}
 
     play(zookeeper, scenario)

@@ -38,7 +38,7 @@ async def place(active: Controller, name: str, *replicas: tuple[int, ...], **con
     """Create a topic with a partition on each of ``replicas``."""
     settings = tuple((key.replace("_", "."), value) for key, value in config.items())
     (made,) = await create_topics(
-        active, [TopicRequest(name, assignments=tuple(enumerate(replicas)), config=settings)], timeout_s=WITHIN_S
+        active.ledger, [TopicRequest(name, assignments=tuple(enumerate(replicas)), config=settings)], timeout_s=WITHIN_S
     )
     assert made.error is None, made
 
@@ -95,11 +95,11 @@ def test_a_move_goes_on_under_the_next_controller_in_every_phase(zookeeper: str)
         controllers = Successors(made)
         active = await controllers.active()
         await place(active, "t", (0, 1))
-        assert await alter_reassignments(active, {T0: (2, 3)}) == {T0: None}
+        assert await alter_reassignments(active.ledger, {T0: (2, 3)}) == {T0: None}
         moving = Assignment((2, 3, 0, 1), (2, 3), (0, 1))
         for isr in ((0, 1, 2), (0, 1, 2)):
             active = await controllers.next()
-            assert reassignments(active, None) == {T0: moving}
+            assert reassignments(active.state, None) == {T0: moving}
             state = await change_isr(brokers, *isr)
             assert (state.replicas, state.adding, state.removing) == ((2, 3, 0, 1), (2, 3), (0, 1))
             assert (state.leader, state.isr) == (0, isr)
@@ -108,8 +108,8 @@ def test_a_move_goes_on_under_the_next_controller_in_every_phase(zookeeper: str)
         done = await until(lambda: s if (s := brokers[2].partition("t")) and not s.adding else None, "it has moved")
         assert (done.replicas, done.leader, done.isr, done.removing) == ((2, 3), 2, (2, 3), ())
         active = await controllers.next()
-        assert reassignments(active, None) == {}
-        assert active.image.partition(T0) == done
+        assert reassignments(active.state, None) == {}
+        assert active.state.image.partition(T0) == done
 
     play(zookeeper, scenario)
 
@@ -121,13 +121,13 @@ def test_a_move_that_was_ready_when_its_controller_died_is_ended_by_the_next(zoo
         active = await controllers.active()
         await place(active, "t", (0, 1))
         # in sync, but the controller ends before it has looked again
-        await alter_reassignments(active, {T0: (2,)})
-        record = active.records["t"]
+        await alter_reassignments(active.ledger, {T0: (2,)})
+        record = active.state.records["t"]
         everybody = tuple(brokers[b].registration.info.epoch for b in range(3))
         ready = replace(record.states[0], isr=(0, 1, 2), isr_epochs=everybody)
-        await active.in_store(active.store.write_isrs, {T0: ready})
+        await asyncio.to_thread(active._store.write_isrs, {T0: ready})
         active = await controllers.next()
-        done = active.image.partition(T0)
+        done = active.state.image.partition(T0)
         assert done is not None and (done.replicas, done.leader, done.isr) == ((2,), 2, (2,))
         await until(lambda: brokers[2].partition("t") == done, "the new leader knows")
 
@@ -139,16 +139,16 @@ def test_a_cancelled_move_and_a_partition_that_does_not_exist(zookeeper: str) ->
         brokers = [await made.broker(b) for b in range(3)]
         active = await made.active(0)
         await place(active, "t", (0, 1))
-        await alter_reassignments(active, {T0: (2, 1)})
+        await alter_reassignments(active.ledger, {T0: (2, 1)})
         await change_isr(brokers, 0, 1)
         missing = TopicPartition("t", 1)
-        outcome = await alter_reassignments(active, {T0: None, missing: None})
+        outcome = await alter_reassignments(active.ledger, {T0: None, missing: None})
         assert outcome[T0] is None
         error = outcome[missing]
         assert error is not None and error.code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         state = await until(lambda: s if (s := brokers[1].partition("t")) and not s.adding else None, "cancelled")
         assert (state.replicas, state.leader, state.isr, state.removing) == ((1, 0), 0, (0, 1), ())
-        again = (await alter_reassignments(active, {T0: None}))[T0]
+        again = (await alter_reassignments(active.ledger, {T0: None}))[T0]
         assert again is not None and again.code is ErrorCode.NO_REASSIGNMENT_IN_PROGRESS
 
     play(zookeeper, scenario)
@@ -161,9 +161,9 @@ def test_more_partitions_move_than_one_transaction_takes(zookeeper: str) -> None
         active = await made.active(0)
         await place(active, "wide", *[(0, 1)] * 1000)
         wanted = {TopicPartition("wide", p): (1,) for p in range(1000)}
-        assert set((await alter_reassignments(active, wanted)).values()) == {None}
-        assert {s.replicas for s in active.image.topics["wide"].partitions.values()} == {(1,)}
-        assert {s.leader for s in active.image.topics["wide"].partitions.values()} == {1}
+        assert set((await alter_reassignments(active.ledger, wanted)).values()) == {None}
+        assert {s.replicas for s in active.state.image.topics["wide"].partitions.values()} == {(1,)}
+        assert {s.leader for s in active.state.image.topics["wide"].partitions.values()} == {1}
 
     play(zookeeper, scenario)
 
@@ -180,21 +180,21 @@ def test_preferred_replicas_lead_again_by_request_and_by_themselves(
         await place(active, "t", (0, 1))
         failed = (brokers[0].partition("t"), "tried")
         await brokers[0].controller_calls.report_failed_partition(T0, *failed)
-        state = await until(lambda: s if (s := active.image.partition(T0)) and s.leader == 1 else None, "1 leads")
+        state = await until(lambda: s if (s := active.state.image.partition(T0)) and s.leader == 1 else None, "1 leads")
         assert state.isr == (1,)
         codes = []
         for isr in ((1,), (1, 0)):
             await change_isr(brokers, *isr)
-            error = (await elect_leaders(active, ElectionType.PREFERRED, [T0], WITHIN_S))[T0]
+            error = (await elect_leaders(active.ledger, ElectionType.PREFERRED, [T0], WITHIN_S))[T0]
             codes.append(error.code if error else ErrorCode.NONE)
         assert codes == [ErrorCode.PREFERRED_LEADER_NOT_AVAILABLE, ErrorCode.NONE]
-        led = active.image.partition(T0)
+        led = active.state.image.partition(T0)
         assert led is not None and (led.leader, led.leader_epoch, led.isr) == (0, state.leader_epoch + 1, (1, 0))
-        needless = (await elect_leaders(active, ElectionType.PREFERRED, [T0], WITHIN_S))[T0]
+        needless = (await elect_leaders(active.ledger, ElectionType.PREFERRED, [T0], WITHIN_S))[T0]
         assert needless is not None and needless.code is ErrorCode.ELECTION_NOT_NEEDED
 
         await brokers[0].controller_calls.report_failed_partition(T0, led, "tried")
-        await until(lambda: (s := active.image.partition(T0)) and s.leader == 1, "1 leads again")
+        await until(lambda: (s := active.state.image.partition(T0)) and s.leader == 1, "1 leads again")
         await change_isr(brokers, 1, 0)
         active.static_config["auto.leader.rebalance.enable"] = "true"
         await until(lambda: (s := brokers[0].partition("t")) and s.leader == 0, "0 leads again by itself")
@@ -215,13 +215,13 @@ def test_a_log_that_lost_committed_records_leads_only_after_an_unclean_election(
         # whatever happens next: another controller, other brokers that come
         active = await controllers.next()
         await made.broker(2)
-        await until(lambda: 2 in active.image.brokers, "broker 2 is known")
-        assert active.image.partition(T0) == offline
-        assert (await elect_leaders(active, ElectionType.UNCLEAN, [T0], WITHIN_S))[T0] is None
-        led = active.image.partition(T0)
+        await until(lambda: 2 in active.state.image.brokers, "broker 2 is known")
+        assert active.state.image.partition(T0) == offline
+        assert (await elect_leaders(active.ledger, ElectionType.UNCLEAN, [T0], WITHIN_S))[T0] is None
+        led = active.state.image.partition(T0)
         assert led is not None and (led.leader, led.isr) == (0, (0,))
         assert led.unclean_epoch == led.leader_epoch == offline.leader_epoch + 1
-        needless = (await elect_leaders(active, ElectionType.UNCLEAN, [T0], WITHIN_S))[T0]
+        needless = (await elect_leaders(active.ledger, ElectionType.UNCLEAN, [T0], WITHIN_S))[T0]
         assert needless is not None and needless.code is ErrorCode.ELECTION_NOT_NEEDED
 
     play(zookeeper, scenario)
@@ -241,16 +241,16 @@ def test_a_broker_id_on_an_empty_disk_leads_nothing_that_others_wrote(zookeeper:
         brokers[0].directory_id = "empty"
         await brokers[0].start()
         active = await controllers.next()
-        alone, both = (active.image.partition(TopicPartition("t", p)) for p in (0, 1))
+        alone, both = (active.state.image.partition(TopicPartition("t", p)) for p in (0, 1))
         assert alone is not None and both is not None
         assert (alone.leader, alone.isr) == (NO_LEADER, (0,))
         assert alone.leader_epoch == state.leader_epoch + 1
         assert (both.leader, both.isr) == (1, (1,))
         active = await controllers.next()
-        assert active.image.partition(T0) == alone
+        assert active.state.image.partition(T0) == alone
         await until(lambda: brokers[0].partition("t") == alone, "the broker knows that it does not lead")
-        assert (await elect_leaders(active, ElectionType.UNCLEAN, [T0], WITHIN_S))[T0] is None
-        led = active.image.partition(T0)
+        assert (await elect_leaders(active.ledger, ElectionType.UNCLEAN, [T0], WITHIN_S))[T0] is None
+        led = active.state.image.partition(T0)
         assert led is not None and (led.leader, led.isr, led.unclean_epoch) == (0, (0,), led.leader_epoch)
 
     play(zookeeper, scenario)
@@ -263,9 +263,9 @@ def test_a_topic_that_moves_can_be_deleted(zookeeper: str) -> None:
         controllers = Successors(made)
         active = await controllers.active()
         await place(active, "t", (0,))
-        await alter_reassignments(active, {T0: (1,)})
-        assert await delete_topics(active, ["t"], timeout_s=WITHIN_S) == {"t": None}
+        await alter_reassignments(active.ledger, {T0: (1,)})
+        assert await delete_topics(active.ledger, ["t"], timeout_s=WITHIN_S) == {"t": None}
         active = await controllers.next()
-        assert active.image.topics == {} and reassignments(active, None) == {}
+        assert active.state.image.topics == {} and reassignments(active.state, None) == {}
 
     play(zookeeper, scenario)

@@ -16,8 +16,7 @@ from kazoo.exceptions import NoAuthError, UnimplementedError
 from raykafka.cluster.image import BrokerInfo, Endpoint
 from raykafka.types import TopicPartition
 from raykafka.zookeeper import broker_store as store
-from raykafka.zookeeper import controller_store as metadata_store
-from raykafka.zookeeper import multi_read, znodes
+from raykafka.zookeeper import controller_election, controller_store, multi_read, paths
 from raykafka.zookeeper.client import Check, Conflict, Create, commit, reading, reading_all
 from raykafka.zookeeper.znodes import ControllerNode, StateNode, TopicNode
 from tests.integration.controller_parts import LossyProxy
@@ -110,7 +109,7 @@ def test_producer_id_blocks_never_overlap(connect: Connect) -> None:
     for thread in threads:
         thread.join()
     assert sorted(blocks) == [(n * 1000, n * 1000 + 999) for n in range(30)]
-    assert clients[0].get(znodes.PRODUCER_ID_BLOCK)[0].startswith(b'{"version":1,"broker":')
+    assert clients[0].get(paths.PRODUCER_ID_BLOCK)[0].startswith(b'{"version":1,"broker":')
 
 
 def test_with_a_secret_nodes_are_for_holders_of_it_alone(connect: Connect) -> None:
@@ -184,20 +183,20 @@ def test_a_won_election_whose_answer_was_lost_is_recognized_as_ones_own(
 ) -> None:
     proxy, client = lossy
     proxy.marker = b"kraftControllerEpoch"
-    claim = metadata_store.claim_controller(client, ControllerNode(0, "127.0.0.1", 1, "me"))
+    claim = controller_election.claim_controller(client, ControllerNode(0, "127.0.0.1", 1, "me"))
     assert proxy.cuts == 1 and claim is not None and claim.epoch == 1
     proxy.marker = b"kraftControllerEpoch"
-    assert metadata_store.claim_controller(client, ControllerNode(1, "127.0.0.1", 1, "another")) is None
+    assert controller_election.claim_controller(client, ControllerNode(1, "127.0.0.1", 1, "another")) is None
     assert proxy.cuts == 2
 
 
 def test_a_topic_whose_creation_lost_its_answer_exists_once(lossy: tuple[LossyProxy, KazooClient]) -> None:
     proxy, client = lossy
-    claim = metadata_store.claim_controller(client, ControllerNode(0, "127.0.0.1", 1, "me"))
+    claim = controller_election.claim_controller(client, ControllerNode(0, "127.0.0.1", 1, "me"))
     assert claim is not None
     node = TopicNode(uuid.uuid4(), {0: (1,), 1: (1,)}, {}, {})
     state = StateNode(1, 0, (1,), (1,), claim.epoch)
-    metadata = metadata_store.ControllerStore(client, claim)
+    metadata = controller_store.ControllerStore(client, claim)
     proxy.marker = node.pack()
     record = metadata.create_topic("t", node, {}, {0: state, 1: state})
     proxy.marker = b"/brokers/topics/t/partitions/1/state"

@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaException
 
 from raykafka.broker.life import LOST_EXIT_CODE
-from raykafka.coordinator.partitioning import partition_for
+from raykafka.cluster.coordinator_partition import partition_for
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 from raykafka.types import OFFSETS_TOPIC
 from tests.free_ports import free_port

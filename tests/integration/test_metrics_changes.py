@@ -13,7 +13,7 @@ from raykafka.cluster.changes import Changes
 from raykafka.controller.rules.elections import BrokerLife, first_state
 from raykafka.types import TopicPartition
 from raykafka.zookeeper import broker_store as store
-from raykafka.zookeeper import controller_store as metadata_store
+from raykafka.zookeeper import controller_election, controller_store
 from raykafka.zookeeper.controller_store import ControllerFenced, ControllerStore
 from raykafka.zookeeper.znodes import ControllerNode, TopicNode
 from tests.integration.controller_parts import random_id
@@ -30,10 +30,10 @@ def client(zookeeper: str) -> Iterator[KazooClient]:
 
 
 def next_controller(client: KazooClient, name: str) -> ControllerStore:
-    node, _ = metadata_store.read_controller(client)
+    node, _ = controller_election.read_controller(client)
     if node is not None:
         client.delete("/controller")
-    claim = metadata_store.claim_controller(client, ControllerNode(0, "127.0.0.1", 1, name))
+    claim = controller_election.claim_controller(client, ControllerNode(0, "127.0.0.1", 1, name))
     assert claim is not None
     return ControllerStore(client, claim)
 
@@ -62,7 +62,7 @@ def test_a_deletion_that_is_cut_short_loses_no_count(
     client: KazooClient, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
     """Another controller is elected before the ``cut``-th write of it."""
-    monkeypatch.setattr(metadata_store, "_OPERATIONS_AT_ONCE", 4)
+    monkeypatch.setattr(controller_store, "_OPERATIONS_AT_ONCE", 4)
     first = next_controller(client, "first")
     for topic in ("doomed", "state"):  # the second's path ends as those of states do
         node = TopicNode(random_id(), {p: (0, 1) for p in range(PARTITIONS)}, {}, {})

@@ -23,13 +23,18 @@ from raykafka.broker.partitions.partitions import Partitions
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, ImageDelta, PartitionState, Topic
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
+from raykafka.front.fetch_sessions import FetchSessions
 from raykafka.link import Link, connect_unix, serve_unix
 from raykafka.log.batch import Record, build_batch
-from raykafka.protocol import acl, codec, registry
-from raykafka.protocol.context import RequestContext
+from raykafka.partition.access import PartitionAccess
+from raykafka.partition.appends import ANY_EPOCH, Appended
+from raykafka.protocol import acl, codec, dispatch
+from raykafka.protocol.gate import Gate
+from raykafka.protocol.session import ClientSession
 from raykafka.replica.rules.events import Propose
 from raykafka.replica.server import ReplicaServer
 from raykafka.types import TopicPartition
+from tests.unit.served import APIS, request_context
 
 BROKER = 0
 SECRET = b"secret"
@@ -116,6 +121,7 @@ class Dataplane:
 
     def __init__(self, directory: Path, *, config: Mapping[str, str] | None = None) -> None:
         self.broker_id = BROKER
+        self.gate = Gate(APIS, authorizer=self, quotas=self)
         self.directory = directory
         self.configs = Configs(BROKER, config or {})
         self.controller_calls = ControllerCalls(self)
@@ -138,6 +144,7 @@ class Dataplane:
         await self.children.listen()
         names = ("recovery-point-offset-checkpoint", "replication-offset-checkpoint", "log-start-offset-checkpoint")
         checkpoints = {name: self._checkpoints.get(name, {}) for name in names}
+        self.fetch_sessions = FetchSessions(self.configs.number("max.incremental.fetch.session.cache.slots"))
         self.partitions = Partitions(self, self.directory, checkpoints)
         return self
 
@@ -148,10 +155,10 @@ class Dataplane:
 
     # what handlers ask
 
-    def authorize(self, context: RequestContext, operation: acl.Operation, resource: acl.Resource) -> bool:
-        return resource.name not in self.denied
+    def allows(self, session: ClientSession, need: acl.Need, name: str) -> bool:
+        return name not in self.denied
 
-    def charge(self, context: RequestContext, kind: str, amount: int) -> int:
+    def charge(self, session: ClientSession, client_id: str | None, kind: str, amount: int) -> int:
         self.charged.append((kind, amount))
         return 0
 
@@ -203,8 +210,8 @@ class Dataplane:
 
     async def ask(self, api_key: int, version: int, body: bytes | bytearray, client_id: str | None = "test") -> bytes:
         """The body of the response to a request body."""
-        context = RequestContext(api_key, version, 1, client_id, "127.0.0.1", "TEST")
-        return b"".join(await registry.serve(self, context, memoryview(bytearray(body))))
+        context = request_context(api_key, version, client_id, "TEST")
+        return b"".join(await dispatch.serve(self.gate, self, context, memoryview(bytearray(body))))
 
     async def ask_entity(self, api_key: int, version: int, request: Any) -> Any:
         """The response entity of kio to a request entity of kio."""
@@ -221,6 +228,15 @@ class Dataplane:
         if not answer:
             return None
         return decode_response(0, version, answer).responses[0].partition_responses[0]
+
+
+async def append(
+    partition: PartitionAccess, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int = ANY_EPOCH
+) -> Appended:
+    """The outcome of an append, awaited."""
+    outcome: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+    partition.submit(records, acks, timeout_ms, leader_epoch, outcome.set_result)
+    return await outcome
 
 
 def decode_response(api_key: int, version: int, body: bytes) -> Any:

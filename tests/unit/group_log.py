@@ -1,4 +1,4 @@
-"""An OffsetsLog on real log directories, whose commits a test may hold back, refuse, or let through."""
+"""The offsets topic as a TopicLog on real directories, whose commits a test may hold back, refuse, or let through."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 import uuid
 from pathlib import Path
 
-from raykafka.coordinator.offsets_log import AppendDone
+from raykafka.coordinator.messages import LogRecords
+from raykafka.coordinator.runtime.topic_log import AppendDone
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.link.messages import LogRecords
 from raykafka.log import Log, LogConfig
 from raykafka.log.batch import iter_batches
 from raykafka.types import OFFSETS_TOPIC
@@ -21,6 +21,8 @@ _TOPIC_ID = uuid.UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
 class OffsetsLogOnDisk:
     """Appends reach the file at once and are committed on the next turn of the event loop, or with ``release`` while
     ``hold`` is set. ``refusal`` answers instead of the log. An epoch below the last one seen is refused."""
+
+    topic = OFFSETS_TOPIC
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

@@ -20,38 +20,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raykafka.coordinator.classic.events import (
-    Append,
-    Commit,
-    CommittedOffset,
-    DeleteGroup,
-    DeleteOffsets,
-    Entry,
-    Event,
-    ExpireOffsets,
-    ForgetTopics,
     Heartbeat,
     Join,
     JoinAnswer,
     Leave,
     LeaveAnswer,
     Leaving,
-    Now,
-    OffsetEntry,
-    Reply,
     Sync,
     SyncAnswer,
-    Tick,
-    Unload,
-    Written,
 )
-from raykafka.coordinator.classic.group import Group
 from raykafka.coordinator.classic.rebalance import State
-from raykafka.coordinator.config import GroupConfig
-from raykafka.coordinator.loading import Replay
-from raykafka.coordinator.records import encode
+from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.group.events import DeleteGroup, Entry, Event, ExpireOffsets, ForgetTopics
+from raykafka.coordinator.group.group import Group
+from raykafka.coordinator.group.groups import Groups
+from raykafka.coordinator.group.records import encode
+from raykafka.coordinator.offsets.events import Commit, CommittedOffset, DeleteOffsets, OffsetEntry
+from raykafka.coordinator.runtime.loading import replay_batch
+from raykafka.coordinator.step import Append, Now, Reply, Tick, Unload, Written
 from raykafka.error_code import ErrorCode
 from raykafka.log.batch import Record, build_batch, read_header
-from raykafka.types import TopicPartition
+from raykafka.types import OFFSETS_TOPIC, TopicPartition
 
 CONFIG = GroupConfig(group_initial_rebalance_delay_ms=100, group_max_size=6)
 SESSION_MS = 10_000
@@ -188,11 +177,12 @@ class Simulation:
         self.group = self.replayed()
 
     def replayed(self) -> Group:
-        replay = Replay()
+        replayed = Groups(CONFIG)
         if self.log:
             batch = memoryview(build_batch(Record(*encode(entry), 0) for entry in self.log))
-            replay.add_batch(read_header(batch), batch)
-        return replay.groups(CONFIG, self.now).get("g") or Group("g", CONFIG)
+            replay_batch(replayed, OFFSETS_TOPIC, read_header(batch), batch)
+        replayed.loaded(self.now)
+        return replayed.groups.get("g") or Group("g", CONFIG)
 
     # what clients do
 

@@ -17,6 +17,7 @@ from raykafka.front.api import describe_cluster, find_coordinator, metadata
 from raykafka.protocol import acl, codec
 from raykafka.protocol.context import RequestContext
 from raykafka.types import OFFSETS_TOPIC
+from tests.unit.served import admitted
 
 FLIGHTS = uuid.UUID(int=7)
 OFFSETS = uuid.UUID(int=8)
@@ -52,12 +53,6 @@ class _Server:
         self.suspects: set[int] = set()
         self.asked_for: list[str] = []
 
-    def authorize(self, context: RequestContext, operation: acl.Operation, resource: acl.Resource) -> bool:
-        return True
-
-    def authorized_operations(self, context: RequestContext, resource: acl.Resource) -> int:
-        return acl.operation_bits(acl.SUPPORTED[resource.type])
-
     async def auto_create(self, names: Iterable[str], *, internal: bool = False) -> dict[str, ErrorCode]:
         self.asked_for += names
         if not self.creating:
@@ -69,7 +64,7 @@ class _Server:
 
 
 def _context(api: Any, version: int, listener: str = "INSIDE") -> RequestContext:
-    return RequestContext(api.API_KEY, version, 1, "client", "127.0.0.1", listener)
+    return admitted(api.API_KEY, version, listener=listener)
 
 
 def _ask(api: Any, version: int, request: Any, server: _Server | None = None, listener: str = "INSIDE") -> Any:

@@ -15,8 +15,9 @@ from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState, Top
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, connect_tcp
-from raykafka.protocol.context import RequestContext, unpack_forward
+from raykafka.protocol.context import unpack_forward
 from raykafka.types import TopicPartition
+from tests.unit.served import request_context
 
 SECRET = b"s" * 32
 EPOCH = 5
@@ -166,7 +167,7 @@ def test_a_request_over_which_a_controller_dies_is_taken_to_the_next_one() -> No
                 return [b"answer to ", bytes(body), b" of API %d" % context.api_key]
 
             first = await port.controller(1, on_forward=hang)
-            context = RequestContext(19, 7, 1, "c", "127.0.0.1", "INSIDE")
+            context = request_context(19, 7, "c")
             request = asyncio.ensure_future(port.calls.forward(context, memoryview(b"body")))
             await asyncio.wait_for(asked.wait(), 10)
             first.close()

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 
 import pytest
 
+from raykafka.errors import UnanswerableRequestError
 from raykafka.front import connection as connection_module
 from raykafka.front.connection import InFlight, KafkaConnection
-from raykafka.protocol import codec, registry
+from raykafka.front.routes import Routes
+from raykafka.protocol import codec, dispatch
 from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.registry import Api, UnanswerableRequestError
+from raykafka.protocol.registry import Api
 from raykafka.protocol.wire import MalformedError
+from tests.unit.served import APIS, GATE
 
+ROUTES = Routes(APIS)
 API_VERSIONS = 18
 PRODUCE = 0
 
@@ -63,7 +68,9 @@ class Server:
     async def __aenter__(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         loop = asyncio.get_running_loop()
         self.server = await loop.create_server(
-            lambda: KafkaConnection("TEST", self.dispatch, self.connections, self.in_flight, 1 << 20), "127.0.0.1", 0
+            lambda: KafkaConnection("TEST", ROUTES, self.dispatch, self.connections, self.in_flight, 1 << 20),
+            "127.0.0.1",
+            0,
         )
         self.reader, self.writer = await asyncio.open_connection(*self.server.sockets[0].getsockname())
         return self.reader, self.writer
@@ -189,7 +196,7 @@ def test_api_versions_of_an_unknown_version_is_answered_in_version_0() -> None:
 def test_api_versions_lists_every_served_api(version: int) -> None:
     class Nothing:
         def __call__(self, api: Api, context: RequestContext, body: memoryview) -> Awaitable[list[Buffer]]:
-            return registry.serve(None, context, body)
+            return dispatch.answer(api, SimpleNamespace(gate=GATE), context, body)
 
     async def run() -> None:
         body = b"\x05java\x041.0\x00" if version >= 3 else b""
@@ -198,7 +205,7 @@ def test_api_versions_lists_every_served_api(version: int) -> None:
             correlation, answer = await read_response(reader)
         assert correlation == 7
         assert answer[:2] == b"\0\0"
-        for api in registry.apis().values():
+        for api in APIS:
             assert struct.pack(">hhh", api.key, *api.advertised) in answer
 
     asyncio.run(run())
@@ -311,7 +318,7 @@ def test_an_answer_that_waits_is_cancelled_when_the_client_is_gone() -> None:
 
 def test_header_with_tags_and_null_client_id_is_read() -> None:
     frame = struct.pack(">hhih", API_VERSIONS, 3, 9, -1) + b"\x02\x05\x03abc\x81\x01\x00body"
-    key, version, correlation, client_id, start, _ = connection_module.parse_header(memoryview(frame))
+    key, version, correlation, client_id, start, _ = connection_module.parse_header(memoryview(frame), ROUTES)
     assert (key, version, correlation, client_id, frame[start:]) == (API_VERSIONS, 3, 9, None, b"body")
     with pytest.raises(MalformedError):
-        connection_module.parse_header(memoryview(frame[:-6]))
+        connection_module.parse_header(memoryview(frame[:-6]), ROUTES)

@@ -21,6 +21,7 @@ from raykafka.errors import KafkaError
 from raykafka.link import Link, connect_unix, serve_unix
 from raykafka.protocol.context import RequestContext
 from raykafka.types import OFFSETS_TOPIC
+from tests.unit.served import request_context
 
 SECRET = b"s" * 32
 OFFSET_FETCH, JOIN_GROUP, LIST_GROUPS = 9, 11, 16
@@ -33,7 +34,7 @@ def _image(leader: int, leader_epoch: int = 0) -> ClusterImage:
 
 
 def _context(api_key: int) -> RequestContext:
-    return RequestContext(api_key, 0, 1, "client", "127.0.0.1", "INSIDE")
+    return request_context(api_key, 0, "client")
 
 
 class _Process:

@@ -13,12 +13,12 @@ import pytest
 
 from raykafka.broker.coordination import Coordination
 from raykafka.broker.partitions.partition_host import PartitionHost
-from raykafka.coordinator.offsets_log import LinkedOffsetsLog
+from raykafka.coordinator.runtime.topic_log import LinkedTopicLog
 from raykafka.error_code import ErrorCode
 from raykafka.link import Link, connect_unix, serve_unix
 from raykafka.log import LogReader, StaleRange
 from raykafka.types import OFFSETS_TOPIC
-from tests.unit.dataplane import BROKER, SECRET, Dataplane, batch
+from tests.unit.dataplane import BROKER, SECRET, Dataplane, append, batch
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -26,7 +26,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 
 @asynccontextmanager
-async def offsets_log(dataplane: Dataplane, directory: Path) -> AsyncIterator[LinkedOffsetsLog]:
+async def offsets_log(dataplane: Dataplane, directory: Path) -> AsyncIterator[LinkedTopicLog]:
     """The offsets topic as the coordinator of this broker gets at it."""
 
     async def heard(method: str, args: dict[str, Any]) -> dict[str, Any]:
@@ -35,7 +35,7 @@ async def offsets_log(dataplane: Dataplane, directory: Path) -> AsyncIterator[Li
     accepted: asyncio.Queue[Link] = asyncio.Queue()
     server = await serve_unix(str(directory / "c"), SECRET, {"role": "broker"}, accepted.put_nowait)
     link = await connect_unix(str(directory / "c"), SECRET, {"role": "coordinator"})
-    log = LinkedOffsetsLog(link)
+    log = LinkedTopicLog(OFFSETS_TOPIC, link)
     link.start(on_frame=log.frame_received, on_call=heard)
     child: Any = SimpleNamespace(link=await accepted.get())
     Coordination(BROKER, dataplane.partitions).adopt(child)
@@ -55,7 +55,7 @@ def test_a_view_from_before_this_broker_led_does_not_say_where_the_offsets_log_e
             await dataplane.create(OFFSETS_TOPIC)
             host = dataplane.partitions.get((OFFSETS_TOPIC, 0))
             assert isinstance(host, PartitionHost)
-            assert (await host.append(memoryview(batch(b"a")), -1, 1000)).error is ErrorCode.NONE
+            assert (await append(host, memoryview(batch(b"a")), -1, 1000)).error is ErrorCode.NONE
             replica = await dataplane.lead_unheard(OFFSETS_TOPIC)
             answer, records = await log.read(0, 0, 1 << 20)
             assert (answer.error, len(records)) == (ErrorCode.OFFSET_NOT_AVAILABLE, 0)
@@ -80,7 +80,7 @@ def test_a_read_over_which_the_log_is_closed_does_not_look_like_its_end(
             await dataplane.create(OFFSETS_TOPIC)
             host = dataplane.partitions.get((OFFSETS_TOPIC, 0))
             assert isinstance(host, PartitionHost)
-            await host.append(memoryview(batch(b"a")), -1, 1000)
+            await append(host, memoryview(batch(b"a")), -1, 1000)
             with monkeypatch.context() as planted:
                 planted.setattr(LogReader, "fetch_bytes", closed_meanwhile)
                 answer, records = await log.read(0, 0, 1 << 20)

@@ -7,8 +7,9 @@ import pytest
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.protocol import codec, registry
-from raykafka.protocol.context import RequestContext
+from raykafka.protocol import codec, dispatch
+from raykafka.protocol.registry import Api, Place
+from tests.unit.served import APIS, request_context
 
 TOPIC = SimpleNamespace(
     name="flights",
@@ -30,18 +31,18 @@ REQUEST = SimpleNamespace(
 
 FORWARDED = [
     (api, version)
-    for api in registry.apis().values()
-    if api.place != registry.BROKER
+    for api in APIS
+    if api.place is not Place.BROKER
     for version in range(api.versions[0], api.versions[1] + 1)
 ]
 
 
-@pytest.mark.parametrize(("api", "version"), FORWARDED, ids=lambda x: x.name if isinstance(x, registry.Api) else str(x))
-def test_a_request_that_nobody_can_answer_now_gets_a_retriable_error(api: registry.Api, version: int) -> None:
-    code = ErrorCode.NOT_CONTROLLER if api.place == registry.CONTROLLER else ErrorCode.COORDINATOR_NOT_AVAILABLE
-    context = RequestContext(api.key, version, 1, "c", "127.0.0.1", "INSIDE")
+@pytest.mark.parametrize(("api", "version"), FORWARDED, ids=lambda x: x.name if isinstance(x, Api) else str(x))
+def test_a_request_that_nobody_can_answer_now_gets_a_retriable_error(api: Api, version: int) -> None:
+    code = ErrorCode.NOT_CONTROLLER if api.place is Place.CONTROLLER else ErrorCode.COORDINATOR_NOT_AVAILABLE
+    context = request_context(api.key, version)
     request = SimpleNamespace(**{**vars(REQUEST), "groups": (GROUP,)}) if api.name == "OffsetFetch" else REQUEST
-    response = registry.error_response(api, context, request, KafkaError(code, "not now"))
+    response = dispatch.error_response(api, context, request, KafkaError(code, "not now"))
     encoded = codec.encode_response(api.key, version, response)
     assert encoded
     assert _codes(response) == {code}

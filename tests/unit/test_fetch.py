@@ -197,8 +197,8 @@ def test_reading_goes_on_over_many_segments(tmp_path: Path) -> None:
         for number in range(12):
             await dataplane.produce(batch(b"%d" % number, data))
         host = dataplane.partitions.get((TOPIC, 0))
-        assert host is not None and host.reader is not None
-        assert len(list(host.directory.glob("*.log"))) > 2
+        assert host is not None and host.log.reader is not None
+        assert len(list(host.log.directory.glob("*.log"))) > 2
         offset, got = 0, []
         while offset < 24:
             partition = await fetch_one(dataplane, offset)
@@ -315,10 +315,10 @@ def test_a_waiting_fetch_leaves_nothing_behind_when_its_client_goes(tmp_path: Pa
         waiting = asyncio.ensure_future(fetch_one(dataplane, 0, wait_ms=3_600_000))
         await asyncio.sleep(0.05)
         host = dataplane.partitions.get((TOPIC, 0))
-        assert host is not None and len(host._watchers) == 1
+        assert host is not None and len(host.log._watchers) == 1
         waiting.cancel()
         await asyncio.wait([waiting])
-        assert not host._watchers
+        assert not host.log._watchers
 
     run(tmp_path, test)
 

@@ -9,31 +9,13 @@ from typing import Any
 
 import pytest
 
-from raykafka.coordinator.classic.events import (
-    Append,
-    Commit,
-    CommittedOffset,
-    DeleteGroup,
-    DeleteOffsets,
-    Event,
-    ExpireOffsets,
-    ForgetTopics,
-    GroupEntry,
-    Heartbeat,
-    Join,
-    Leave,
-    Leaving,
-    Now,
-    OffsetEntry,
-    Reply,
-    Sync,
-    Tick,
-    Unload,
-    Written,
-)
-from raykafka.coordinator.classic.group import Group
+from raykafka.coordinator.classic.events import GroupEntry, Heartbeat, Join, Leave, Leaving, Sync
 from raykafka.coordinator.classic.rebalance import NEW_MEMBER_JOIN_TIMEOUT_MS, State
-from raykafka.coordinator.config import GroupConfig
+from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.group.events import DeleteGroup, Event, ExpireOffsets, ForgetTopics
+from raykafka.coordinator.group.group import Group
+from raykafka.coordinator.offsets.events import Commit, CommittedOffset, DeleteOffsets, OffsetEntry
+from raykafka.coordinator.step import Append, Now, Reply, Tick, Unload, Written
 from raykafka.error_code import ErrorCode
 from raykafka.types import TopicPartition
 

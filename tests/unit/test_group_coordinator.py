@@ -15,16 +15,19 @@ import pytest
 from kio.index import load_request_schema, load_response_schema
 from kio.serial import entity_reader, entity_writer
 
-from raykafka.coordinator.classic.events import Commit, CommittedOffset, Heartbeat, Join, Leave, Leaving, Sync
-from raykafka.coordinator.config import GroupConfig
+from raykafka.cluster.coordinator_partition import partition_for
+from raykafka.coordinator import messages
+from raykafka.coordinator.classic.events import Heartbeat, Join, Leave, Leaving, Sync
 from raykafka.coordinator.coordinator import Coordinator, new_request
-from raykafka.coordinator.partitioning import partition_for
+from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.offsets.events import Commit, CommittedOffset
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.link import Link, messages, serve_unix
-from raykafka.protocol.context import RequestContext, pack_forward
+from raykafka.link import Link, serve_unix
+from raykafka.protocol.context import pack_forward
 from raykafka.types import TopicPartition
 from tests.unit.group_log import OffsetsLogOnDisk
+from tests.unit.served import request_context
 
 CONFIG = GroupConfig(group_initial_rebalance_delay_ms=0)
 T0 = TopicPartition("t", 0)
@@ -286,7 +289,7 @@ class Broker:
             append, records = messages.LogAppend.unpack(payload)
 
             def done(error: ErrorCode, base_offset: int) -> None:
-                answer = messages.Appended(append.correlation, error, base_offset)
+                answer = messages.LogAppended(append.correlation, error, base_offset)
                 self.link.send(messages.LOG_APPENDED, answer.pack())
 
             self._log.append(append.partition, append.leader_epoch, records, append.timeout_ms, done)
@@ -304,7 +307,7 @@ class Broker:
         buffer = io.BytesIO()
         schema = load_request_schema(api_key, version)
         entity_writer(schema)(buffer, schema(**values))
-        context = RequestContext(api_key, version, 1, "client", "127.0.0.1", "INSIDE")
+        context = request_context(api_key, version, "client")
         answer = await self.link.forward(*pack_forward(context, buffer.getvalue()))
         return entity_reader(load_response_schema(api_key, version))(answer.toreadonly(), 0)[0]
 
@@ -330,7 +333,7 @@ def test_the_process_serves_its_broker_and_ends_with_the_link(tmp_path: Path) ->
                 await asyncio.sleep(0.01)
             unknown = await broker.ask(12, 0, group_id="g", generation_id=1, member_id="m")
             assert unknown.error_code.value == ErrorCode.UNKNOWN_MEMBER_ID
-            malformed = pack_forward(RequestContext(12, 0, 1, "client", "127.0.0.1", "INSIDE"), b"\0\5x")
+            malformed = pack_forward(request_context(12, 0, "client"), b"\0\5x")
             assert len(await broker.link.forward(*malformed)) == 0
             with pytest.raises(KafkaError, match="does not know"):
                 await broker.link.call("nonsense", {})

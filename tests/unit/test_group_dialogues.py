@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from raykafka.coordinator.config import GroupConfig
 from raykafka.coordinator.coordinator import Coordinator
-from raykafka.protocol import registry
-from raykafka.protocol.context import RequestContext
+from raykafka.coordinator.group.config import GroupConfig
+from raykafka.protocol import dispatch
 from tests.unit.group_dialogues import DIALOGUES, RECORDED, TOPIC, Connection, play
 from tests.unit.group_log import OffsetsLogOnDisk
+from tests.unit.served import GATE, request_context
 
 CONFIG = GroupConfig(
     group_initial_rebalance_delay_ms=0,
@@ -28,8 +28,8 @@ class _CoordinatorConnection:
         self._coordinator = coordinator
 
     async def ask(self, api_key: int, version: int, body: bytes) -> bytes:
-        context = RequestContext(api_key, version, 1, "dialogue", "127.0.0.1", "INSIDE")
-        return b"".join(await registry.serve(self._coordinator, context, memoryview(body)))
+        context = request_context(api_key, version, "dialogue")
+        return b"".join(await dispatch.serve(GATE, self._coordinator, context, memoryview(body)))
 
 
 async def _play_to_ours(name: str, directory: Path) -> list[object]:

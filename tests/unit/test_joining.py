@@ -74,7 +74,7 @@ def test_an_isr_that_was_asked_for_asleep_is_told_to_the_replica_that_wakes(tmp_
             await dataplane.take(ImageDelta(topics={TOPIC: Topic(TOPIC, topic.id, {0: state})}))
             host = dataplane.partitions.get((TOPIC, 0))
             assert host is not None and host.behind() == (1,)
-            proposal = host.ask_asleep({1: SealedEnd(0, 0, -1)})
+            proposal = host.propose_asleep({1: SealedEnd(0, 0, -1)})
             assert proposal == Propose((0, 1), (0, 0), 0, 1)
             waiting = asyncio.ensure_future(dataplane.produce(batch(b"a"), acks=1))
             await waiting

@@ -14,7 +14,8 @@ import pytest
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, connect_tcp, connect_unix, endpoints, serve_unix
-from raykafka.link import messages as m
+from raykafka.partition.appends import APPEND, Appended, pack_append, unpack_append
+from raykafka.partition.view import VIEW, View
 from raykafka.types import LogPosition
 
 SECRET = b"s" * 32
@@ -94,10 +95,10 @@ def test_frames_of_every_size_arrive_whole_in_order_and_writable(tmp_path: Path,
             server.start(on_frame=take)
             body = bytes(i % 251 for i in range(size))
             for i in range(3):
-                client.send(m.APPEND, body)
-                client.send(m.VIEW, b"small", bytes([i]))
+                client.send(APPEND, body)
+                client.send(VIEW, b"small", bytes([i]))
             await asyncio.wait_for(done.wait(), 10)
-            assert got == [x for i in range(3) for x in ((m.APPEND, body), (m.VIEW, b"small" + bytes([i])))]
+            assert got == [x for i in range(3) for x in ((APPEND, body), (VIEW, b"small" + bytes([i])))]
 
     asyncio.run(run())
 
@@ -150,7 +151,7 @@ def test_frames_sent_before_the_receiver_started_are_delivered(tmp_path: Path) -
     async def run() -> None:
         async with _Peers(tmp_path) as (server, client):
             client.start()
-            client.send(m.VIEW, b"early")
+            client.send(VIEW, b"early")
             await asyncio.sleep(0.05)
             got: list[bytes] = []
             server.start(on_frame=lambda kind, payload: got.append(bytes(payload)))
@@ -192,12 +193,12 @@ def test_a_stall_of_ones_own_is_nobody_elses_silence(tmp_path: Path) -> None:
 
 
 def test_messages_survive_packing() -> None:
-    view = m.View(3, 10, 1, 0, 42, LogPosition(0, 900), 40, LogPosition(0, 800), 50, 7, (0, 30))
-    assert m.View.unpack(memoryview(view.pack())) == view
-    append, records = m.Append.unpack(memoryview(m.Append(9, -1, 4, 30_000).pack() + b"batch"))
-    assert append == m.Append(9, -1, 4, 30_000) and bytes(records) == b"batch"
-    appended = m.Appended(9, ErrorCode.NOT_ENOUGH_REPLICAS, message="isr is {1}")
-    assert m.Appended.unpack(memoryview(appended.pack())) == appended
+    view = View(3, 10, 1, 0, 42, LogPosition(0, 900), 40, LogPosition(0, 800), 50, 7, (0, 30))
+    assert View.unpack(memoryview(view.pack())) == view
+    *append, records = unpack_append(memoryview(pack_append(9, -1, 4, 30_000) + b"batch"))
+    assert append == [9, -1, 4, 30_000] and bytes(records) == b"batch"
+    appended = Appended(9, ErrorCode.NOT_ENOUGH_REPLICAS, message="isr is {1}")
+    assert Appended.unpack(memoryview(appended.pack())) == appended
 
 
 def test_who_is_cancelled_while_its_link_opens_stays_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

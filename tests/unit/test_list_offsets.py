@@ -120,17 +120,17 @@ def test_a_leader_does_not_tell_the_latest_offset_before_it_knows_it(tmp_path: P
         await dataplane.create()
         await dataplane.produce(batch(b"a", b"b", timestamp=1000))
         host = dataplane.partitions.get((TOPIC, 0))
-        assert host is not None and host.view is not None
-        known = host.view
-        host.view = dataclasses.replace(known, epoch_start_offset=5)
+        assert host is not None and host.log.view is not None
+        known = host.log.view
+        host.log.view = dataclasses.replace(known, epoch_start_offset=5)
         assert (await find(dataplane, LATEST))[0] == ErrorCode.OFFSET_NOT_AVAILABLE
         assert (await find(dataplane, LATEST, 4))[0] == ErrorCode.LEADER_NOT_AVAILABLE
         assert (await find(dataplane, 2000))[0] == ErrorCode.OFFSET_NOT_AVAILABLE
         assert await find(dataplane, 1001) == (0, 1001, 1, 0)
         assert await find(dataplane, EARLIEST) == (0, -1, 0, 0)
-        host.view = dataclasses.replace(known, leader_epoch=-1)
+        host.log.view = dataclasses.replace(known, leader_epoch=-1)
         assert (await find(dataplane, LATEST))[0] == ErrorCode.OFFSET_NOT_AVAILABLE
-        host.view = known
+        host.log.view = known
         assert await find(dataplane, LATEST) == (0, -1, 2, 0)
 
     run(tmp_path, test)

@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from raykafka.broker.partitions.partition_host import Life
 from raykafka.cluster.image import PartitionState, Topic
-from raykafka.controller.cluster_counts import partition_figures
+from raykafka.controller.cluster_counts import partition_counts
 from raykafka.error_code import ErrorCode
 from raykafka.log.compression import GZIP
 from raykafka.metrics import catalogue
@@ -104,7 +104,9 @@ def test_histograms_hold_every_duration_once(durations_ns: list[int]) -> None:
     for request, phase, histogram in durations.phases():
         families.observe(catalogue.REQUEST_DURATION, histogram, request, phase)
     (family,) = families.metrics()
-    samples = [sample for sample in family.samples if sample.labels["request"] == "Fetch"]
+    samples = [
+        sample for sample in family.samples if (sample.labels["request"], sample.labels["phase"]) == ("Fetch", "total")
+    ]
     buckets = {sample.labels["le"]: sample.value for sample in samples if sample.name.endswith("_bucket")}
     assert buckets.pop("+Inf") == len(durations_ns)
     assert [float(bound) * 1e9 for bound in buckets] == pytest.approx(BOUNDS_NS)
@@ -147,7 +149,7 @@ def host(partition: int, leader: int, isr: tuple[int, ...], adding: tuple[int, .
     config = {"min.insync.replicas": "2"}
     tp = TopicPartition(TOPIC, partition)
     return SimpleNamespace(
-        state=state, life=Life.AWAKE, is_leader=leader == 0, config=config, tp=tp, figures=figures or {}
+        state=state, life=Life.AWAKE, is_leader=leader == 0, config=config, tp=tp, follower_progress=figures or {}
     )
 
 
@@ -191,7 +193,7 @@ def test_the_lag_of_a_follower_is_that_of_this_leadership_and_only_where_it_is_k
     ]
 
 
-def test_the_controllers_figures_count_every_partition() -> None:
+def test_the_controllers_counts_are_of_every_partition() -> None:
     def topic(name: str, states: list[tuple[int, tuple[int, ...]]], **config: str) -> Topic:
         partitions = {p: PartitionState((0, 1), leader, 4, isr, 0) for p, (leader, isr) in enumerate(states)}
         return Topic(name, uuid.uuid4(), partitions, {key.replace("_", "."): value for key, value in config.items()})
@@ -200,7 +202,7 @@ def test_the_controllers_figures_count_every_partition() -> None:
         "a": topic("a", [(0, (0, 1)), (1, (1,)), (-1, (0,))], min_insync_replicas="2"),
         "b": topic("b", [(0, (0,))]),
     }
-    assert partition_figures(topics, 1) == {
+    assert partition_counts(topics, 1) == {
         "topics": 2,
         "partitions": 4,
         "under_replicated": 3,

@@ -15,10 +15,10 @@ from raykafka.broker.neighbourhood.broker_calls import BROKER_ROLE, BrokerCalls
 from raykafka.broker.neighbourhood.log_ends import LogEnds
 from raykafka.cluster.image import BrokerInfo, ClusterImage, ImageDelta, PartitionState, Topic
 from raykafka.errors import KafkaError
-from raykafka.front.log_view import empty_view
 from raykafka.link import Link, serve_tcp
 from raykafka.metrics import consumer_lag
 from raykafka.metrics.consumer_lag import Lag, consumer_lags
+from raykafka.partition.view import empty_view
 from raykafka.types import TopicPartition
 
 SECRET = b"s" * 32
@@ -28,7 +28,9 @@ LED, FAR, NOWHERE, GONE = (TopicPartition("t", p) for p in range(4))
 def host(log_end: int, *, epoch: int = 3, epoch_start: int = 0, is_leader: bool = True) -> Any:
     """A partition in leader epoch 3 whose replica last told of ``epoch``."""
     view = replace(empty_view(epoch), high_watermark=log_end, epoch_start_offset=epoch_start)
-    return SimpleNamespace(is_leader=is_leader, view=view, state=PartitionState((0,), 0, 3, (0,), 0))
+    return SimpleNamespace(
+        is_leader=is_leader, log=SimpleNamespace(view=view), state=PartitionState((0,), 0, 3, (0,), 0)
+    )
 
 
 class FakeCoordination:
@@ -115,7 +117,7 @@ def test_what_is_not_known_is_not_zero() -> None:
             host(100, is_leader=False),
             host(100, epoch=2),  # the replica has not begun to lead
             host(100, epoch_start=101),  # nor has its high watermark reached the epoch (rule 9)
-            SimpleNamespace(is_leader=True, view=None, state=None),
+            SimpleNamespace(is_leader=True, log=SimpleNamespace(view=None), state=None),
         )
         for partition in unknown:
             near.partitions[LED] = far.partitions[FAR] = partition

@@ -15,20 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raykafka.coordinator.classic.events import (
-    CommittedOffset,
-    GroupEntry,
-    GroupSnapshot,
-    MemberSnapshot,
-    Now,
-    OffsetEntry,
-)
-from raykafka.coordinator.config import GroupConfig
-from raykafka.coordinator.loading import Replay
-from raykafka.coordinator.partitioning import java_hash, partition_for
-from raykafka.coordinator.records import UnreadableOffsetsRecord, decode, encode
+from raykafka.cluster.coordinator_partition import java_hash, partition_for
+from raykafka.coordinator.classic.events import GroupEntry, GroupSnapshot, MemberSnapshot
+from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.group.groups import Groups
+from raykafka.coordinator.group.records import UnreadableOffsetsRecord, decode, encode
+from raykafka.coordinator.offsets.events import CommittedOffset, OffsetEntry
+from raykafka.coordinator.runtime.loading import replay_batch
+from raykafka.coordinator.step import Now
 from raykafka.log.batch import Record, build_batch, iter_batches, iter_records, read_header
-from raykafka.types import TopicPartition
+from raykafka.types import OFFSETS_TOPIC, TopicPartition
 
 HERE = Path(__file__).parent
 SEGMENT = memoryview((HERE / "offset_records_of_kafka.segment").read_bytes())
@@ -58,10 +54,10 @@ def test_what_kafka_wrote_is_written_back_identically() -> None:
 
 
 def test_replaying_what_kafka_wrote_gives_what_kafka_answered() -> None:
-    replay = Replay()
+    replayed = Groups(GroupConfig())
     for position, header in iter_batches(SEGMENT):
-        replay.add_batch(header, SEGMENT[position : position + header.size])
-    groups = replay.groups(GroupConfig(), NOW)
+        replay_batch(replayed, OFFSETS_TOPIC, header, SEGMENT[position : position + header.size])
+    replayed.loaded(NOW)
     answered = json.loads((HERE / "offset_records_of_kafka.json").read_text())
     assert {
         name: {
@@ -72,7 +68,7 @@ def test_replaying_what_kafka_wrote_gives_what_kafka_answered() -> None:
                 for p, s in group.offsets.committed.items()
             },
         }
-        for name, group in groups.items()
+        for name, group in replayed.groups.items()
     } == answered
 
 
@@ -169,9 +165,10 @@ def test_an_unreadable_record_does_not_hide_the_others(caplog: pytest.LogCapture
     good = encode(OffsetEntry("g", TopicPartition("t", 0), CommittedOffset(5)))
     bad = encode(GroupEntry("g", None))[0]
     batch = memoryview(build_batch([Record(bad, b"\0\5", 1), Record(None, b"x", 1), Record(*good, 1)]))
-    replay = Replay()
-    replay.add_batch(read_header(batch), batch)
-    assert replay.groups(GroupConfig(), NOW)["g"].offsets.get(TopicPartition("t", 0)) == CommittedOffset(5)
+    replayed = Groups(GroupConfig())
+    replay_batch(replayed, OFFSETS_TOPIC, read_header(batch), batch)
+    replayed.loaded(NOW)
+    assert replayed.groups["g"].offsets.get(TopicPartition("t", 0)) == CommittedOffset(5)
     assert len(caplog.records) == 2
 
 

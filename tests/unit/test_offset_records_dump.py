@@ -11,15 +11,10 @@ from typing import Any
 import pytest
 from kafka_peer import VERSIONS, run_tool
 
-from raykafka.coordinator.classic.events import (
-    CommittedOffset,
-    Entry,
-    GroupEntry,
-    GroupSnapshot,
-    MemberSnapshot,
-    OffsetEntry,
-)
-from raykafka.coordinator.records import encode
+from raykafka.coordinator.classic.events import GroupEntry, GroupSnapshot, MemberSnapshot
+from raykafka.coordinator.group.events import Entry
+from raykafka.coordinator.group.records import encode
+from raykafka.coordinator.offsets.events import CommittedOffset, OffsetEntry
 from raykafka.log import Log, LogConfig
 from raykafka.log.batch import Record, build_batch
 from raykafka.types import OFFSETS_TOPIC, TopicPartition

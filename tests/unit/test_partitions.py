@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from raykafka.broker.partitions import partition_host
+from raykafka.broker.partitions import replica_process
 from raykafka.broker.partitions.partition_host import PartitionHost
 from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState
 from raykafka.error_code import ErrorCode
 from raykafka.log.batch import iter_batches, iter_records
 from raykafka.log.seal import SEAL_FILE
 from raykafka.types import TopicPartition
-from tests.unit.dataplane import TOPIC, Dataplane, batch
+from tests.unit.dataplane import TOPIC, Dataplane, append, batch
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -37,7 +37,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 async def stored(dataplane: Dataplane, topic: str = TOPIC) -> list[bytes | None]:
-    data = await host_of(dataplane, topic).read(0, 1 << 24)
+    data = await host_of(dataplane, topic).log.read(0, 1 << 24)
     return [r.value for at, h in iter_batches(data) for r in iter_records(data[at : at + h.size])]
 
 
@@ -74,7 +74,7 @@ def test_a_dead_replica_is_reported_and_leads_again_only_in_a_new_epoch(tmp_path
             host = host_of(dataplane)
             dataplane.children.acquired[0].kill()
             await until(lambda: host.life == "failed")
-            assert host.view is None and host.reader is None
+            assert host.log.view is None and host.log.reader is None
             assert [(tp, epoch) for tp, epoch, _ in dataplane.controller_calls.reports] == [((TOPIC, 0), 0)]
             answer = await dataplane.produce(batch(b"lost"))
             assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
@@ -85,7 +85,7 @@ def test_a_dead_replica_is_reported_and_leads_again_only_in_a_new_epoch(tmp_path
             await dataplane.lead()
             assert (await dataplane.produce(batch(b"b"))).base_offset == 1
             assert await stored(dataplane) == [b"a", b"b"]
-            assert host.view is not None and host.view.leader_epoch == 1
+            assert host.log.view is not None and host.log.view.leader_epoch == 1
             assert host.restarts == 1
 
     run(test)
@@ -104,7 +104,7 @@ def test_a_replica_that_hangs_does_not_keep_the_broker_from_the_next_decision(tm
             assert (await dataplane.produce(batch(b"b"), "other")).base_offset == 0
             hanging.read_on()
             host = host_of(dataplane)
-            await until(lambda: host.view is not None and host.view.leader_epoch == 3)
+            await until(lambda: host.log.view is not None and host.log.view.leader_epoch == 3)
             assert (await dataplane.produce(batch(b"c"))).base_offset == 1
 
     run(test)
@@ -153,7 +153,7 @@ def test_writes_under_way_to_a_dead_replica_are_answered_retriable(tmp_path: Pat
 def test_a_successor_waits_for_the_log_and_a_process_that_holds_it_long_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partition_host, "LEAVE_WITHIN_S", 0.2)
+    monkeypatch.setattr(replica_process, "LEAVE_WITHIN_S", 0.2)
 
     async def test() -> None:
         async with Dataplane(tmp_path) as dataplane:
@@ -232,10 +232,10 @@ def test_appends_go_to_the_epoch_that_they_name_only(tmp_path: Path) -> None:
         async with Dataplane(tmp_path) as dataplane:
             await dataplane.create()
             host = host_of(dataplane)
-            assert (await host.append(memoryview(batch(b"a")), -1, 1000, 0)).error == ErrorCode.NONE
+            assert (await append(host, memoryview(batch(b"a")), -1, 1000, 0)).error == ErrorCode.NONE
             await dataplane.lead()
-            assert (await host.append(memoryview(batch(b"b")), -1, 1000, 0)).error == ErrorCode.NOT_LEADER_OR_FOLLOWER
-            assert (await host.append(memoryview(batch(b"c")), -1, 1000, 1)).error == ErrorCode.NONE
+            assert (await append(host, memoryview(batch(b"b")), -1, 1000, 0)).error == ErrorCode.NOT_LEADER_OR_FOLLOWER
+            assert (await append(host, memoryview(batch(b"c")), -1, 1000, 1)).error == ErrorCode.NONE
             assert await stored(dataplane) == [b"a", b"c"]
 
     run(test)
@@ -508,7 +508,7 @@ def test_a_fetch_waits_while_the_log_is_recovered(tmp_path: Path) -> None:
             dataplane.image = image
             await dataplane.lead()
             host = host_of(dataplane)
-            assert host.life == "waking" and host.view is None
+            assert host.life == "waking" and host.log.view is None
             read = asyncio.ensure_future(
                 dataplane.ask(
                     1,

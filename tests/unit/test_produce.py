@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykafka.broker.partitions import partition_host
+from raykafka.broker.partitions import pending_appends, replica_process
 from raykafka.error_code import ErrorCode
+from raykafka.errors import UnanswerableRequestError
 from raykafka.front.api import produce
-from raykafka.link.messages import Appended
 from raykafka.log.batch import iter_batches, iter_records
-from raykafka.protocol.registry import UnanswerableRequestError
+from raykafka.partition.appends import Appended
 from raykafka.protocol.wire import MalformedError
 from tests.unit.dataplane import TOPIC, Dataplane, batch, decode_response, produce_body
 
@@ -35,7 +35,7 @@ async def stored(dataplane: Dataplane, partition: int = 0) -> list[bytes | None]
     """The values in a partition, in order."""
     host = dataplane.partitions.get((TOPIC, partition))
     assert host is not None
-    data = await host.read(0, 1 << 24)
+    data = await host.log.read(0, 1 << 24)
     return [r.value for at, h in iter_batches(data) for r in iter_records(data[at : at + h.size])]
 
 
@@ -216,7 +216,7 @@ def test_writes_to_a_sleeping_partition_wait_for_its_replica_in_order(tmp_path: 
         await asyncio.sleep(0)
         host = dataplane.partitions.get((TOPIC, 0))
         assert host is not None and host.life == "waking"
-        assert host.view is not None and host.view.high_watermark == 0
+        assert host.log.view is not None and host.log.view.high_watermark == 0
         dataplane.children.gate.set()
         answers = await asyncio.gather(*writes)
         assert [a.base_offset for a in answers] == list(range(20))
@@ -227,7 +227,7 @@ def test_writes_to_a_sleeping_partition_wait_for_its_replica_in_order(tmp_path: 
 
 def test_what_waits_for_a_replica_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = batch(b"x" * 1000)
-    monkeypatch.setattr(partition_host, "MAX_QUEUED_BYTES", 10 * len(records))
+    monkeypatch.setattr(pending_appends, "MAX_WAITING_BYTES", 10 * len(records))
 
     async def test(dataplane: Dataplane) -> None:
         await dataplane.create()
@@ -244,7 +244,7 @@ def test_what_waits_for_a_replica_is_bounded(tmp_path: Path, monkeypatch: pytest
 def test_without_a_replica_process_writes_time_out_and_later_ones_wake_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partition_host, "ACQUIRE_WITHIN_S", 0.05)
+    monkeypatch.setattr(replica_process, "ACQUIRE_WITHIN_S", 0.05)
 
     async def test(dataplane: Dataplane) -> None:
         await dataplane.create()

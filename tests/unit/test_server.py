@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import os
 import struct
 from collections.abc import Awaitable, Callable
@@ -13,14 +14,19 @@ import pytest
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
-from raykafka.front import log_view
 from raykafka.front.api import fetch
 from raykafka.front.listener import Listener
 from raykafka.log import LogReader
+from raykafka.partition import log_view
+from raykafka.protocol.gate import Gate
+from raykafka.protocol.session import ClientSession
+from raykafka.telemetry.durations import RequestDurations
 from tests.unit.dataplane import TOPIC, Dataplane, batch, decode_response, produce_body
+from tests.unit.served import APIS
 from tests.unit.test_connection import read_response, request
 
 PRODUCE, FETCH, API_VERSIONS, HEARTBEAT = 0, 1, 18, 12
+MS = datetime.timedelta(milliseconds=1)
 
 
 def run(directory: Path, test: Callable[[Dataplane, Listener], Awaitable[None]], **options: Any) -> None:
@@ -57,7 +63,7 @@ async def fill(dataplane: Dataplane, partitions: int, megabytes: int) -> list[by
             await dataplane.produce(batch(os.urandom(1_000_000)), partition=partition)
         host = dataplane.partitions.get((TOPIC, partition))
         assert host is not None
-        held.append(bytes(await host.read(0, 1 << 30)))
+        held.append(bytes(await host.log.read(0, 1 << 30)))
     return held
 
 
@@ -237,3 +243,112 @@ def test_a_forwarded_answer_goes_back_as_it_is_and_an_empty_one_closes(tmp_path:
         writer.close()
 
     run(tmp_path, test)
+
+
+class Charging:
+    """Quotas that earn a throttle time for each request of one kind of charge."""
+
+    def __init__(self, kind: str, throttle_ms: int) -> None:
+        self.kind = kind
+        self.throttle_ms = throttle_ms
+
+    def charge(self, session: ClientSession, client_id: str | None, kind: str, amount: int) -> int:
+        return self.throttle_ms if kind == self.kind else 0
+
+
+@pytest.mark.parametrize("kind", ["request", "produce"])
+def test_a_connection_is_mute_for_as_long_as_its_charge_says_and_others_are_not(kind: str, tmp_path: Path) -> None:
+    """Two requests that come at once: the first is answered at once with its throttle time, the second is begun only
+    after that time; what another connection asks meanwhile is answered."""
+    throttle_ms = 400
+
+    async def test(dataplane: Dataplane, listener: Listener) -> None:
+        await dataplane.create()
+        await dataplane.produce(batch(b"woken"))
+        dataplane.gate = Gate(APIS, quotas=Charging(kind, throttle_ms))
+        loop = asyncio.get_running_loop()
+        reader, writer = await connect(listener)
+        began = loop.time()
+        one = produce_body(3, -1, [(TOPIC, [(0, batch(b"a"))])])
+        writer.write(request(PRODUCE, 3, 1, one) + request(FETCH, 4, 2, fetch_body(1)))
+        correlation, body = await read_response(reader)
+        assert (correlation, decode_response(PRODUCE, 3, body).throttle_time // MS) == (1, throttle_ms)
+        answered = loop.time()
+        (connection,) = listener._connections
+        assert not connection.is_idle and not connection._begun
+        dataplane.gate = Gate(APIS)
+        other, other_writer = await connect(listener)
+        other_writer.write(request(FETCH, 4, 3, fetch_body(1)))
+        assert (await read_response(other))[0] == 3
+        assert connection._waiting and not connection._begun, "begun while it was mute"
+        correlation, body = await read_response(reader)
+        assert (correlation, decode_response(FETCH, 4, body).throttle_time // MS) == (2, 0)
+        assert loop.time() - began >= throttle_ms / 1000
+        assert answered - began < throttle_ms / 1000, "the throttle time was waited for before the answer"
+        other_writer.close()
+        writer.close()
+
+    run(tmp_path, test)
+
+
+def test_a_mute_connection_is_not_read(tmp_path: Path) -> None:
+    async def test(dataplane: Dataplane, listener: Listener) -> None:
+        dataplane.gate = Gate(APIS, quotas=Charging("request", 3_600_000))
+        reader, writer = await connect(listener)
+        writer.write(request(API_VERSIONS, 2, 1))
+        correlation, body = await read_response(reader)
+        assert (correlation, decode_response(API_VERSIONS, 2, body).throttle_time // MS) == (1, 3_600_000)
+        (connection,) = listener._connections
+        assert not connection.transport.is_reading()  # type: ignore[attr-defined]
+        connection.resume_writing()
+        assert not connection.transport.is_reading()  # type: ignore[attr-defined]
+        writer.close()
+
+    run(tmp_path, test)
+
+
+def test_a_client_tells_its_software_once_and_its_connection_knows_it(tmp_path: Path) -> None:
+    async def test(dataplane: Dataplane, listener: Listener) -> None:
+        reader, writer = await connect(listener)
+        writer.write(request(API_VERSIONS, 3, 1, b"\x05java\x043.9\x00"))
+        await read_response(reader)
+        (connection,) = listener._connections
+        session = connection.session
+        assert (session.listener, session.host, session.principal) == ("TEST", "127.0.0.1", "User:ANONYMOUS")
+        assert (session.software_name, session.software_version) == ("java", "3.9")
+        writer.close()
+
+    run(tmp_path, test)
+
+
+def test_phases_of_a_request_add_up_to_its_whole_time(tmp_path: Path) -> None:
+    durations = RequestDurations()
+
+    async def test(dataplane: Dataplane, listener: Listener) -> None:
+        await dataplane.create()
+        dataplane.children.gate.clear()
+        reader, writer = await connect(listener)
+        one = produce_body(3, -1, [(TOPIC, [(0, batch(b"a"))])])
+        writer.write(request(PRODUCE, 3, 1, one) + request(FETCH, 4, 2, fetch_body(1)) + request(FETCH, 4, 3, LATER))
+        while not any(connection._begun for connection in listener._connections):
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)  # this long at least the produce waits for its replica, and the fetch for the produce
+        dataplane.children.gate.set()
+        for correlation in (1, 2, 3):
+            assert (await read_response(reader))[0] == correlation
+        writer.close()
+
+    run(tmp_path, test, durations=durations)
+    sums = {(request, phase): histogram.sum_ns / 1e6 for request, phase, histogram in durations.phases()}
+    counts = {(request, phase): sum(histogram.counts) for request, phase, histogram in durations.phases()}
+    phases = ("queue", "local", "remote")
+    assert {(request, phase): 1 + (request == "Fetch") for request, phase in counts} == counts
+    for name in ("Produce", "Fetch"):
+        assert sums[name, "total"] == pytest.approx(sum(sums[name, phase] for phase in phases))
+    assert sums["Produce", "queue"] == 0 and sums["Produce", "remote"] >= 50
+    assert sums["Fetch", "queue"] >= 50 and sums["Fetch", "remote"] >= 30
+
+
+# of the end of the log, with 30 ms to wait
+LATER = struct.pack(">iiii b i", -1, 30, 1, 1 << 30, 0, 1) + struct.pack(">h", len(TOPIC)) + TOPIC.encode()
+LATER += struct.pack(">i iqi", 1, 0, 1, 1 << 30)

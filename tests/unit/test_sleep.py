@@ -37,7 +37,7 @@ def host_of(dataplane: Dataplane) -> PartitionHost:
 
 
 async def stored(dataplane: Dataplane) -> list[bytes | None]:
-    data = await host_of(dataplane).read(0, 1 << 24)
+    data = await host_of(dataplane).log.read(0, 1 << 24)
     return [r.value for at, h in iter_batches(data) for r in iter_records(data[at : at + h.size])]
 
 
@@ -55,7 +55,7 @@ def test_an_idle_partition_falls_asleep_is_read_and_wakes_in_its_epoch(tmp_path:
                 await dataplane.produce(batch(b"%d" % n))
                 host = await asleep(dataplane)
                 assert await stored(dataplane) == [b"%d" % i for i in range(n + 1)]
-                view = host.view
+                view = host.log.view
                 assert view is not None and (view.high_watermark, view.leader_epoch) == (n + 1, 0)
             assert dataplane.controller_calls.reports == []
             assert len(dataplane.children.acquired) == 3
@@ -104,11 +104,11 @@ def test_an_election_is_obeyed_asleep(tmp_path: Path) -> None:
             await dataplane.produce(batch(b"a"))
             host = await asleep(dataplane)
             await dataplane.lead()
-            view = host.view
+            view = host.log.view
             assert host.life == "asleep" and view is not None
             assert (view.leader_epoch, view.epoch_start_offset, view.high_watermark) == (1, 1, 1)
             assert (await dataplane.produce(batch(b"b"))).base_offset == 1
-            data = await host.read(0, 1 << 20)
+            data = await host.log.read(0, 1 << 20)
             assert [header.leader_epoch for _, header in iter_batches(data)] == [0, 1]
 
     run(test)
@@ -136,7 +136,7 @@ def test_only_an_intact_seal_spares_a_recovery(tmp_path: Path, harm: str) -> Non
             await dataplane.lead()
             host = host_of(dataplane)
             assert host.life == ("asleep" if harm == "none" else "waking")
-            await until(lambda: host.view is not None)
+            await until(lambda: host.log.view is not None)
             assert await stored(dataplane) == [b"a"]
 
     run(test)
@@ -172,7 +172,7 @@ def test_a_leader_that_wakes_rouses_its_followers_at_once(tmp_path: Path) -> Non
             await until(lambda: bool(roused))
             assert not waiting.done()
             args = {"topic": TOPIC, "topic_id": str(topic_id), "partition": 0, "epoch": 2}
-            assert roused == [(1, "rouse", args)]
+            assert roused == [(1, "wake_follower", args)]
             dataplane.children.gate.set()
             assert (await waiting).base_offset == 0
 
@@ -186,9 +186,9 @@ def test_a_sleeping_follower_is_roused_in_its_epoch_and_topic_only(tmp_path: Pat
             await dataplane.lead(leader=1)
             args = {"topic": TOPIC, "topic_id": str(topic_id), "partition": 0, "epoch": 1}
             for wrong in ({"epoch": 0}, {"epoch": 2}, {"partition": 1}, {"topic_id": "another"}):
-                await dataplane.broker_calls.answer("rouse", {**args, **wrong})
+                await dataplane.broker_calls.answer("wake_follower", {**args, **wrong})
                 assert host_of(dataplane).life == "asleep"
-            await dataplane.broker_calls.answer("rouse", args)
+            await dataplane.broker_calls.answer("wake_follower", args)
             await until(lambda: host_of(dataplane).life == "awake")
             assert len(dataplane.children.acquired) == 1
 

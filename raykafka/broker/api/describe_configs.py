@@ -9,24 +9,29 @@ broker's configs are its own to tell: asked about another broker, this one answe
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from raykafka.broker.serving import ConfigsServer
+from raykafka.cluster.topic_names import check_name
 from raykafka.config.effective import ConfigValue, describe_broker, describe_cluster_default, describe_topic
-from raykafka.controller.rules.topics import check_name
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 
+if TYPE_CHECKING:
+    from kio.schema.describe_configs.v4.request import DescribeConfigsRequest
+
 API_KEY = 32
 VERSIONS = (1, 4)
+NEEDS = (acl.DESCRIBE_TOPIC_CONFIGS, acl.DESCRIBE_CLUSTER_CONFIGS)
 
 _TOPIC = 2
 _BROKER = 4
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: DescribeConfigsRequest, server: ConfigsServer) -> Any:
     m = response_module(API_KEY, context.api_version)
     results = []
     for resource in request.resources:
@@ -52,11 +57,10 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
     return build(m.DescribeConfigsResponse, throttle_time=NO_THROTTLE, results=tuple(results))
 
 
-def _describe(context: RequestContext, kind: int, name: str, server: Any) -> list[ConfigValue]:
+def _describe(context: RequestContext, kind: int, name: str, server: ConfigsServer) -> list[ConfigValue]:
     configs = server.configs
     if kind == _TOPIC:
-        if not server.authorize(context, acl.Operation.DESCRIBE_CONFIGS, acl.Resource(acl.ResourceType.TOPIC, name)):
-            raise KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
+        context.require(acl.DESCRIBE_TOPIC_CONFIGS, name)
         check_name(name, ())
         topic = server.image.topics.get(name)
         if topic is None:
@@ -64,8 +68,7 @@ def _describe(context: RequestContext, kind: int, name: str, server: Any) -> lis
         return describe_topic(topic.config, configs.dynamic, configs.dynamic_default, configs.static)
     if kind != _BROKER:
         raise KafkaError(ErrorCode.INVALID_REQUEST, f"Unsupported resource type: {kind}")
-    if not server.authorize(context, acl.Operation.DESCRIBE_CONFIGS, acl.CLUSTER):
-        raise KafkaError(ErrorCode.CLUSTER_AUTHORIZATION_FAILED)
+    context.require(acl.DESCRIBE_CLUSTER_CONFIGS, acl.CLUSTER_NAME)
     if not name:
         return describe_cluster_default(configs.dynamic_default)
     if not name.isdigit():
@@ -78,7 +81,7 @@ def _describe(context: RequestContext, kind: int, name: str, server: Any) -> lis
     return describe_broker(configs.dynamic, configs.dynamic_default, configs.static)
 
 
-def _shown(m: Any, request: Any, values: Iterable[ConfigValue]) -> Iterable[Any]:
+def _shown(m: Any, request: DescribeConfigsRequest, values: Iterable[ConfigValue]) -> Iterable[Any]:
     with_synonyms = request.include_synonyms
     with_documentation = getattr(request, "include_documentation", False)
     for value in values:

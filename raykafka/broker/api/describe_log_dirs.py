@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raykafka.broker.partitions.partition_host import PartitionHost
+from raykafka.broker.serving import LogDirsServer
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log.files import LOG
@@ -21,19 +22,17 @@ from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 
+if TYPE_CHECKING:
+    from kio.schema.describe_log_dirs.v4.request import DescribeLogDirsRequest
+
 API_KEY = 35
 VERSIONS = (1, 4)
+NEEDS = (acl.DESCRIBE_CLUSTER,)
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: DescribeLogDirsRequest, server: LogDirsServer) -> Any:
     m = response_module(API_KEY, context.api_version)
-    if not server.authorize(context, acl.Operation.DESCRIBE, acl.CLUSTER):
-        return build(
-            m.DescribeLogDirsResponse,
-            throttle_time=NO_THROTTLE,
-            error_code=ErrorCode.CLUSTER_AUTHORIZATION_FAILED,
-            results=(),
-        )
+    context.require(acl.DESCRIBE_CLUSTER, acl.CLUSTER_NAME)
     hosts = list(server.partitions)
     if request.topics is not None:
         asked = {(topic.topic, p) for topic in request.topics for p in topic.partitions}
@@ -69,7 +68,7 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
 
 def _measure(data_dir: Path, hosts: list[PartitionHost]) -> tuple[dict[Any, int], int, int]:
     """Bytes of segments by partition, and of the volume: in all, and free."""
-    sizes = {host.tp: _size(host.directory) if host.has_files else 0 for host in hosts}
+    sizes = {host.tp: _size(host.log.directory) if host.sleeping.has_files else 0 for host in hosts}
     volume = os.statvfs(data_dir)
     return sizes, volume.f_frsize * volume.f_blocks, volume.f_frsize * volume.f_bavail
 
@@ -86,10 +85,10 @@ def _size(directory: Path) -> int:
 
 
 def _lag(host: PartitionHost) -> int:
-    view = host.view
+    view = host.log.view
     return 0 if view is None else max(0, view.high_watermark - view.log_end_offset)
 
 
-def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+def error_response(context: RequestContext, request: DescribeLogDirsRequest, error: KafkaError) -> Any:
     m = response_module(API_KEY, context.api_version)
     return build(m.DescribeLogDirsResponse, throttle_time=NO_THROTTLE, error_code=error.code, results=())

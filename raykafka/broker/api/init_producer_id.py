@@ -8,25 +8,29 @@ Transactional ids are refused with INVALID_REQUEST until transactions exist.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from raykafka.broker.serving import ProducerIdServer
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 
+if TYPE_CHECKING:
+    from kio.schema.init_producer_id.v5.request import InitProducerIdRequest
+
 API_KEY = 22
 VERSIONS = (0, 5)
+NEEDS = (acl.IDEMPOTENT_WRITE,)
 
 _NONE = -1
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: InitProducerIdRequest, server: ProducerIdServer) -> Any:
     if request.transactional_id is not None:
         raise KafkaError(ErrorCode.INVALID_REQUEST, "transactions are not served by this cluster")
-    if not server.authorize(context, acl.Operation.IDEMPOTENT_WRITE, acl.CLUSTER):
-        raise KafkaError(ErrorCode.CLUSTER_AUTHORIZATION_FAILED)
+    context.require(acl.IDEMPOTENT_WRITE, acl.CLUSTER_NAME)
     known_id, known_epoch = getattr(request, "producer_id", _NONE), getattr(request, "producer_epoch", _NONE)
     if (known_id == _NONE) != (known_epoch == _NONE):
         raise KafkaError(ErrorCode.INVALID_REQUEST, "a producer id and its epoch come together")

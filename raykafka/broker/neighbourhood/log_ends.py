@@ -26,6 +26,11 @@ class _View(Protocol):
     def high_watermark(self) -> int: ...
 
 
+class _Log(Protocol):
+    @property
+    def view(self) -> _View | None: ...
+
+
 class LogEndPartition(Protocol):
     """What this reads of a local partition."""
 
@@ -34,7 +39,7 @@ class LogEndPartition(Protocol):
     @property
     def state(self) -> PartitionState: ...
     @property
-    def view(self) -> _View | None: ...
+    def log(self) -> _Log: ...
 
 
 class LogEndPartitions(Protocol):
@@ -64,7 +69,7 @@ def log_end(partition: LogEndPartition | None) -> int | None:
     """The high watermark of a partition that is led here; None while that is not known (rule 9)."""
     if partition is None or not partition.is_leader:
         return None
-    view = partition.view
+    view = partition.log.view
     if view is None or view.leader_epoch != partition.state.leader_epoch:
         return None
     return view.high_watermark if view.high_watermark >= view.epoch_start_offset else None

@@ -11,9 +11,9 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from raykafka.broker.neighbourhood.broker_calls import BrokerCalls
+from raykafka.broker.partitions.calls import BrokerCalls, ControllerCalls
 from raykafka.broker.partitions.partition_host import Life, PartitionHost
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
@@ -31,27 +31,21 @@ logger = logging.getLogger(__name__)
 Found = SealedEnd | tuple[()] | None
 
 
-class Asks(Protocol):
-    """Who asks the controller."""
-
-    async def alter_partitions(self, proposals: Sequence[tuple[TopicPartition, uuid.UUID, Propose]]) -> int: ...
-
-
 class Joining:
     """``get`` gives a local partition; ``ready`` says whether this broker knows what it holds."""
 
     def __init__(
         self,
-        broker_calls: BrokerCalls,
-        controller: Asks,
+        brokers: BrokerCalls,
+        controller: ControllerCalls,
         get: Callable[[TopicPartition], PartitionHost | None],
         ready: Callable[[], bool],
     ) -> None:
-        self._broker_calls = broker_calls
+        self._brokers = brokers
         self._controller = controller
         self._get = get
         self._ready = ready
-        broker_calls.answers[METHOD] = self.answer
+        brokers.answers[METHOD] = self.answer
 
     async def answer(self, args: dict[str, Any]) -> list[list[int] | None]:
         """``sealed_ends`` {partitions: [[topic, topic id, partition], ...]}: [epoch, log end, epoch of the last record]
@@ -64,18 +58,18 @@ class Joining:
         host = self._get(TopicPartition(topic, partition))
         if host is None or str(host.topic_id) != topic_id:
             return None
-        end = host.sealed_end() if host.life is Life.ASLEEP else None
+        end = host.sleeping.sealed_end() if host.life is Life.ASLEEP else None
         return list(end) if end is not None else []
 
     async def round(self, hosts: Sequence[PartitionHost]) -> list[PartitionHost]:
-        """Ask for the ISRs of ``hosts``, sleeping leaders that some replica is to join. Returns those that have to wake
+        """Propose ISRs for ``hosts``, sleeping leaders that some replica is to join. Returns those that have to wake
         for it."""
         needed: list[PartitionHost] = []
         for start in range(0, len(hosts), AT_ONCE):
-            needed += await self._ask(hosts[start : start + AT_ONCE])
+            needed += await self._join(hosts[start : start + AT_ONCE])
         return needed
 
-    async def _ask(self, hosts: Sequence[PartitionHost]) -> list[PartitionHost]:
+    async def _join(self, hosts: Sequence[PartitionHost]) -> list[PartitionHost]:
         outside: dict[int, list[PartitionHost]] = {}
         for host in hosts:
             for broker in host.behind():
@@ -87,7 +81,7 @@ class Joining:
                 found[host][broker] = end
         proposals, needed = [], []
         for host, ends_of in found.items():
-            proposal = host.ask_asleep({b: end for b, end in ends_of.items() if isinstance(end, SealedEnd)})
+            proposal = host.propose_asleep({b: end for b, end in ends_of.items() if isinstance(end, SealedEnd)})
             if proposal is not None:
                 proposals.append((host.tp, host.topic_id, proposal))
             elif any(_needs_leader(host, end) for end in ends_of.values()):
@@ -98,7 +92,7 @@ class Joining:
     async def _ends_at(self, broker: int, hosts: Iterable[PartitionHost]) -> list[Found]:
         named = [[host.tp.topic, str(host.topic_id), host.tp.partition] for host in hosts]
         try:
-            answer = await self._broker_calls.call(broker, METHOD, {"partitions": named}, ANSWER_WITHIN_S)
+            answer = await self._brokers.call(broker, METHOD, {"partitions": named}, ANSWER_WITHIN_S)
         except (OSError, KafkaError, LinkError, TimeoutError) as error:
             logger.info("broker %d told nothing of its sleeping replicas: %s", broker, error or type(error).__name__)
             return [None for _ in named]
@@ -110,14 +104,14 @@ class Joining:
         try:
             written = await self._controller.alter_partitions(proposals)
         except (KafkaError, LinkError, TimeoutError) as error:
-            # asked again until the states show an answer
-            logger.warning("no answer to %d ISRs that were asked for asleep: %s", len(proposals), error)
+            # proposed again until the states show an answer
+            logger.warning("no answer to %d ISRs that were proposed asleep: %s", len(proposals), error)
             return
-        logger.info("%d of %d ISRs that were asked for asleep are written", written, len(proposals))
+        logger.info("%d of %d ISRs that were proposed asleep are written", written, len(proposals))
 
 
 def _needs_leader(host: PartitionHost, end: Found) -> bool:
     """Whether a replica that can't join asleep needs its leader's stream. One that sleeps in another epoch has not
     heard of this one yet, or this broker has not heard of that."""
-    own = host.sealed_end()
+    own = host.sleeping.sealed_end()
     return end == () or (isinstance(end, SealedEnd) and own is not None and end.epoch == own.epoch)

@@ -1,4 +1,4 @@
-"""One local partition in its broker: the life of its replica process, what may be read, and the appends on their way.
+"""One local partition in its broker: the life of its replica process.
 
 A partition sleeps until it is written, and again when it has long been idle: it has no process, and is read by the seal
 that its last process left, or as the empty log it is (rule 17). A write, a leader's stream, or a log without a seal
@@ -11,44 +11,42 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-import socket
 import uuid
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Mapping
+from typing import Any
 
-from raykafka.broker.partitions.replication_throttle import ReplicationThrottle
-from raykafka.broker.partitions.sleeping import SleepingLog, never_written
-from raykafka.cluster.image import BrokerInfo, PartitionState, partition_to_json
+from raykafka.broker.partitions.broker_parts import BrokerParts
+from raykafka.broker.partitions.pending_appends import PendingAppends
+from raykafka.broker.partitions.replica_process import (
+    CLOSE_WITHIN_S,
+    LEAVE_WITHIN_S,
+    LOCK_POLL_S,
+    Orders,
+    ReplicaProcess,
+)
+from raykafka.broker.partitions.sleeping import Checkpoint, SleepingLog
+from raykafka.broker.partitions.waiting_streams import WaitingStreams
+from raykafka.cluster.image import PartitionState
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link
-from raykafka.link.messages import ANY_EPOCH, APPEND, APPENDED, VIEW, Appended, View, pack_append
-from raykafka.log import lock_holder
+from raykafka.partition.appends import ANY_EPOCH, APPENDED, Appended, Done
+from raykafka.partition.log_view import LogView
+from raykafka.partition.view import VIEW, View
 from raykafka.process.backoff import Backoff
 from raykafka.process.clock import boot_clock
+from raykafka.process.tasks import TaskSet
 from raykafka.replica.leaving import Left
 from raykafka.replica.rules.events import Propose
 from raykafka.replica.rules.sealed import SealedEnd, behind
-from raykafka.types import NO_EPOCH, TopicPartition
+from raykafka.types import TopicPartition
 
-ACQUIRE_WITHIN_S = 30.0
-CLOSE_WITHIN_S = 30.0
-LEAVE_WITHIN_S = 3.0
-LOCK_POLL_S = 0.01
-MAX_QUEUED_BYTES = 64 * 1024 * 1024
 # how long one stays awake that was only woken for others to catch up
 BRIEFLY_S = 1.0
 # how soon one is asked again that could not fall asleep
 DOZE_AGAIN_S = 1.0
 
 logger = logging.getLogger(__name__)
-
-Peers = Mapping[int, tuple[str, int, int]]
-Done = Callable[[Appended], None]
 
 
 class Life(enum.StrEnum):
@@ -60,72 +58,18 @@ class Life(enum.StrEnum):
     CLOSED = "closed"
 
 
-class ReplicaChild(Protocol):
-    """A replica process of this broker, connected and nobody's yet."""
-
-    note: str
-
-    @property
-    def link(self) -> Link: ...
-    @property
-    def actor_id(self) -> str: ...
-    @property
-    def pid(self) -> int: ...
-    def hand_over(self, connection: socket.socket, peer: dict[str, Any]) -> None: ...
-    def kill(self) -> None: ...
-
-
-class ReplicaSource(Protocol):
-    async def acquire_replica(self) -> ReplicaChild: ...
-
-
-class Checkpoint(NamedTuple):
-    """What the checkpoint files hold of a partition; None where there is no entry."""
-
-    recovery_point: int | None = None
-    high_watermark: int | None = None
-    log_start_offset: int | None = None
-
-
-@dataclass(slots=True)
-class Surroundings:
-    """What all partitions of a broker share. ``report_failed(tp, state, reason)`` returns once the controller knows
-    that the leadership ``state`` has ended; ``propose(tp, topic id, proposal)`` asks the controller for an ISR (rule
-    7); ``rouse(tp, topic id, state)`` tells the followers' brokers that the leader wakes. ``brokers`` are those that
-    are alive; ``replica_failures`` counts replica processes that ended before they were let go."""
-
-    broker_id: int
-    log_dir: Path
-    children: ReplicaSource
-    report_failed: Callable[[TopicPartition, PartitionState, str], Awaitable[None]]
-    propose: Callable[[TopicPartition, uuid.UUID, dict[str, Any]], Awaitable[None]]
-    rouse: Callable[[TopicPartition, uuid.UUID, PartitionState], None]
-    throttle: ReplicationThrottle = field(default_factory=ReplicationThrottle)
-    brokers: Mapping[int, BrokerInfo] = field(default_factory=dict)
-    replica_failures: int = 0
-    cold_reads: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(max_workers=4, thread_name_prefix="cold-read")
-    )
-
-
-class _Queued(NamedTuple):
-    records: memoryview
-    acks: int
-    timeout_ms: int
-    leader_epoch: int
-    done: Done
-
-
 def directory_name(tp: TopicPartition) -> str:
     return f"{tp.topic}-{tp.partition}"
 
 
-class PartitionHost(SleepingLog):
-    """A partition of this broker, and what may be read of it. All methods run on the broker's event loop."""
+class PartitionHost:
+    """A partition of this broker (``access.PartitionAccess``). ``log`` is what may be read of it, ``sleeping`` what is
+    known of it without a process, ``appends`` those on their way. ``follower_progress`` is what its leader replica last
+    told of its followers. All methods run on the broker's event loop."""
 
     def __init__(
         self,
-        surroundings: Surroundings,
+        parts: BrokerParts,
         tp: TopicPartition,
         topic_id: uuid.UUID,
         state: PartitionState,
@@ -134,53 +78,46 @@ class PartitionHost(SleepingLog):
         checkpoint: Checkpoint,
         on_disk: bool,
         left: Left | None = None,
-        known_epoch: int = NO_EPOCH,
         after: Awaitable[None] | None = None,
     ) -> None:
-        """``on_disk``: the directory holds a log, and ``left`` is what its seal says, None without one. ``known_epoch``
-        is what an earlier life of the broker obeyed asleep. ``after``: what must end before the directory is
-        touched."""
-        super().__init__(surroundings.log_dir / directory_name(tp), surroundings.cold_reads)
+        """``on_disk``: the directory holds a log, and ``left`` is what its seal says, None without one. ``after``: what
+        must end before the directory is touched."""
         self.tp = tp
         self.topic_id = topic_id
         self.state = state
         self.config = config
-        self.left = left if on_disk else never_written()
-        self.known_epoch = known_epoch
         self.life = Life.ASLEEP
-        self.child: ReplicaChild | None = None
-        self._leaving: ReplicaChild | None = None
+        self.log = LogView(parts.log_dir / directory_name(tp), parts.cold_reads)
+        self.sleeping = SleepingLog(self.log, checkpoint, left, has_files=on_disk)
+        self.appends = PendingAppends()
         self.restarts = 0
-        self._last_end = 0.0
-        self.figures: dict[str, Any] = {}
         self.failure = ""
-        self._diverged = False
-        self._around = surroundings
+        self.follower_progress: dict[str, Any] = {}
+        self._parts = parts
+        self._process = ReplicaProcess(tp, self.log.directory, parts.replicas)
+        self._tasks = TaskSet(str(tp))
+        self._streams = WaitingStreams(tp, self._tasks)
         self._after = after
-        self._checkpoint = checkpoint
-        self._on_disk = on_disk
-        self._told: tuple[PartitionState, Mapping[str, str], Peers] | None = None
-        self._streams: dict[Link, int] = {}
+        self._last_end = 0.0
+        self._diverged = False
         self._telling: asyncio.Task[None] | None = None
         self._failed_epoch = -1
-        self._pending: dict[int, Done] = {}
-        self._outgoing: list[tuple[bytes, memoryview]] = []
-        self._correlation = 0
-        self._queue: deque[_Queued] = deque()
-        self._queued_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._backoff = Backoff()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._used_at = self._loop.time()
         self._briefly = False
-        if self.left is None or self.obey_asleep(surroundings.broker_id, state):
+        if self.sleeping.left is None or self.sleeping.obey(parts.broker_id, state):
             self._wake()
 
     # who leads
 
     @property
     def is_leader(self) -> bool:
-        return self.state.leader == self._around.broker_id and self.life is not Life.CLOSED
+        return self.state.leader == self._parts.broker_id and self.life is not Life.CLOSED
+
+    @property
+    def is_opening(self) -> bool:
+        return self.life is Life.WAKING
 
     def leader_error(self, leader_epoch: int = ANY_EPOCH) -> ErrorCode:
         """NONE when this broker leads the partition, in that epoch if one is given (KIP-320's fencing)."""
@@ -196,22 +133,23 @@ class PartitionHost(SleepingLog):
             logger.error("%s: refused %s after %s", self.tp, state, self.state)
             return None
         if state.version > self.state.version:
-            self.asked.clear()
+            self.sleeping.undecided.clear()
         self.state, self.config = state, config
         if self.life is Life.CLOSED:
             return None
-        needed = self.life is Life.ASLEEP and self.obey_asleep(self._around.broker_id, state)
+        needed = self.life is Life.ASLEEP and self.sleeping.obey(self._parts.broker_id, state)
         if not self.is_leader:
-            self._fail_queue(ErrorCode.NOT_LEADER_OR_FOLLOWER, "this broker leads the partition no longer")
-        self.changed()
+            self.appends.fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER, "this broker leads the partition no longer")
+        self.log.changed()
         if self.life is Life.FAILED and self._may_try_again():
             self._wake()
         if needed:
             self._wake()
-        if self.life is Life.AWAKE and self._told != self._wanted():
-            heard = self._told is not None and self._told[:2] == (state, config)
+        told = self._process.told
+        if self.life is Life.AWAKE and told != self._orders():
+            heard = told is not None and told[:2] == (state, config)
             if self._telling is None or self._telling.done():
-                self._telling = self._run(self._tell())
+                self._telling = self._tasks.run(self._tell())
             # who else is alive is news that nobody waits for
             return None if heard else self._telling
         return None
@@ -223,75 +161,39 @@ class PartitionHost(SleepingLog):
 
     def behind(self) -> tuple[int, ...]:
         """The live replicas that this broker has to get back into the ISR; none unless it leads and sleeps."""
-        return behind(self._around.broker_id, self.state, self._around.brokers) if self.life is Life.ASLEEP else ()
+        return behind(self._parts.broker_id, self.state, self._parts.brokers) if self.life is Life.ASLEEP else ()
 
-    def ask_asleep(self, found: Mapping[int, SealedEnd]) -> Propose | None:
+    def propose_asleep(self, found: Mapping[int, SealedEnd]) -> Propose | None:
         """The ISR to ask the controller for, while this leader sleeps, with those of ``found`` that sleep on the same
         log."""
         if self.life is not Life.ASLEEP:
             return None
-        around = self._around
-        epochs = {broker: info.epoch for broker, info in around.brokers.items()}
-        return self.ask_for_isr(around.broker_id, self.state, epochs, found)
+        epochs = {broker: info.epoch for broker, info in self._parts.brokers.items()}
+        return self.sleeping.propose(self._parts.broker_id, self.state, epochs, found)
 
-    def _wanted(self) -> tuple[PartitionState, Mapping[str, str], Peers]:
-        """What the replica has to go by: where the brokers live that hold this partition is part of it."""
-        state, brokers = self.state, self._around.brokers
+    def _orders(self) -> Orders:
+        state, brokers = self.state, self._parts.brokers
         holders = {b: brokers[b] for b in (*state.replicas, *state.isr) if b in brokers}
-        return state, self.config, {b: (i.link_host, i.link_port, i.epoch) for b, i in holders.items()}
+        return Orders(state, self.config, {b: (i.link_host, i.link_port, i.epoch) for b, i in holders.items()})
 
     # appends
 
     def submit(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
-        """Have the replica append ``records``; ``done`` is called once with what became of them, perhaps before this
-        returns. Appends reach the log in the order of the calls. ``records`` must not change afterwards."""
-        if self.life is Life.AWAKE and self.child is not None:
-            self._send(records, acks, timeout_ms, leader_epoch, done)
+        """Append ``records`` as leader; ``done`` is called once with the outcome, perhaps before this returns. Appends
+        reach the log in the order of the calls. ``records`` must not change afterwards."""
+        if self.life is Life.AWAKE:
+            self._briefly = False
+            self.appends.send(records, acks, timeout_ms, leader_epoch, done)
             return
         error = self.leader_error()
         if error is ErrorCode.NONE and self.life is Life.FAILED:
             error = ErrorCode.NOT_LEADER_OR_FOLLOWER
-        if error is ErrorCode.NONE and self._queued_bytes + len(records) > MAX_QUEUED_BYTES:
+        if error is ErrorCode.NONE and not self.appends.wait(records, acks, timeout_ms, leader_epoch, done):
             error = ErrorCode.REQUEST_TIMED_OUT
         if error is not ErrorCode.NONE:
             done(Appended(-1, error))
-            return
-        self._queue.append(_Queued(records, acks, timeout_ms, leader_epoch, done))
-        self._queued_bytes += len(records)
-        if self.life is Life.ASLEEP:
+        elif self.life is Life.ASLEEP:
             self._wake()
-
-    def append(
-        self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int = ANY_EPOCH
-    ) -> asyncio.Future[Appended]:
-        """``submit`` for who wants to await the outcome."""
-        future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-
-        def done(appended: Appended) -> None:
-            if not future.done():
-                future.set_result(appended)
-
-        self.submit(records, acks, timeout_ms, leader_epoch, done)
-        return future
-
-    def _send(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
-        """Appends of one turn of the event loop go to the replica in one write."""
-        self._briefly = False
-        self._correlation = correlation = self._correlation + 1
-        self._pending[correlation] = done
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
-        self._outgoing.append((pack_append(correlation, acks, leader_epoch, timeout_ms), records))
-
-    def _flush(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        if outgoing and self.child is not None:
-            self.child.link.send_batches(APPEND, outgoing)
-
-    def _fail_queue(self, error: ErrorCode, message: str) -> None:
-        queue, self._queue, self._queued_bytes = self._queue, deque(), 0
-        for queued in queue:
-            queued.done(Appended(-1, error, message=message))
 
     # the replica process
 
@@ -306,135 +208,83 @@ class PartitionHost(SleepingLog):
         """Whether it is awake only for others to catch up."""
         return self._briefly and self.life in (Life.WAKING, Life.AWAKE, Life.DOZING)
 
-    def rouse(self, leader_epoch: int) -> None:
+    def wake_follower(self, leader_epoch: int) -> None:
         """The leader of that epoch wakes, and its stream will come: open the log meanwhile."""
         if self.life is Life.ASLEEP and not self.is_leader and leader_epoch == self.state.leader_epoch:
             self._wake()
 
     def _wake(self) -> None:
         if self.is_leader:
-            self._around.rouse(self.tp, self.topic_id, self.state)
+            self._parts.wake_followers(self.tp, self.topic_id, self.state)
         self.life = Life.WAKING
         self._diverged = False
-        self._run(self._wake_replica())
+        self._tasks.run(self._wake_replica())
 
     async def _wake_replica(self) -> None:
         if self._after is not None:
             await asyncio.wait([asyncio.ensure_future(self._after)])  # where it failed, opening the log tells why
             self._after = None
         await asyncio.sleep(self._backoff.delay_s)
-        await self._wait_for_lock()
-        child = await self._acquire()
+        child = await self._process.acquire(
+            lambda: self.appends.fail_waiting(
+                ErrorCode.REQUEST_TIMED_OUT, "no replica process could be started in time"
+            )
+        )
         link = child.link
         if self.life is not Life.WAKING:
             link.close()
             return
-        self.child = child
+        self._process.child = child
+        self.appends.attach(link)
         child.note = str(self.tp)
         link.start(
             on_frame=self._frame,
             on_call=self._called,
             on_close=lambda error: self._ended(link, "its process ended"),
         )
+        orders = self._orders()
         try:
-            await self._open(link)
+            answer = await self._process.open(child, self.topic_id, self._parts.broker_id, orders, self.sleeping.open())
         except (KafkaError, LinkError) as error:
             self._ended(link, f"it could not be opened: {error}")
-
-    async def _wait_for_lock(self) -> None:
-        """Until the last process has let the log go (rule 4); it is killed if that takes long."""
-        leaving = self._leaving
-        if leaving is None:
             return
-        deadline = self._loop.time() + LEAVE_WITHIN_S
-        while _is_locked(self.directory):
-            if self._loop.time() > deadline:
-                logger.error("%s: process %d holds the log and is killed", self.tp, leaving.pid)
-                leaving.kill()
-                deadline += LEAVE_WITHIN_S
-            await asyncio.sleep(LOCK_POLL_S)
-        self._leaving = None
+        if self._process.child is child and self.life is Life.WAKING:
+            self._opened(orders, answer)
 
-    async def _acquire(self) -> ReplicaChild:
-        """A replica process. Appends do not wait for it forever; who opens a log that is on disk does."""
-        acquiring = asyncio.ensure_future(self._around.children.acquire_replica())
-        try:
-            while not (await asyncio.wait([acquiring], timeout=ACQUIRE_WITHIN_S))[0]:
-                logger.warning("%s has waited %.0f s for a replica process", self.tp, ACQUIRE_WITHIN_S)
-                self._fail_queue(ErrorCode.REQUEST_TIMED_OUT, "no replica process could be started in time")
-        except asyncio.CancelledError:
-            acquiring.cancel()
-            raise
-        return acquiring.result()
-
-    async def _open(self, link: Link) -> None:
-        state, config, peers = wanted = self._wanted()
-        checkpoint = self._checkpoint
-        left, asked = self.left, self.asked
-        self.left, self.asked = None, []  # from here on only a close leaves something behind
-        self._on_disk = True
-        own = self._around.broker_id
-        answer = await link.call(
-            "open",
-            {
-                "topic": self.tp.topic,
-                "topic_id": str(self.topic_id),
-                "partition": self.tp.partition,
-                "directory": str(self.directory),
-                "broker_id": own,
-                "broker_epoch": peers[own][-1] if own in peers else -1,
-                "state": partition_to_json(state),
-                "peers": peers,
-                "config": dict(config),
-                "recovery_point": checkpoint.recovery_point or 0,
-                "high_watermark": checkpoint.high_watermark,
-                "log_start_offset": checkpoint.log_start_offset or 0,
-                "seal": list(left.seal) if left is not None else None,
-                "known_epoch": self.known_epoch,
-                "undecided": [sorted(isr) for isr in asked],
-            },
-        )
-        if self.child is None or self.child.link is not link or self.life is not Life.WAKING:
-            return
+    def _opened(self, orders: Orders, answer: Mapping[str, Any]) -> None:
         if answer["recovered_bytes_cut"]:
             logger.warning("%s: recovery cut a torn tail of %d bytes", self.tp, answer["recovered_bytes_cut"])
-        self._check_refused(answer)
-        self._told = wanted
+        self._check_refused(answer["refused"])
+        self._process.told = orders
         self.failure = ""
         self._backoff.succeeded()
         self._go_on_awake()
-        self.changed()
+        self.log.changed()
 
     def _go_on_awake(self) -> None:
         """Do what has waited while the replica could not take it."""
         self.life = Life.AWAKE
         self._used_at = self._loop.time()
-        if self._told != self._wanted():
-            self._telling = self._run(self._tell())
-        queue, self._queue, self._queued_bytes = self._queue, deque(), 0
-        for queued in queue:
-            self._send(*queued)
+        if self._process.told != self._orders():
+            self._telling = self._tasks.run(self._tell())
+        if self.appends.are_waiting:
+            self._briefly = False
+            self.appends.send_waiting()
         self._hand_over_streams()
 
     async def _tell(self) -> None:
         """Bring the replica to the newest state and config."""
-        while self.life is Life.AWAKE and self.child is not None and self._told != self._wanted():
-            child, wanted = self.child, self._wanted()
-            link = child.link
-            state, config, peers = wanted
-            told_state, told_config, told_peers = self._told or (None, None, None)
+        process = self._process
+        while self.life is Life.AWAKE and process.child is not None and process.told != (orders := self._orders()):
+            link = process.child.link
             try:
-                if config != told_config:
-                    await link.call("config", {"config": dict(config)})
-                if state != told_state or peers != told_peers:
-                    args = {"state": partition_to_json(state), "peers": peers}
-                    self._check_refused(await link.call("state", args))
+                refused = await process.tell(orders)
             except KafkaError as error:
                 self._ended(link, f"it could not take a new state: {error}")
                 return
             except LinkError:
                 return  # the link's end is handled where it is noticed
-            self._told = wanted
+            self._check_refused(refused)
             self._hand_over_streams()
 
     # what the replica says and gets beside frames
@@ -442,15 +292,15 @@ class PartitionHost(SleepingLog):
     async def _called(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
         match method:
             case "failed":
-                if self.child is not None:
+                if self._process.child is not None:
                     self._diverged = bool(args.get("diverged"))
-                    self._ended(self.child.link, args["reason"])
+                    self._ended(self._process.child.link, args["reason"])
             case "propose":
-                await self._propose(args)
+                await self._parts.propose(self.tp, self.topic_id, args)
             case "allowance":
-                return await self._around.throttle.take(args)
+                return await self._parts.throttle.take(args)
             case "spent":
-                self._around.throttle.spent(args)
+                self._parts.throttle.spent(args)
             case "dozing":
                 if self.life is Life.AWAKE:
                     self.life = Life.DOZING
@@ -458,17 +308,10 @@ class PartitionHost(SleepingLog):
                 self._fell_asleep(args)
             case "figures":
                 followers = args.get("followers", {})
-                self.figures = {**args, "followers": {int(b): figures for b, figures in followers.items()}}
+                self.follower_progress = {**args, "followers": {int(b): known for b, known in followers.items()}}
             case _:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, f"a broker does not answer {method!r}")
         return {}
-
-    async def _propose(self, proposal: dict[str, Any]) -> None:
-        try:
-            await self._around.propose(self.tp, self.topic_id, proposal)
-        except (KafkaError, LinkError, TimeoutError) as error:
-            # the leader asks again until the state shows an answer
-            logger.warning("%s: no answer to the ISR %s that was asked for: %s", self.tp, proposal["isr"], error)
 
     def take_stream(self, link: Link, leader_epoch: int) -> None:
         """A leader has connected: hand its connection to the replica once that knows of this leader epoch, which wakes
@@ -476,41 +319,31 @@ class PartitionHost(SleepingLog):
         if leader_epoch < self.state.leader_epoch or self.life is Life.CLOSED or self._diverged:
             link.close()
             return
-        self._streams[link] = leader_epoch
-        link.ended.add_done_callback(lambda _: self._streams.pop(link, None))
+        self._streams.add(link, leader_epoch)
         if self.life is Life.ASLEEP:
             self._wake()
         self._hand_over_streams()
 
     def _hand_over_streams(self) -> None:
-        if self._told is None or self.life is not Life.AWAKE or self.child is None:
-            return
-        for link, leader_epoch in list(self._streams.items()):
-            if leader_epoch <= self._told[0].leader_epoch:
-                del self._streams[link]
-                self._run(self._hand_over(link, self.child))
-
-    async def _hand_over(self, link: Link, child: ReplicaChild) -> None:
-        try:
-            with await link.detach() as connection:
-                child.hand_over(connection, link.peer)
-        except (LinkError, OSError) as error:
-            logger.warning("%s: a leader's connection could not be handed over: %s", self.tp, error)
+        process = self._process
+        if self._streams and process.told is not None and self.life is Life.AWAKE and process.child is not None:
+            self._streams.hand_over(process.child, process.told.state.leader_epoch)
 
     # falling asleep
 
     def doze_if_idle(self) -> None:
         """Have the replica fall asleep, if nothing was written for ``replica.idle.ms`` (0: never)."""
         idle_s = int(self.config.get("replica.idle.ms", 0)) / 1000
-        if self.life is not Life.AWAKE or not idle_s or self.child is None:
+        child = self._process.child
+        if self.life is not Life.AWAKE or not idle_s or child is None:
             return
-        if self._pending or self._outgoing or self._streams or (self._telling and not self._telling.done()):
+        if self.appends.are_sent or self._streams or (self._telling and not self._telling.done()):
             return
         idle_s = min(idle_s, BRIEFLY_S) if self._briefly else idle_s
         if self._loop.time() - self._used_at >= idle_s:
             self._used_at = self._loop.time() - idle_s + min(idle_s, DOZE_AGAIN_S)
             self.life = Life.DOZING
-            self._run(self._doze(self.child.link))
+            self._tasks.run(self._doze(child.link))
 
     async def _doze(self, link: Link) -> None:
         """What is appended meanwhile waits, as in a sleeping partition."""
@@ -526,66 +359,56 @@ class PartitionHost(SleepingLog):
             self._go_on_awake()
             self._used_at = used_at
 
-    def _fell_asleep(self, args: Mapping[str, Any]) -> None:
-        child = self.child
+    def _fell_asleep(self, answer: Mapping[str, Any]) -> None:
+        child = self._process.child
         if child is None or self.life is Life.CLOSED:
             return
-        if args["note"] is None:
+        if answer["note"] is None:
             self._ended(child.link, "its log could not be sealed")
             return
-        self.child = self._told = None
-        self._leaving = child
-        self.figures = {}
-        self._outgoing.clear()
-        self._take_note(args)
+        self._process.gone(holds_log=True)
+        self.appends.detach()
+        self.follower_progress = {}
+        self.sleeping.closed(answer)
         self.life = Life.ASLEEP
-        needed = self.obey_asleep(self._around.broker_id, self.state)
-        if needed or self._queue or self._streams:
+        needed = self.sleeping.obey(self._parts.broker_id, self.state)
+        if needed or self.appends.are_waiting or self._streams:
             self._wake()
 
-    def _take_note(self, closed: Mapping[str, Any]) -> None:
-        """Remember what a replica left when it closed its log."""
-        log_start = self.view.log_start_offset if self.view else self._checkpoint.log_start_offset
-        self.left = Left.of_note(closed["note"]) if closed["note"] is not None else None
-        self._checkpoint = Checkpoint(closed["recovery_point"], closed["high_watermark"], log_start)
-
-    def _check_refused(self, answer: dict[str, Any]) -> None:
+    def _check_refused(self, reason: str) -> None:
         """A replica that can't lead the epoch it was told to says so; the controller has to decide again (rule 1)."""
-        if answer["refused"]:
-            logger.warning("%s can't lead epoch %d: %s", self.tp, self.state.leader_epoch, answer["refused"])
-            self._report(answer["refused"])
+        if reason:
+            logger.warning("%s can't lead epoch %d: %s", self.tp, self.state.leader_epoch, reason)
+            self._report(reason)
 
     def _report(self, reason: str) -> None:
         if self.is_leader:
-            self._run(self._around.report_failed(self.tp, self.state, reason))
+            self._tasks.run(self._parts.report_failed(self.tp, self.state, reason))
 
     def _ended(self, link: Link, reason: str) -> None:
         """The replica process is gone, or no use any more: what it had promised is void (rules 1, 20)."""
-        child = self.child
+        child = self._process.child
         if child is None or child.link is not link:
             return
-        self.child = self._told = None
-        self.figures = {}
-        self._checkpoint = self.checkpoint
-        self._outgoing.clear()
+        self._process.gone(holds_log=self.life is not Life.CLOSED)
+        self.follower_progress = {}
+        self.sleeping.checkpoint = self.sleeping.checkpoint_now()
+        self.appends.detach()
         link.close()
-        self.show_nothing()
-        pending, self._pending = self._pending, {}
-        for done in pending.values():
-            done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message=f"{self.tp}: {reason}"))
+        self.log.show_nothing()
+        self.appends.fail_unanswered(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"{self.tp}: {reason}")
         if self.life is Life.CLOSED:
             return
         logger.error("%s (leader epoch %d): %s", self.tp, self.state.leader_epoch, reason)
-        self._leaving = child
         self.life = Life.FAILED
         self.restarts += 1
         self._last_end = boot_clock()
         self.failure = reason
-        self._around.replica_failures += 1
+        self._parts.replica_failures += 1
         self._failed_epoch = self.state.leader_epoch
         self._backoff.failed()
-        self._fail_queue(ErrorCode.NOT_LEADER_OR_FOLLOWER, reason)
-        self.changed()
+        self.appends.fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER, reason)
+        self.log.changed()
         if self.is_leader:
             self._report(reason)
         elif self._may_try_again():
@@ -596,14 +419,14 @@ class PartitionHost(SleepingLog):
     def _frame(self, kind: int, payload: memoryview) -> None:
         if kind == APPENDED:
             appended = Appended.unpack(payload)
-            done = self._pending.pop(appended.correlation, None)
+            done = self.appends.unanswered.pop(appended.correlation, None)
             if done is not None:
                 done(appended)
         elif kind == VIEW:
-            view, before = View.unpack(payload), self.view
+            view, before = View.unpack(payload), self.log.view
             if before is None or view.log_end_offset != before.log_end_offset:
                 self._used_at = self._loop.time()
-            self.show(view)
+            self.log.show(view)
 
     # the end, and figures
 
@@ -619,17 +442,16 @@ class PartitionHost(SleepingLog):
         was_asleep = self.life is Life.ASLEEP
         was_awake = self.life is Life.AWAKE
         self.life = Life.CLOSED
-        self._fail_queue(reason, "the partition was closed")
-        self.changed()
+        self.appends.fail_waiting(reason, "the partition was closed")
+        self.log.changed()
         clean = was_asleep
-        for stream in list(self._streams):
-            stream.close()
-        child = self.child
+        self._streams.close()
+        child = self._process.child
         if was_awake and child is not None:
             try:
                 answer = await child.link.call("close", {}, CLOSE_WITHIN_S)
-                self._take_note(answer)
-                self.show_nothing()
+                self.sleeping.closed(answer)
+                self.log.show_nothing()
                 clean = answer["note"] is not None
             except (KafkaError, LinkError, TimeoutError) as error:
                 logger.error("%s was not closed cleanly: %s", self.tp, error)
@@ -641,27 +463,13 @@ class PartitionHost(SleepingLog):
             await asyncio.wait([child.link.ended])
             self._ended(child.link, "the partition was closed")
         if frees_directory:
-            await self._wait_for_lock()
-        for task in list(self._tasks):
-            task.cancel()
+            await self._process.log_is_free()
+        self._tasks.cancel()
         return clean
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """What the checkpoint files should hold of this partition now."""
-        view = self.view
-        if view is None or self.reader is None:
-            return self._checkpoint
-        return Checkpoint(view.recovery_point, view.high_watermark, view.log_start_offset)
-
-    @property
-    def has_files(self) -> bool:
-        """Whether a log was ever begun for it on this disk."""
-        return self._on_disk
 
     def describe(self) -> dict[str, Any]:
         """Figures for status."""
-        view, child = self.view, self.child
+        view, child = self.log.view, self._process.child
         return {
             "topic": self.tp.topic,
             "partition": self.tp.partition,
@@ -676,23 +484,5 @@ class PartitionHost(SleepingLog):
             "log_start_offset": view.log_start_offset if view else None,
             "high_watermark": view.high_watermark if view else None,
             "log_end_offset": view.log_end_offset if view else None,
-            "followers": self.figures.get("followers", {}),
+            "followers": self.follower_progress.get("followers", {}),
         }
-
-    def _run(self, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-        return task
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("%s: a task failed", self.tp, exc_info=task.exception())
-
-
-def _is_locked(directory: Path) -> bool:
-    try:
-        return lock_holder(directory) is not None
-    except OSError:
-        return False  # whoever opens the log finds out what is wrong with it

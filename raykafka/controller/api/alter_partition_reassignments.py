@@ -8,20 +8,28 @@ before. A partition named twice goes to where it is named last.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raykafka.controller.decisions.reassignments import alter_reassignments
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
+from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.types import TopicPartition
 
+if TYPE_CHECKING:
+    from kio.schema.alter_partition_reassignments.v0.request import AlterPartitionReassignmentsRequest
+
+    from raykafka.controller.ledger.ledger import Ledger
+
 API_KEY = 45
 VERSIONS = (0, 0)
+NEEDS = (acl.ALTER_CLUSTER,)
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: AlterPartitionReassignmentsRequest, server: Ledger) -> Any:
+    context.require(acl.ALTER_CLUSTER, acl.CLUSTER_NAME)
     wanted = {
         TopicPartition(topic.name, part.partition_index): None if part.replicas is None else tuple(part.replicas)
         for topic in request.topics
@@ -32,7 +40,7 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
 
 def _response(
     context: RequestContext,
-    request: Any,
+    request: AlterPartitionReassignmentsRequest,
     outcomes: dict[TopicPartition, KafkaError | None],
     whole: KafkaError | None = None,
 ) -> Any:
@@ -63,5 +71,5 @@ def _response(
     )
 
 
-def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+def error_response(context: RequestContext, request: AlterPartitionReassignmentsRequest, error: KafkaError) -> Any:
     return _response(context, request, {}, error)

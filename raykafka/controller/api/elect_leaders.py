@@ -10,26 +10,36 @@ a replica only from the ISR; an unclean one takes place only where there is no l
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raykafka.controller.decisions.leadership import ElectionType, elect_leaders
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
+from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.types import TopicPartition
 
+if TYPE_CHECKING:
+    from kio.schema.elect_leaders.v2.request import ElectLeadersRequest
+
+    from raykafka.controller.ledger.ledger import Ledger
+
 API_KEY = 43
 VERSIONS = (0, 2)
+NEEDS = (acl.ALTER_CLUSTER,)
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: ElectLeadersRequest, server: Ledger) -> Any:
+    context.require(acl.ALTER_CLUSTER, acl.CLUSTER_NAME)
     try:
         kind = ElectionType(getattr(request, "election_type", ElectionType.PREFERRED))
     except ValueError:
         raise KafkaError(ErrorCode.INVALID_REQUEST, f"There is no election type {request.election_type}.") from None
     if request.topic_partitions is None:
-        asked = [TopicPartition(name, p) for name, record in sorted(server.records.items()) for p in record.states]
+        asked = [
+            TopicPartition(name, p) for name, record in sorted(server.state.records.items()) for p in record.states
+        ]
     else:
         asked = _named(request)
     outcomes = await elect_leaders(server, kind, asked, request.timeout.total_seconds())
@@ -38,7 +48,7 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
     return _response(context, outcomes)
 
 
-def _named(request: Any) -> list[TopicPartition]:
+def _named(request: ElectLeadersRequest) -> list[TopicPartition]:
     return [TopicPartition(topic.topic, p) for topic in request.topic_partitions or () for p in topic.partitions]
 
 
@@ -65,6 +75,6 @@ def _response(context: RequestContext, outcomes: dict[TopicPartition, KafkaError
     )
 
 
-def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+def error_response(context: RequestContext, request: ElectLeadersRequest, error: KafkaError) -> Any:
     outcomes: dict[TopicPartition, KafkaError | None] = dict.fromkeys(_named(request), error)
     return _response(context, outcomes, error_code=error.code)

@@ -8,20 +8,25 @@ INVALID_REQUEST. A resource named twice is INVALID_REQUEST.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from raykafka.controller.api.altered_configs import altered, error_response
+from raykafka.controller.api.altered_configs import NEEDS, altered, error_response
 from raykafka.controller.decisions.configs import Alteration
 from raykafka.controller.rules.configs import altered as plan
 from raykafka.protocol.context import RequestContext
 
-__all__ = ["API_KEY", "VERSIONS", "error_response", "handle"]
+if TYPE_CHECKING:
+    from kio.schema.incremental_alter_configs.v1.request import IncrementalAlterConfigsRequest
+
+    from raykafka.controller.ledger.ledger import Ledger
+
+__all__ = ["API_KEY", "NEEDS", "VERSIONS", "error_response", "handle"]
 
 API_KEY = 44
 VERSIONS = (0, 1)
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: IncrementalAlterConfigsRequest, server: Ledger) -> Any:
     return await altered(context, request, server, _alteration)
 
 

@@ -6,25 +6,33 @@ Null topics ask for all of them. A partition that does not move, or does not exi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raykafka.controller.decisions.reassignments import reassignments
 from raykafka.error_code import ErrorCode
+from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.types import TopicPartition
 
+if TYPE_CHECKING:
+    from kio.schema.list_partition_reassignments.v0.request import ListPartitionReassignmentsRequest
+
+    from raykafka.controller.ledger.ledger import Ledger
+
 API_KEY = 46
 VERSIONS = (0, 0)
+NEEDS = (acl.DESCRIBE_CLUSTER,)
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: ListPartitionReassignmentsRequest, server: Ledger) -> Any:
+    context.require(acl.DESCRIBE_CLUSTER, acl.CLUSTER_NAME)
     m = response_module(API_KEY, context.api_version)
     wanted = None
     if request.topics is not None:
         wanted = [TopicPartition(topic.name, p) for topic in request.topics for p in topic.partition_indexes]
-    async with server.turn:
-        found = reassignments(server, wanted)
+    async with server.turn() as turn:
+        found = reassignments(turn.state, wanted)
     by_topic: dict[str, list[Any]] = {}
     for tp, assignment in found.items():
         by_topic.setdefault(tp.topic, []).append(

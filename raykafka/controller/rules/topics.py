@@ -7,18 +7,17 @@ mode is: a manual assignment may name registered brokers only, and no empty list
 from __future__ import annotations
 
 import random
-import re
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from raykafka.cluster.topic_names import check_name
 from raykafka.config.definitions import check_topic_config
 from raykafka.controller.rules.assignment import assign_replicas, round_of
 from raykafka.error_code import ErrorCode
 from raykafka.errors import ConfigError, KafkaError
 from raykafka.types import OFFSETS_TOPIC, TRANSACTIONS_TOPIC
 
-_MAX_NAME_LENGTH = 249
 _MAX_PARTITIONS = 10_000
 _PROHIBITED = "__cluster_metadata"
 DEFAULT = -1
@@ -95,28 +94,6 @@ def plan_topic(
     except ConfigError as error:
         raise KafkaError(ErrorCode.INVALID_CONFIG, str(error)) from None
     return TopicPlan(name, topic_id, replicas, config)
-
-
-def check_name(name: str, existing: Collection[str]) -> None:
-    """Raise KafkaError(INVALID_TOPIC_EXCEPTION) for a name that Kafka refuses: bad in itself, or one that differs
-    from an existing topic only in ``.`` and ``_`` (they are the same in metric names)."""
-    reason = ""
-    if not name:
-        reason = "the empty string is not allowed"
-    elif name in (".", ".."):
-        reason = f"'{name}' is not allowed"
-    elif len(name) > _MAX_NAME_LENGTH:
-        reason = f"the length of '{name}' is longer than the max allowed length {_MAX_NAME_LENGTH}"
-    elif not re.fullmatch(r"[a-zA-Z0-9._-]+", name):
-        reason = f"'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
-    if reason:
-        raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION, f"Topic name is invalid: {reason}")
-    same = [other for other in existing if other != name and other.replace(".", "_") == name.replace(".", "_")]
-    if same:
-        raise KafkaError(
-            ErrorCode.INVALID_TOPIC_EXCEPTION,
-            f"Topic '{name}' collides with existing topics: {', '.join(sorted(same))}",
-        )
 
 
 def _place(

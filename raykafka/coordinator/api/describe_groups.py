@@ -8,38 +8,44 @@ an error; protocol, subscriptions and assignments are shown for a stable group o
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from raykafka.coordinator.classic.group import Group
 from raykafka.coordinator.classic.membership import Member
 from raykafka.coordinator.classic.rebalance import State
 from raykafka.coordinator.coordinator import Coordinator
+from raykafka.coordinator.group.group import Group
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 
+if TYPE_CHECKING:
+    from kio.schema.describe_groups.v5.request import DescribeGroupsRequest
+
 API_KEY = 15
 VERSIONS = (0, 5)
-_ALL_OPERATIONS = acl.operation_bits(acl.SUPPORTED[acl.ResourceType.GROUP])
+NEEDS = (acl.DESCRIBE_GROUP,)
 
 
-async def handle(context: RequestContext, request: Any, server: Coordinator) -> Any:
+async def handle(context: RequestContext, request: DescribeGroupsRequest, server: Coordinator) -> Any:
     version = context.api_version
     m = response_module(API_KEY, version)
     asked = version >= 3 and request.include_authorized_operations
-    groups = tuple(_describe(m, server, group_id, asked) for group_id in request.groups)
+    groups = tuple(_describe(m, context, server, group_id, asked) for group_id in request.groups)
     return build(m.DescribeGroupsResponse, throttle_time=NO_THROTTLE, groups=groups)
 
 
-def _describe(m: ModuleType, server: Coordinator, group_id: str, asked: bool) -> Any:
-    group, state, error = None, "", ErrorCode.NONE
+def _describe(m: ModuleType, context: RequestContext, server: Coordinator, group_id: str, asked: bool) -> Any:
+    group, state, error, operations = None, "", ErrorCode.NONE, acl.NOT_ASKED
     try:
+        context.require(acl.DESCRIBE_GROUP, group_id)
         group = server.describe(group_id)
         state = State.DEAD.value if group is None else group.state.value
     except KafkaError as failure:
         error = failure.code
+    if asked and not error:
+        operations = context.authorized_operations(acl.ResourceType.GROUP, group_id)
     stable = group is not None and group.state is State.STABLE
     return build(
         m.DescribedGroup,
@@ -49,7 +55,7 @@ def _describe(m: ModuleType, server: Coordinator, group_id: str, asked: bool) ->
         protocol_type=(group.protocol_type or "") if group else "",
         protocol_data=(group.protocol or "") if group and stable else "",
         members=tuple(_member(m, group, member, stable) for member in group.members.values()) if group else (),
-        authorized_operations=_ALL_OPERATIONS if asked and not error else acl.NOT_ASKED,
+        authorized_operations=operations,
     )
 
 
@@ -65,7 +71,7 @@ def _member(m: ModuleType, group: Group, member: Member, stable: bool) -> Any:
     )
 
 
-def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+def error_response(context: RequestContext, request: DescribeGroupsRequest, error: KafkaError) -> Any:
     m = response_module(API_KEY, context.api_version)
     groups = tuple(
         build(

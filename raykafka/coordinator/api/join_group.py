@@ -11,20 +11,26 @@ from __future__ import annotations
 
 import logging
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raykafka.coordinator.classic.events import Join
 from raykafka.coordinator.coordinator import Coordinator, new_request
+from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, milliseconds, response_module
 from raykafka.protocol.context import RequestContext
 
+if TYPE_CHECKING:
+    from kio.schema.join_group.v9.request import JoinGroupRequest
+
 API_KEY = 11
 VERSIONS = (0, 9)
+NEEDS = (acl.READ_GROUP,)
 
 logger = logging.getLogger(__name__)
 
 
-async def handle(context: RequestContext, request: Any, server: Coordinator) -> Any:
+async def handle(context: RequestContext, request: JoinGroupRequest, server: Coordinator) -> Any:
+    context.require(acl.READ_GROUP, request.group_id)
     version = context.api_version
     session_timeout_ms = milliseconds(request.session_timeout)
     instance_id = request.group_instance_id if version >= 5 else None

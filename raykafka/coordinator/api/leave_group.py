@@ -8,25 +8,32 @@ v5: a reason for each, which is only logged.
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from raykafka.coordinator.classic.events import Leave, Leaving
 from raykafka.coordinator.coordinator import Coordinator, new_request
+from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 
+if TYPE_CHECKING:
+    from kio.schema.leave_group.v2.request import LeaveGroupRequest as LeaveGroupRequestV2
+    from kio.schema.leave_group.v5.request import LeaveGroupRequest
+
 API_KEY = 13
 VERSIONS = (0, 5)
+NEEDS = (acl.READ_GROUP,)
 
 logger = logging.getLogger(__name__)
 
 
-async def handle(context: RequestContext, request: Any, server: Coordinator) -> Any:
+async def handle(context: RequestContext, request: LeaveGroupRequest, server: Coordinator) -> Any:
+    context.require(acl.READ_GROUP, request.group_id)
     version = context.api_version
     if version >= 3:
         leaving = tuple(Leaving(member.member_id, member.group_instance_id) for member in request.members)
     else:
-        leaving = (Leaving(request.member_id, None),)
+        leaving = (Leaving(cast("LeaveGroupRequestV2", request).member_id, None),)
     if version >= 5:
         for member in filter(lambda m: m.reason, request.members):
             logger.info("member %r of group %s leaves: %s", member.member_id, request.group_id, member.reason)

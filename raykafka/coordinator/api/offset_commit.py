@@ -9,26 +9,35 @@ Partitions that do not exist are refused one by one; the others are committed in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from raykafka.coordinator.api.by_partition import answered, partitions_of
-from raykafka.coordinator.classic.events import Commit, CommittedOffset
+from raykafka.coordinator.api.by_partition import answered, partitions_of, refusals
 from raykafka.coordinator.coordinator import Coordinator, new_request
+from raykafka.coordinator.offsets.events import Commit, CommittedOffset
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
+from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, milliseconds, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.types import NO_EPOCH, TopicPartition
 
+if TYPE_CHECKING:
+    from kio.schema.offset_commit.v4.request import OffsetCommitRequest as OffsetCommitRequestV4
+    from kio.schema.offset_commit.v9.request import OffsetCommitRequest
+
 API_KEY = 8
 VERSIONS = (2, 9)
+NEEDS = (acl.READ_GROUP, acl.READ_TOPIC)
 _DEFAULT_RETENTION_MS = -1
 
 
-async def handle(context: RequestContext, request: Any, server: Coordinator) -> Any:
+async def handle(context: RequestContext, request: OffsetCommitRequest, server: Coordinator) -> Any:
+    context.require(acl.READ_GROUP, request.group_id)
     version = context.api_version
     now_ms = server.clock().wall_ms
-    retention_ms = milliseconds(request.retention_time) if version <= 4 else _DEFAULT_RETENTION_MS
+    retention_ms = _DEFAULT_RETENTION_MS
+    if version <= 4:
+        retention_ms = milliseconds(cast("OffsetCommitRequestV4", request).retention_time)
     expires_ms = None if retention_ms == _DEFAULT_RETENTION_MS else now_ms + retention_ms
     offsets = {
         TopicPartition(topic.name, partition.partition_index): CommittedOffset(
@@ -41,7 +50,7 @@ async def handle(context: RequestContext, request: Any, server: Coordinator) -> 
         for topic in request.topics
         for partition in topic.partitions
     }
-    codes = {p: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION for p in offsets if not server.exists(p)}
+    codes = refusals(context, server, offsets)
     wanted = {p: value for p, value in offsets.items() if p not in codes}
     if wanted:
         commit = Commit(
@@ -55,11 +64,11 @@ async def handle(context: RequestContext, request: Any, server: Coordinator) -> 
     return _response(context, request, codes)
 
 
-def _response(context: RequestContext, request: Any, codes: Mapping[TopicPartition, ErrorCode]) -> Any:
+def _response(context: RequestContext, request: OffsetCommitRequest, codes: Mapping[TopicPartition, ErrorCode]) -> Any:
     m = response_module(API_KEY, context.api_version)
     topics = answered(m.OffsetCommitResponseTopic, m.OffsetCommitResponsePartition, request, codes)
     return build(m.OffsetCommitResponse, throttle_time=NO_THROTTLE, topics=topics)
 
 
-def error_response(context: RequestContext, request: Any, error: KafkaError) -> Any:
+def error_response(context: RequestContext, request: OffsetCommitRequest, error: KafkaError) -> Any:
     return _response(context, request, dict.fromkeys(partitions_of(request), error.code))

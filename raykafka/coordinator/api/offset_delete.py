@@ -6,21 +6,26 @@ A group with members may lose only offsets of topics that it does not subscribe 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from raykafka.coordinator.api.by_partition import answered, partitions_of
+from raykafka.coordinator.api.by_partition import answered, partitions_of, refusals
 from raykafka.coordinator.coordinator import Coordinator
-from raykafka.error_code import ErrorCode
+from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 
+if TYPE_CHECKING:
+    from kio.schema.offset_delete.v0.request import OffsetDeleteRequest
+
 API_KEY = 47
 VERSIONS = (0, 0)
+NEEDS = (acl.DELETE_GROUP, acl.READ_TOPIC)
 
 
-async def handle(context: RequestContext, request: Any, server: Coordinator) -> Any:
+async def handle(context: RequestContext, request: OffsetDeleteRequest, server: Coordinator) -> Any:
+    context.require(acl.DELETE_GROUP, request.group_id)
     asked = partitions_of(request)
-    codes = {p: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION for p in asked if not server.exists(p)}
+    codes = refusals(context, server, asked)
     answer = await server.delete_offsets(request.group_id, tuple(p for p in asked if p not in codes))
     codes.update(answer.partitions)
     m = response_module(API_KEY, context.api_version)

@@ -6,19 +6,25 @@ v3: group instance id (KIP-345). v5: protocol type and name must be there, and m
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raykafka.coordinator.classic.events import Sync, SyncAnswer
 from raykafka.coordinator.coordinator import Coordinator, new_request
 from raykafka.error_code import ErrorCode
+from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 
+if TYPE_CHECKING:
+    from kio.schema.sync_group.v5.request import SyncGroupRequest
+
 API_KEY = 14
 VERSIONS = (0, 5)
+NEEDS = (acl.READ_GROUP,)
 
 
-async def handle(context: RequestContext, request: Any, server: Coordinator) -> Any:
+async def handle(context: RequestContext, request: SyncGroupRequest, server: Coordinator) -> Any:
+    context.require(acl.READ_GROUP, request.group_id)
     version = context.api_version
     protocol_type, protocol = (request.protocol_type, request.protocol_name) if version >= 5 else (None, None)
     if version >= 5 and (protocol_type is None or protocol is None):

@@ -1,44 +1,19 @@
-"""What happens to a group, what it answers, and what it wants done: small frozen values, no behaviour.
-
-``request`` is whatever the caller uses to find the request again; the rules only hand it back in a ``Reply``. Every
-request event is answered by exactly one Reply to its ``request``. Times named ``now`` are of the boot-time clock and in
-milliseconds; times named ``wall`` are milliseconds since the epoch.
-"""
+"""What happens to a classic group's members, what they are answered, and what is stored of them: frozen values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from raykafka.error_code import ErrorCode
-from raykafka.types import NO_EPOCH, TopicPartition
 
 UNKNOWN_MEMBER = ""
 NO_GENERATION = -1
 
 Protocols = tuple[tuple[str, bytes], ...]
 
-
-class Now(NamedTuple):
-    """The two clocks (rule 23): boot-time for deadlines, wall for what is written down; both in milliseconds."""
-
-    boot_ms: int
-    wall_ms: int
-
-
 # what is written to the offsets topic
-
-
-@dataclass(frozen=True, slots=True)
-class CommittedOffset:
-    """``expire_timestamp_ms`` is set only where an old client (OffsetCommit v2-4) named a retention of its own."""
-
-    offset: int
-    leader_epoch: int = NO_EPOCH
-    metadata: str = ""
-    commit_timestamp_ms: int = -1
-    expire_timestamp_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +42,11 @@ class GroupSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class OffsetEntry:
-    """One committed offset, or its tombstone (``value`` None)."""
-
-    group_id: str
-    partition: TopicPartition
-    value: CommittedOffset | None
-
-
-@dataclass(frozen=True, slots=True)
 class GroupEntry:
     """One group's metadata, or its tombstone (``value`` None)."""
 
     group_id: str
     value: GroupSnapshot | None
-
-
-Entry = OffsetEntry | GroupEntry
 
 
 # answers
@@ -131,19 +94,14 @@ class LeaveAnswer:
     members: tuple[tuple[Leaving, ErrorCode], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteOffsetsAnswer:
-    error: ErrorCode
-    partitions: Mapping[TopicPartition, ErrorCode] = field(default_factory=dict)
-
-
 # events
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """``new_member_id`` is the id to give if the member has none. ``require_known_member_id``: since JoinGroup v4 a new
-    dynamic member is first told its id and joins again with it (KIP-394). ``can_skip_assignment``: since v9."""
+    """Answered by a JoinAnswer. ``new_member_id`` is the id to give if the member has none.
+    ``require_known_member_id``: since JoinGroup v4 a new dynamic member is first told its id and joins again with it
+    (KIP-394). ``can_skip_assignment``: since v9."""
 
     request: Any
     member_id: str
@@ -161,7 +119,8 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """``protocol_type`` and ``protocol`` are None where the client is too old to send them (before v5)."""
+    """Answered by a SyncAnswer. ``protocol_type`` and ``protocol`` are None where the client is too old to send them
+    (before v5)."""
 
     request: Any
     member_id: str
@@ -174,6 +133,8 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
+    """Answered by an ErrorCode."""
+
     request: Any
     member_id: str
     instance_id: str | None
@@ -182,99 +143,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
+    """Answered by a LeaveAnswer."""
+
     request: Any
     members: tuple[Leaving, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """Offsets with the commit timestamp already in them."""
-
-    request: Any
-    member_id: str
-    instance_id: str | None
-    generation: int
-    offsets: Mapping[TopicPartition, CommittedOffset]
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteGroup:
-    request: Any
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteOffsets:
-    request: Any
-    partitions: tuple[TopicPartition, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time has passed: act on the deadlines that are over."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExpireOffsets:
-    """Drop what nobody committed for ``retention_ms``, and the group if nothing is left of it (KIP-211)."""
-
-    retention_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class ForgetTopics:
-    """These topics were deleted: drop their offsets."""
-
-    topics: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Unload:
-    """This coordinator no longer leads the group's partition."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """An Append that the group asked for is committed at ``base_offset``, or failed with ``error``."""
-
-    then: Any
-    error: ErrorCode
-    base_offset: int = -1
-
-
-Event = (
-    Join
-    | Sync
-    | Heartbeat
-    | Leave
-    | Commit
-    | DeleteGroup
-    | DeleteOffsets
-    | Tick
-    | ExpireOffsets
-    | ForgetTopics
-    | Unload
-    | Written
-)
-
-
-# effects
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """``answer`` is a JoinAnswer, SyncAnswer, LeaveAnswer, DeleteOffsetsAnswer, an ErrorCode (Heartbeat, DeleteGroup),
-    or for a Commit a mapping from TopicPartition to ErrorCode."""
-
-    request: Any
-    answer: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """Append ``entries`` in one batch; when they are committed or refused, step a Written with ``then``."""
-
-    entries: tuple[Entry, ...]
-    then: Any
-
-
-Effect = Reply | Append

@@ -1,4 +1,5 @@
-"""The membership half of a classic group's rules: joining, syncing, heartbeats, leaving, and all their deadlines.
+"""The classic protocol of one group, as Kafka 3.9 keeps it: joining, syncing, heartbeats, leaving, and all their
+deadlines. A state machine without clock, socket or log:
 
     Empty -> PreparingRebalance -> CompletingRebalance -> Stable, back to PreparingRebalance on any change of members,
     to Empty when the last one is gone, to Dead when the group is deleted or this coordinator loses it.
@@ -9,14 +10,12 @@ Sources: KIP-62 (session and rebalance timeouts), KIP-134 (initial delay), KIP-3
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 from raykafka.coordinator.classic.events import (
     UNKNOWN_MEMBER,
-    Append,
-    Effect,
-    Entry,
     GroupEntry,
     GroupSnapshot,
     Heartbeat,
@@ -25,14 +24,18 @@ from raykafka.coordinator.classic.events import (
     Leave,
     LeaveAnswer,
     Leaving,
-    Now,
-    Reply,
     Sync,
     SyncAnswer,
 )
-from raykafka.coordinator.classic.membership import NEVER, Member, Membership
-from raykafka.coordinator.classic.writes import GROUP_WRITE_ERRORS, AssignmentWrite, EmptyWrite, StaticMemberWrite
-from raykafka.coordinator.config import GroupConfig
+from raykafka.coordinator.classic.membership import CONSUMER_PROTOCOL_TYPE, NEVER, Member, Membership
+from raykafka.coordinator.classic.writes import (
+    GROUP_WRITE_ERRORS,
+    AssignmentWrite,
+    EmptyWrite,
+    MembershipWrite,
+    StaticMemberWrite,
+)
+from raykafka.coordinator.step import Append, Effect, Now, Reply, Tick, Unload, Written
 from raykafka.error_code import ErrorCode
 
 NEW_MEMBER_JOIN_TIMEOUT_MS = 5 * 60 * 1000
@@ -46,10 +49,22 @@ class State(Enum):
     DEAD = "Dead"
 
 
-class Rebalance:
-    """Base of ``Group``. Handlers change the state and append to ``_effects``; ``_now`` is the time of the step."""
+class ClassicConfig(Protocol):
+    """What the rules need of Kafka's broker configs."""
 
-    def __init__(self, group_id: str, config: GroupConfig) -> None:
+    @property
+    def group_initial_rebalance_delay_ms(self) -> int: ...
+    @property
+    def group_max_size(self) -> int: ...
+
+
+Event = Join | Sync | Heartbeat | Leave | Tick | Unload | Written
+
+
+class ClassicGroup:
+    """Handlers change the state and append to ``_effects``; ``_now`` is the time of the step."""
+
+    def __init__(self, group_id: str, config: ClassicConfig) -> None:
         self.group_id = group_id
         self.state = State.EMPTY
         self.generation = 0
@@ -58,10 +73,10 @@ class Rebalance:
         self.membership = Membership()
         self.subscribed_topics: frozenset[str] | None = None
         self.state_timestamp_ms = -1
-        self.appends_in_flight = 0
         self._config = config
         self._now = Now(0, 0)
         self._effects: list[Effect] = []
+        self._unloaded = False
         self._pending_ids: dict[str, int] = {}
         self._unsynced: set[str] = set()
         self._assigned_generation = 0
@@ -69,10 +84,81 @@ class Rebalance:
         self._sync_deadline_ms = NEVER
         self._initial_delay_left_ms: int | None = None
         self._joined_in_initial_delay = False
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Join: self._join,
+            Sync: self._sync,
+            Heartbeat: self._heartbeat,
+            Leave: self._leave,
+            Tick: lambda _: self._act_on_deadlines(),
+            Unload: lambda _: self._unload(),
+            Written: self._written,
+        }
+
+    def step(self, event: Event, now: Now) -> list[Effect]:
+        self._now, self._effects = now, []
+        self._handlers[type(event)](event)
+        return self._effects
+
+    def restore(self, snapshot: GroupSnapshot, now: Now) -> None:
+        """Become what the group's last record tells. Its members have a session timeout's time to be heard of again."""
+        self._now = now
+        self.generation = snapshot.generation
+        self.protocol_type = snapshot.protocol_type or None
+        self.protocol = snapshot.protocol
+        self.state_timestamp_ms = snapshot.state_timestamp_ms
+        for stored in snapshot.members:
+            member = Member.stored(stored, snapshot.protocol or "")
+            self.membership.add(member)
+            self._beat(member)
+        if snapshot.leader in self.membership:
+            self.membership.leader = snapshot.leader
+        self.subscribed_topics = self.membership.subscribed_topics(self.protocol_type, self.protocol)
+        self.state = State.STABLE if self.members else State.EMPTY
+        if len(self.members) > self._config.group_max_size:
+            self._prepare_rebalance()
 
     @property
     def members(self) -> dict[str, Member]:
         return self.membership.members
+
+    # what the group's other rules need to know of its members
+
+    @property
+    def is_deserted(self) -> bool:
+        """True if nobody is in the group, or about to join it."""
+        return self.state is State.EMPTY and not self._pending_ids
+
+    def consumes(self, topic: str) -> bool:
+        """Whether a member may read ``topic``, as far as is known."""
+        if self.state is State.EMPTY:
+            return False
+        return self.subscribed_topics is None or topic in self.subscribed_topics
+
+    def commit_error(self, member_id: str, instance_id: str | None, generation: int, now: Now) -> ErrorCode:
+        """NONE if this one may commit offsets now. A member's session begins anew."""
+        self._now = now
+        if self.state is State.DEAD:
+            return ErrorCode.COORDINATOR_NOT_AVAILABLE
+        if generation < 0 and self.state is State.EMPTY:
+            return ErrorCode.NONE  # a consumer that assigns itself, or an administrator
+        if generation < 0 and member_id == UNKNOWN_MEMBER and instance_id is None:
+            return ErrorCode.UNKNOWN_MEMBER_ID
+        error = self._current_member_error(member_id, instance_id)
+        if error:
+            return error
+        if generation != self.generation:
+            return ErrorCode.ILLEGAL_GENERATION
+        self._beat(self.members[member_id])
+        return ErrorCode.REBALANCE_IN_PROGRESS if self.state is State.COMPLETING else ErrorCode.NONE
+
+    def delete_offsets_error(self) -> ErrorCode:
+        """NONE if offsets of topics that nobody consumes may be deleted (KIP-496)."""
+        if self.state is State.DEAD:
+            return ErrorCode.GROUP_ID_NOT_FOUND
+        strangers = self.state is not State.EMPTY and self.protocol_type != CONSUMER_PROTOCOL_TYPE
+        return ErrorCode.NON_EMPTY_GROUP if strangers else ErrorCode.NONE
+
+    # deadlines
 
     def next_deadline_ms(self) -> int | None:
         """When (boot-time clock) a Tick has something to do; None: never. Heartbeats and commits only move it later."""
@@ -82,6 +168,8 @@ class Rebalance:
                 soonest = member.expires_at_ms
         soonest = min((soonest, *self._pending_ids.values()))
         return None if soonest == NEVER else soonest
+
+    # effects
 
     def _reply(self, request: Any, answer: Any) -> None:
         self._effects.append(Reply(request, answer))
@@ -102,13 +190,9 @@ class Rebalance:
             tuple(members),
         )
 
-    def _store(self, assignments: dict[str, bytes], then: Any) -> None:
+    def _store(self, assignments: dict[str, bytes], then: MembershipWrite) -> None:
         entry = GroupEntry(self.group_id, self._snapshot(assignments))
-        self._append((entry,), then)
-
-    def _append(self, entries: tuple[Entry, ...], then: Any) -> None:
-        self.appends_in_flight += 1
-        self._effects.append(Append(entries, then))
+        self._effects.append(Append((entry,), then))
 
     def _current_member_error(self, member_id: str, instance_id: str | None) -> ErrorCode:
         """Kafka's check of who asks: an instance id must be known and be this member's, and the member id known."""
@@ -466,3 +550,31 @@ class Rebalance:
             self._join_deadline_passed()
         if self._sync_deadline_ms <= now_ms:
             self._sync_deadline_passed()
+
+    def _written(self, event: Written) -> None:
+        then = event.then
+        if isinstance(then, AssignmentWrite):
+            self._assignment_written(then, event.error)
+        elif isinstance(then, StaticMemberWrite):
+            self._static_member_written(then, event.error)
+        else:
+            assert isinstance(then, EmptyWrite)
+
+    # the end
+
+    def die(self, now: Now) -> None:
+        """The group's end is on its way to the log; ``revive`` if it does not get there."""
+        self._now = now
+        self._move_to(State.DEAD)
+
+    def revive(self) -> None:
+        """The group's end could not be written."""
+        if not self._unloaded:
+            self.state = State.EMPTY
+
+    def _unload(self) -> None:
+        self._unloaded = True
+        self.state = State.DEAD
+        for member in self.members.values():
+            self._answer_join(member, JoinAnswer(ErrorCode.NOT_COORDINATOR, member.member_id))
+            self._answer_sync(member, SyncAnswer(ErrorCode.NOT_COORDINATOR))

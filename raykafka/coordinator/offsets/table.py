@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from raykafka.coordinator.classic.events import CommittedOffset
+from raykafka.coordinator.offsets.events import CommittedOffset
 from raykafka.types import TopicPartition
 
 
@@ -59,15 +59,15 @@ class OffsetTable:
         return self.committed.keys() | self._pending.keys()
 
     def expired(
-        self, wall_ms: int, retention_ms: int, base_ms: Callable[[CommittedOffset], int], kept_topics: Collection[str]
+        self, wall_ms: int, retention_ms: int, since_ms: int, kept_topics: Collection[str]
     ) -> list[TopicPartition]:
-        """Partitions whose offset is over: ``retention_ms`` after ``base_ms``, or at its own expire timestamp. Topics
-        in ``kept_topics`` and partitions with a commit under way stay."""
+        """Partitions whose offset is over: ``retention_ms`` after its commit or ``since_ms``, whichever is later, or at
+        its own expire timestamp. Topics in ``kept_topics`` and partitions with a commit under way stay."""
 
         def is_over(value: CommittedOffset) -> bool:
             if value.expire_timestamp_ms is not None:
                 return wall_ms >= value.expire_timestamp_ms
-            return wall_ms - base_ms(value) >= retention_ms
+            return wall_ms - max(value.commit_timestamp_ms, since_ms) >= retention_ms
 
         return [
             partition

@@ -15,27 +15,25 @@ A large response is read while it is sent, so that a slow client holds little me
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
-from raykafka.broker.partitions.partition_host import Life, PartitionHost
 from raykafka.error_code import ErrorCode
-from raykafka.errors import KafkaError
+from raykafka.errors import KafkaError, UnanswerableRequestError
 from raykafka.front.fetch_codec import FetchRequest, Read, ResponseWriter, parse
 from raykafka.front.fetch_sessions import NO_SESSION, FetchPartition, FetchPlan
 from raykafka.front.leader_hints import LeaderHints
-from raykafka.link.messages import View
-from raykafka.log import FileRange, WouldBlock
+from raykafka.front.serving import PartitionsServer
+from raykafka.log import FileRange
+from raykafka.partition.access import PartitionAccess
+from raykafka.partition.view import View
+from raykafka.process.clock import boot_clock_ns
 from raykafka.protocol import acl
 from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.registry import UnanswerableRequestError
 from raykafka.protocol.wire import MalformedError
-
-if TYPE_CHECKING:
-    from raykafka.broker.broker import Broker
 
 API_KEY = 1
 VERSIONS = (4, 17)
+NEEDS = (acl.READ_TOPIC,)
 
 STREAMED_ABOVE_BYTES = 2 * 1024 * 1024
 
@@ -48,13 +46,13 @@ _UNKNOWN = frozenset(
 )
 
 
-async def handle_raw(context: RequestContext, body: memoryview, server: Broker) -> list[Buffer]:
+async def handle_raw(context: RequestContext, body: memoryview, server: PartitionsServer) -> list[Buffer]:
     """Answer one fetch, at the latest after its maximal wait."""
     try:
         request = parse(context.api_version, body)
     except MalformedError as error:
         raise UnanswerableRequestError(f"malformed Fetch request: {error}") from error
-    sessions = server.partitions.fetch_sessions
+    sessions = server.fetch_sessions
     try:
         plan = sessions.plan(
             request.session_id,
@@ -65,7 +63,7 @@ async def handle_raw(context: RequestContext, body: memoryview, server: Broker) 
         )
     except KafkaError as error:
         writer = ResponseWriter(context.api_version, read_committed=request.read_committed, hints=None)
-        return writer.write((), error=error.code, session_id=NO_SESSION, throttle_ms=0)
+        return writer.write((), error=error.code, session_id=NO_SESSION, throttle_ms=context.throttle_ms)
     fetch = _Fetch(context, request, plan, server)
     await fetch.run()
     return fetch.response()
@@ -74,14 +72,16 @@ async def handle_raw(context: RequestContext, body: memoryview, server: Broker) 
 class _Fetch:
     """One request on its way. ``_reads`` and ``_places`` are what the last look at the partitions found."""
 
-    def __init__(self, context: RequestContext, request: FetchRequest, plan: FetchPlan, server: Broker) -> None:
+    def __init__(
+        self, context: RequestContext, request: FetchRequest, plan: FetchPlan, server: PartitionsServer
+    ) -> None:
         self._context = context
         self._request = request
         self._plan = plan
         self._server = server
         self._max_bytes = min(request.max_bytes, server.configs.number("fetch.max.bytes"))
         self._min_bytes = min(request.min_bytes, self._max_bytes)
-        self._hosts: list[PartitionHost | None] = []
+        self._hosts: list[PartitionAccess | None] = []
         self._refusals: list[ErrorCode] = []
         self._reads: list[Read] = []
         self._places: list[FileRange | None] = []
@@ -91,11 +91,13 @@ class _Fetch:
         """Look, wait while there is too little, and read what there is."""
         found = await self._look()
         if found < self._min_bytes and not self._failed and self._request.max_wait_ms > 0 and any(self._hosts):
+            began_ns = boot_clock_ns()
             await self._wait()
+            self._context.waited_ns += boot_clock_ns() - began_ns
         found = sum(place.length for place in self._places if place is not None)
         for read, host, place in zip(self._reads, self._hosts, self._places, strict=True):
             if place is not None and host is not None:
-                read.records = host.slice(place) if found > STREAMED_ABOVE_BYTES else await host.load(place)
+                read.records = host.log.slice(place) if found > STREAMED_ABOVE_BYTES else await host.log.load(place)
                 if read.records is not None:
                     offsets = place.next_offset - read.partition.offset if place.next_offset >= 0 else 0
                     self._server.partitions.traffic[host.tp.topic].sent(place.length, offsets)
@@ -107,7 +109,7 @@ class _Fetch:
         timer = loop.call_at(deadline, woken.set)
         watched = [host for host in self._hosts if host is not None]
         for host in watched:
-            host.watch(woken.set)
+            host.log.watch(woken.set)
         try:
             while True:
                 await woken.wait()
@@ -117,7 +119,7 @@ class _Fetch:
         finally:
             timer.cancel()
             for host in watched:
-                host.unwatch(woken.set)
+                host.log.unwatch(woken.set)
 
     async def _look(self) -> int:
         """Find what there is to read now, and how many bytes of it."""
@@ -135,11 +137,15 @@ class _Fetch:
                 )
                 end = view.last_stable_offset if self._request.read_committed else view.high_watermark
                 if partition.offset < end:
-                    place = await self._locate(host, partition, min(left, partition.max_bytes), first)
+                    room = min(left, partition.max_bytes)
+                    if room > 0 or first:
+                        place = await host.log.locate(
+                            partition.offset, room, committed=self._request.read_committed, min_one_batch=first
+                        )
             except KafkaError as error:
                 read = Read(partition, error.code)
-                waking = host is not None and host.life is Life.WAKING
-                self._failed = self._failed or not (waking or error.code in _UNKNOWN)
+                opening = host is not None and host.is_opening
+                self._failed = self._failed or not (opening or error.code in _UNKNOWN)
             if place is not None:
                 left, first = max(0, left - place.length), False
             self._reads.append(read)
@@ -159,8 +165,7 @@ class _Fetch:
             topic = partition.topic
             if topic is not None:
                 if topic not in allowed:
-                    resource = acl.topic_resource(topic)
-                    allowed[topic] = server.authorize(context, acl.Operation.READ, resource)
+                    allowed[topic] = context.allows(acl.READ_TOPIC, topic)
                 if not allowed[topic]:
                     refusal = ErrorCode.TOPIC_AUTHORIZATION_FAILED
                 else:
@@ -172,25 +177,6 @@ class _Fetch:
             self._hosts.append(host)
             self._refusals.append(refusal)
 
-    async def _locate(
-        self, host: PartitionHost, partition: FetchPartition, max_bytes: int, first: bool
-    ) -> FileRange | None:
-        def locate(nowait: bool) -> FileRange | None:
-            return host.locate(
-                partition.offset,
-                max_bytes,
-                committed=self._request.read_committed,
-                min_one_batch=first,
-                nowait=nowait,
-            )
-
-        if max_bytes <= 0 and not first:
-            return None
-        try:
-            return locate(True)
-        except WouldBlock:
-            return await host.in_thread(lambda: locate(False))
-
     def response(self) -> list[Buffer]:
         """The parts of the body. Streamed if any of them has yet to be read."""
         context, plan = self._context, self._plan
@@ -201,19 +187,19 @@ class _Fetch:
                 if read.records is not None:
                     plan.session.move_to_end(read.partition.key)
         size = sum(len(read.records) for read in reads if read.records is not None)
-        throttle_ms = self._server.charge(context, "fetch", size)
+        throttle_ms = context.charge("fetch", size)
         hints = LeaderHints(self._server.image, context.listener) if context.api_version >= _HINTS_FROM else None
         writer = ResponseWriter(context.api_version, read_committed=self._request.read_committed, hints=hints)
         session_id = plan.session.id if plan.session else NO_SESSION
         return writer.write(reads, error=ErrorCode.NONE, session_id=session_id, throttle_ms=throttle_ms)
 
 
-def _readable(host: PartitionHost, partition: FetchPartition) -> View:
+def _readable(host: PartitionAccess, partition: FetchPartition) -> View:
     """The view that ``partition`` may be read by. Raises KafkaError with what a client gets that asks in vain."""
     error = host.leader_error(partition.current_leader_epoch)
     if error is not ErrorCode.NONE:
         raise KafkaError(error)
-    view = host.view
+    view = host.log.view
     if view is None:
         raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "the log is being opened")
     # a leader whose own epoch is not in its view yet can't know where the log ends (rule 9)

@@ -10,36 +10,43 @@ The first lookup creates ``__consumer_offsets`` and waits for it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from raykafka.coordinator.partitioning import partition_for
+from raykafka.cluster.coordinator_partition import partition_for
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.front.api.endpoints import alive_endpoints
+from raykafka.front.serving import ClusterServer
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.types import OFFSETS_TOPIC
 
+if TYPE_CHECKING:
+    from kio.schema.find_coordinator.v3.request import FindCoordinatorRequest as FindCoordinatorRequestV3
+    from kio.schema.find_coordinator.v6.request import FindCoordinatorRequest
+
 API_KEY = 10
 VERSIONS = (0, 6)
+NEEDS = (acl.DESCRIBE_GROUP,)
 
 GROUP = 0
 _NOWHERE = {"node_id": -1, "host": "", "port": -1}
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: FindCoordinatorRequest, server: ClusterServer) -> Any:
     m = response_module(API_KEY, context.api_version)
     key_type = getattr(request, "key_type", GROUP)
     if context.api_version >= 4:
         answers = [(key, await _locate(context, key_type, key, server)) for key in request.coordinator_keys]
         coordinators = tuple(build(m.Coordinator, key=key, **answer) for key, answer in answers)
         return build(m.FindCoordinatorResponse, throttle_time=NO_THROTTLE, coordinators=coordinators)
-    answer = await _locate(context, key_type, request.key, server)
+    key = cast("FindCoordinatorRequestV3", request).key
+    answer = await _locate(context, key_type, key, server)
     return build(m.FindCoordinatorResponse, throttle_time=NO_THROTTLE, **answer)
 
 
-async def _locate(context: RequestContext, key_type: int, key: str, server: Any) -> dict[str, Any]:
+async def _locate(context: RequestContext, key_type: int, key: str, server: ClusterServer) -> dict[str, Any]:
     try:
         at, broker_id = await _coordinator(context, key_type, key, server)
     except KafkaError as error:
@@ -53,11 +60,10 @@ async def _locate(context: RequestContext, key_type: int, key: str, server: Any)
     }
 
 
-async def _coordinator(context: RequestContext, key_type: int, key: str, server: Any) -> tuple[Any, int]:
+async def _coordinator(context: RequestContext, key_type: int, key: str, server: ClusterServer) -> tuple[Any, int]:
     if key_type != GROUP:
         raise KafkaError(ErrorCode.INVALID_REQUEST, "this cluster has coordinators for consumer groups only")
-    if not server.authorize(context, acl.Operation.DESCRIBE, acl.Resource(acl.ResourceType.GROUP, key)):
-        raise KafkaError(ErrorCode.GROUP_AUTHORIZATION_FAILED)
+    context.require(acl.DESCRIBE_GROUP, key)
     if OFFSETS_TOPIC not in server.image.topics:
         await server.auto_create([OFFSETS_TOPIC], internal=True)
     topic = server.image.topics.get(OFFSETS_TOPIC)

@@ -14,22 +14,23 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from raykafka.broker.partitions.partition_host import PartitionHost
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.link.messages import View
-from raykafka.log import FoundOffset, LogReader
-from raykafka.log.epochs import read_entries
+from raykafka.front.serving import PartitionsServer
+from raykafka.log import FoundOffset
+from raykafka.partition.access import LogAccess, PartitionAccess
+from raykafka.partition.view import View
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.types import LogPosition
 
 if TYPE_CHECKING:
-    from raykafka.broker.broker import Broker
+    from kio.schema.list_offsets.v9.request import ListOffsetsRequest
 
 API_KEY = 2
 VERSIONS = (1, 9)
+NEEDS = (acl.DESCRIBE_TOPIC,)
 
 LATEST = -1
 EARLIEST = -2
@@ -49,14 +50,13 @@ class _End(NamedTuple):
     position: LogPosition
 
 
-async def handle(context: RequestContext, request: Any, server: Broker) -> Any:
+async def handle(context: RequestContext, request: ListOffsetsRequest, server: PartitionsServer) -> Any:
     m = response_module(API_KEY, context.api_version)
     committed = getattr(request, "isolation_level", 0) == _READ_COMMITTED
     named = Counter((topic.name, p.partition_index) for topic in request.topics for p in topic.partitions)
     topics = []
     for topic in request.topics:
-        resource = acl.topic_resource(topic.name)
-        allowed = server.authorize(context, acl.Operation.DESCRIBE, resource)
+        allowed = context.allows(acl.DESCRIBE_TOPIC, topic.name)
         partitions = []
         for asked in topic.partitions:
             error, found = ErrorCode.NONE, _NOTHING
@@ -83,7 +83,7 @@ async def handle(context: RequestContext, request: Any, server: Broker) -> Any:
     return build(m.ListOffsetsResponse, throttle_time=NO_THROTTLE, topics=tuple(topics))
 
 
-def _leader(server: Broker, topic: str, asked: Any) -> PartitionHost:
+def _leader(server: PartitionsServer, topic: str, asked: Any) -> PartitionAccess:
     tp = (topic, asked.partition_index)
     host = server.partitions.get(tp)
     if host is None:
@@ -94,17 +94,17 @@ def _leader(server: Broker, topic: str, asked: Any) -> PartitionHost:
     return host
 
 
-async def _find(host: PartitionHost, timestamp: int, committed: bool, version: int) -> FoundOffset:
+async def _find(host: PartitionAccess, timestamp: int, committed: bool, version: int) -> FoundOffset:
     """What was asked for; offset -1 where there is no such record. Raises KafkaError."""
     if timestamp < 0 and version < _SPECIAL_SINCE.get(timestamp, 1 << 15):
         raise KafkaError(ErrorCode.UNSUPPORTED_VERSION)
-    view = host.view
+    view = host.log.view
     if view is None:
         raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "the log is being opened")
     if timestamp == LATEST_TIERED:
         return _NOTHING
     if timestamp in (EARLIEST, EARLIEST_LOCAL):
-        return FoundOffset(-1, view.log_start_offset, await _epoch_at_start(host, view))
+        return FoundOffset(-1, view.log_start_offset, await _epoch_at_start(host.log, view))
     unsettled = view.leader_epoch != host.state.leader_epoch or view.high_watermark < view.epoch_start_offset
     unavailable = ErrorCode.OFFSET_NOT_AVAILABLE if version >= _UNAVAILABLE_SINCE else ErrorCode.LEADER_NOT_AVAILABLE
     end = (
@@ -116,25 +116,21 @@ async def _find(host: PartitionHost, timestamp: int, committed: bool, version: i
         if unsettled:
             raise KafkaError(unavailable)
         return FoundOffset(-1, end.offset, view.leader_epoch)
-    reader = host.reader
-    if reader is None or end.offset <= view.log_start_offset:
-        found = None
-    else:
-        found = await host.in_thread(lambda: _search(reader, timestamp, end, view.log_start_offset))
+    found = None
+    if end.offset > view.log_start_offset:
+        found = await _search(host.log, timestamp, end, view.log_start_offset)
     if found is None and unsettled:
         raise KafkaError(unavailable)
     return found or _NOTHING
 
 
-def _search(reader: LogReader, timestamp: int, end: _End, log_start: int) -> FoundOffset | None:
+async def _search(log: LogAccess, timestamp: int, end: _End, log_start: int) -> FoundOffset | None:
     if timestamp == MAX_TIMESTAMP:
-        return reader.offset_of_max_timestamp(end.position, log_start)
-    return reader.offset_for_timestamp(timestamp, end.position, log_start)
+        return await log.offset_of_max_timestamp(end.position, log_start)
+    return await log.offset_for_timestamp(timestamp, end.position, log_start)
 
 
-async def _epoch_at_start(host: PartitionHost, view: View) -> int:
-    """The epoch of the first record, or -1 where the epoch file does not reach back so far."""
-    if host.reader is None:
-        return view.leader_epoch
-    entries = await host.in_thread(lambda: read_entries(host.directory))
-    return max((entry.epoch for entry in entries if entry.start_offset <= view.log_start_offset), default=-1)
+async def _epoch_at_start(log: LogAccess, view: View) -> int:
+    """The epoch of the first record, or -1 where the log's epochs do not reach back so far."""
+    epoch = await log.epoch_at(view.log_start_offset)
+    return view.leader_epoch if epoch is None else epoch

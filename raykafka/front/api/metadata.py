@@ -14,28 +14,33 @@ LEADER_NOT_AVAILABLE first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any
 
 from raykafka.cluster.image import ClusterImage, PartitionState, Topic
-from raykafka.controller.rules.topics import check_name
+from raykafka.cluster.topic_names import check_name
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.front.api.endpoints import alive_endpoints
+from raykafka.front.serving import ClusterServer
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.types import INTERNAL_TOPICS, NO_LEADER
 
+if TYPE_CHECKING:
+    from kio.schema.metadata.v12.request import MetadataRequest
+
 API_KEY = 3
 VERSIONS = (0, 12)
+NEEDS = (acl.DESCRIBE_TOPIC, acl.CREATE_TOPIC, acl.CREATE_IN_CLUSTER, acl.DESCRIBE_CLUSTER)
 
 
-async def handle(context: RequestContext, request: Any, server: Any) -> Any:
+async def handle(context: RequestContext, request: MetadataRequest, server: ClusterServer) -> Any:
     version = context.api_version
     m = response_module(API_KEY, version)
-    asked = request.topics
-    every_topic = asked is None or (version == 0 and not asked)
+    asked = request.topics or ()
+    every_topic = request.topics is None or (version == 0 and not asked)
     failed: dict[str, ErrorCode] = {}
     if not every_topic and getattr(request, "allow_auto_topic_creation", True):
         failed = await _create_missing(context, [t.name for t in asked if t.name is not None], server)
@@ -45,7 +50,7 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
     def answer(name: str | None, topic_id: Any, topic: Topic | None, error: ErrorCode = ErrorCode.NONE) -> Any:
         operations = acl.NOT_ASKED
         if with_operations and topic is not None:
-            operations = server.authorized_operations(context, acl.Resource(acl.ResourceType.TOPIC, topic.name))
+            operations = context.authorized_operations(acl.ResourceType.TOPIC, topic.name)
         return build(
             m.MetadataResponseTopic,
             error_code=error,
@@ -57,16 +62,16 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
         )
 
     def may_describe(name: str) -> bool:
-        return server.authorize(context, acl.Operation.DESCRIBE, acl.Resource(acl.ResourceType.TOPIC, name))
+        return context.allows(acl.DESCRIBE_TOPIC, name)
 
     topics = []
     if every_topic:
         topics = [answer(t.name, t.id, t) for _, t in sorted(image.topics.items()) if may_describe(t.name)]
     for wanted in () if every_topic else asked:
-        name, by_id = wanted.name, None
+        name: str | None = wanted.name
         if name is None:
             by_id = wanted.topic_id
-            name = image.names_by_id.get(by_id)
+            name = None if by_id is None else image.names_by_id.get(by_id)
             if name is None or not may_describe(name):
                 topics.append(answer(None, by_id, None, ErrorCode.UNKNOWN_TOPIC_ID))
                 continue
@@ -80,7 +85,9 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
 
     cluster_operations = acl.NOT_ASKED
     if getattr(request, "include_cluster_authorized_operations", False):
-        cluster_operations = server.authorized_operations(context, acl.CLUSTER)
+        cluster_operations = acl.NONE
+        if context.allows(acl.DESCRIBE_CLUSTER, acl.CLUSTER_NAME):
+            cluster_operations = context.authorized_operations(acl.ResourceType.CLUSTER, acl.CLUSTER_NAME)
     return build(
         m.MetadataResponse,
         throttle_time=NO_THROTTLE,
@@ -95,17 +102,19 @@ async def handle(context: RequestContext, request: Any, server: Any) -> Any:
     )
 
 
-async def _create_missing(context: RequestContext, names: Iterable[str], server: Any) -> dict[str, ErrorCode]:
+async def _create_missing(context: RequestContext, names: Iterable[str], server: ClusterServer) -> dict[str, ErrorCode]:
     """Create those of the named topics that don't exist, where config allows it. Returns the errors of what failed."""
-    missing = [name for name in dict.fromkeys(names) if name not in server.image.topics]
+    missing = [
+        name
+        for name in dict.fromkeys(names)
+        if name not in server.image.topics and context.allows(acl.DESCRIBE_TOPIC, name)
+    ]
     if not missing:
         return {}
-    create, cluster = acl.Operation.CREATE, acl.CLUSTER
     permitted = [
         name
         for name in missing
-        if server.authorize(context, create, cluster)
-        or server.authorize(context, create, acl.Resource(acl.ResourceType.TOPIC, name))
+        if context.allows(acl.CREATE_IN_CLUSTER, acl.CLUSTER_NAME) or context.allows(acl.CREATE_TOPIC, name)
     ]
     outcome = {name: ErrorCode.TOPIC_AUTHORIZATION_FAILED for name in missing if name not in permitted}
     outcome |= await server.auto_create(permitted)
@@ -121,7 +130,7 @@ def _missing_error(name: str) -> ErrorCode:
 
 
 def _partitions(
-    m: Any, image: ClusterImage, topic: Topic, context: RequestContext, suspects: Set[int]
+    m: Any, image: ClusterImage, topic: Topic, context: RequestContext, suspects: Collection[int]
 ) -> Iterable[Any]:
     listener = context.listener
     reachable = {broker.id for broker in image.brokers.values() if broker.endpoint(listener) is not None}

@@ -9,29 +9,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raykafka.broker.partitions.partition_host import PartitionHost
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
+from raykafka.front.serving import PartitionsServer
 from raykafka.log import EpochEntry
+from raykafka.partition.access import PartitionAccess
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
 
 if TYPE_CHECKING:
-    from raykafka.broker.broker import Broker
+    from kio.schema.offset_for_leader_epoch.v4.request import OffsetForLeaderEpochRequest
 
 API_KEY = 23
 VERSIONS = (2, 4)
+NEEDS = (acl.DESCRIBE_TOPIC,)
 
 _UNDEFINED = EpochEntry(-1, -1)
 
 
-async def handle(context: RequestContext, request: Any, server: Broker) -> Any:
+async def handle(context: RequestContext, request: OffsetForLeaderEpochRequest, server: PartitionsServer) -> Any:
     m = response_module(API_KEY, context.api_version)
     topics = []
     for topic in request.topics:
-        resource = acl.topic_resource(topic.topic)
-        allowed = server.authorize(context, acl.Operation.DESCRIBE, resource)
+        allowed = context.allows(acl.DESCRIBE_TOPIC, topic.topic)
         partitions = []
         for asked in topic.partitions:
             error, found = ErrorCode.NONE, _UNDEFINED
@@ -54,7 +55,7 @@ async def handle(context: RequestContext, request: Any, server: Broker) -> Any:
     return build(m.OffsetForLeaderEpochResponse, throttle_time=NO_THROTTLE, topics=tuple(topics))
 
 
-async def _find(server: Broker, topic: str, asked: Any) -> EpochEntry:
+async def _find(server: PartitionsServer, topic: str, asked: Any) -> EpochEntry:
     tp = (topic, asked.partition)
     host = server.partitions.get(tp)
     if host is None:
@@ -65,14 +66,13 @@ async def _find(server: Broker, topic: str, asked: Any) -> EpochEntry:
     return await end_of_epoch(host, asked.leader_epoch)
 
 
-async def end_of_epoch(host: PartitionHost, epoch: int) -> EpochEntry:
+async def end_of_epoch(host: PartitionAccess, epoch: int) -> EpochEntry:
     """The largest epoch not above ``epoch`` that the log knows, and the offset behind its last record."""
-    view, reader = host.view, host.reader
+    view = host.log.view
     # A view from before this broker led may end before what consumers have read: they would take that for a truncation.
     if view is None or view.leader_epoch != host.state.leader_epoch:
         raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "the log is being opened, or its replica does not lead yet")
     if epoch < 0 or epoch > view.leader_epoch:
         return _UNDEFINED
-    if reader is None or epoch == view.leader_epoch:
-        return EpochEntry(epoch, view.log_end_offset)
-    return await host.in_thread(lambda: reader.epoch_end_offset(epoch, view.log_end_offset))
+    found = None if epoch == view.leader_epoch else await host.log.end_of_epoch(epoch, view.log_end_offset)
+    return EpochEntry(epoch, view.log_end_offset) if found is None else found

@@ -15,24 +15,23 @@ from __future__ import annotations
 
 import struct
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from raykafka.error_code import ErrorCode
+from raykafka.errors import UnanswerableRequestError
 from raykafka.front.leader_hints import LeaderHints, tagged
-from raykafka.link.messages import ANY_EPOCH, Appended
+from raykafka.front.serving import PartitionsServer
+from raykafka.partition.appends import ANY_EPOCH, Appended
 from raykafka.protocol import acl
 from raykafka.protocol.answer import Answer
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.registry import UnanswerableRequestError
 from raykafka.protocol.wire import Cursor, MalformedError, length_prefix, nullable_string, read_uvarint, skip_tags
 from raykafka.types import INTERNAL_TOPICS
-
-if TYPE_CHECKING:
-    from raykafka.broker.broker import Broker
 
 API_KEY = 0
 VERSIONS = (3, 11)
 ADVERTISED = (0, 11)
+NEEDS = (acl.WRITE_TOPIC,)
 
 ALL = -1
 _ADMIN_CLIENT_ID = "__admin_client"
@@ -130,7 +129,7 @@ def _parse_flexible(body: memoryview) -> ProduceRequest:
     return ProduceRequest(transactional_id, acks, timeout_ms, topics)
 
 
-def handle_raw(context: RequestContext, body: memoryview, server: Broker) -> Answer:
+def handle_raw(context: RequestContext, body: memoryview, server: PartitionsServer) -> Answer:
     """Hand the batches to their replicas now; the answer is given by the last of them."""
     try:
         request = parse(context.api_version, body)
@@ -143,7 +142,7 @@ def handle_raw(context: RequestContext, body: memoryview, server: Broker) -> Ans
     timeout_ms = max(request.timeout_ms, 0)
     for topic in request.topics:
         name = topic.name
-        topic_refusal = refusal or _topic_refusal(context, name, server)
+        topic_refusal = refusal or _topic_refusal(context, name)
         for index, records in topic.partitions:
             done = pending.expect()
             refused = topic_refusal or _records_refusal(version, records)
@@ -162,7 +161,7 @@ def handle_raw(context: RequestContext, body: memoryview, server: Broker) -> Ans
 _NO_RECORDS = Appended(-1, ErrorCode.INVALID_RECORD, message="there is no whole record batch to append")
 
 
-def _refusal(version: int, request: ProduceRequest, server: Broker) -> Appended | None:
+def _refusal(version: int, request: ProduceRequest, server: PartitionsServer) -> Appended | None:
     """Why the whole request is refused, if it is."""
     if version < VERSIONS[0]:
         return Appended(-1, ErrorCode.UNSUPPORTED_VERSION)
@@ -175,8 +174,8 @@ def _refusal(version: int, request: ProduceRequest, server: Broker) -> Appended 
     return None
 
 
-def _topic_refusal(context: RequestContext, topic: str, server: Broker) -> Appended | None:
-    if not server.authorize(context, acl.Operation.WRITE, acl.topic_resource(topic)):
+def _topic_refusal(context: RequestContext, topic: str) -> Appended | None:
+    if not context.allows(acl.WRITE_TOPIC, topic):
         return Appended(-1, ErrorCode.TOPIC_AUTHORIZATION_FAILED)
     if topic in INTERNAL_TOPICS and context.client_id != _ADMIN_CLIENT_ID:
         return Appended(-1, ErrorCode.INVALID_TOPIC_EXCEPTION, message=f"{topic} is written by the brokers only")
@@ -203,7 +202,7 @@ class _Pending(Answer):
 
     __slots__ = ("_context", "_missing", "_request", "_results", "_server")
 
-    def __init__(self, context: RequestContext, request: ProduceRequest, server: Broker) -> None:
+    def __init__(self, context: RequestContext, request: ProduceRequest, server: PartitionsServer) -> None:
         super().__init__()
         self._context = context
         self._request = request
@@ -230,9 +229,9 @@ class _Pending(Answer):
 
     def _finish(self) -> None:
         results: list[Appended] = self._results  # type: ignore[assignment]
-        self._count(results)
+        throttle_ms = self._context.charge("produce", self._count(results))
         if self._request.acks != 0:
-            self.give([self._response(results)])
+            self.give([self._response(results, throttle_ms)])
             return
         failed = next((result for result in results if result.error), None)
         if failed is None:
@@ -240,30 +239,31 @@ class _Pending(Answer):
         else:
             self.fail(UnanswerableRequestError(f"Produce with acks=0 failed: {failed.error.name} {failed.message}"))
 
-    def _count(self, results: list[Appended]) -> None:
-        """Tell metrics what was appended."""
-        traffic, number = self._server.partitions.traffic, 0
+    def _count(self, results: list[Appended]) -> int:
+        """Tell metrics what was appended. Returns the bytes of all records that came."""
+        traffic, number, size = self._server.partitions.traffic, 0, 0
         for name, _, partitions in self._request.topics:
             for _, records in partitions:
                 if results[number].error is ErrorCode.NONE and records is not None:
                     traffic[name].appended(records)
+                size += len(records) if records is not None else 0
                 number += 1
+        return size
 
-    def _response(self, results: list[Appended]) -> bytearray:
+    def _response(self, results: list[Appended], throttle_ms: int) -> bytearray:
         context, topics = self._context, self._request.topics
         version = context.api_version
         flexible = version >= _FLEXIBLE_FROM
         hints = LeaderHints(self._server.image, context.listener)
         success = _V9_SUCCESS if flexible else _V8_SUCCESS if version >= 8 else b""
         out = bytearray(length_prefix(len(topics), flexible=flexible))
-        number = size = 0
+        number = 0
         for name, encoded_name, partitions in topics:
             out += encoded_name
             out += length_prefix(len(partitions), flexible=flexible)
-            for index, records in partitions:
+            for index, _ in partitions:
                 result = results[number]
                 number += 1
-                size += len(records) if records is not None else 0
                 if version >= 5:
                     out += _V5.pack(
                         index, result.error, result.base_offset, result.log_append_time_ms, result.log_start_offset
@@ -278,7 +278,6 @@ class _Pending(Answer):
                     out += _V0.pack(index, result.error, result.base_offset)
             if flexible:
                 out.append(0)
-        throttle_ms = self._server.charge(context, "produce", size)
         if version >= 1:
             out += _I32.pack(throttle_ms)
         if flexible:

@@ -16,8 +16,10 @@ from typing import Any
 from raykafka.cluster.image import PartitionState, partition_to_json
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.link import Link, messages, serve_unix
+from raykafka.link import Link, serve_unix
 from raykafka.log.batch import Record, build_batch, iter_batches, iter_records
+from raykafka.partition.appends import APPEND, APPENDED, Appended, pack_append
+from raykafka.partition.view import VIEW, View
 
 SECRET = b"k" * 32
 TOPIC_ID = uuid.UUID("6f1c2f40-5a0e-4bb5-9a3e-3f0f7f3a1c55")
@@ -56,12 +58,12 @@ class ReplicaProcess:
         self.directory = directory / "events-0"
         self.socket = str(directory / "s")
         self.streams = ""
-        self.frames: list[messages.View | messages.Appended] = []
+        self.frames: list[View | Appended] = []
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.answers: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {}
         self.process: subprocess.Popen[bytes]
         self.link: Link
-        self._answers: dict[int, asyncio.Future[messages.Appended]] = {}
+        self._answers: dict[int, asyncio.Future[Appended]] = {}
         self._correlations = itertools.count(1)
         self._changed = asyncio.Event()
 
@@ -90,13 +92,13 @@ class ReplicaProcess:
         self._server.close()
 
     def _on_frame(self, kind: int, payload: memoryview) -> None:
-        if kind == messages.APPENDED:
-            appended = messages.Appended.unpack(payload)
+        if kind == APPENDED:
+            appended = Appended.unpack(payload)
             self.frames.append(appended)
             self._answers.pop(appended.correlation).set_result(appended)
         else:
-            assert kind == messages.VIEW
-            self.frames.append(messages.View.unpack(payload))
+            assert kind == VIEW
+            self.frames.append(View.unpack(payload))
         self._changed.set()
 
     async def _on_call(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
@@ -137,22 +139,22 @@ class ReplicaProcess:
 
     def append(
         self, records: bytes | bytearray, *, acks: int = -1, leader_epoch: int = -1, timeout_ms: int = 60_000
-    ) -> asyncio.Future[messages.Appended]:
+    ) -> asyncio.Future[Appended]:
         correlation = next(self._correlations)
-        answer: asyncio.Future[messages.Appended] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         self._answers[correlation] = answer
-        head = messages.Append(correlation, acks, leader_epoch, timeout_ms).pack()
-        self.link.send(messages.APPEND, head, records)
+        head = pack_append(correlation, acks, leader_epoch, timeout_ms)
+        self.link.send(APPEND, head, records)
         return answer
 
-    async def appended(self, records: bytes | bytearray, **how: int) -> messages.Appended:
+    async def appended(self, records: bytes | bytearray, **how: int) -> Appended:
         return await asyncio.wait_for(self.append(records, **how), DEADLINE_S)
 
     @property
-    def views(self) -> list[messages.View]:
-        return [frame for frame in self.frames if isinstance(frame, messages.View)]
+    def views(self) -> list[View]:
+        return [frame for frame in self.frames if isinstance(frame, View)]
 
-    async def view_where(self, holds: Callable[[messages.View], bool]) -> messages.View:
+    async def view_where(self, holds: Callable[[View], bool]) -> View:
         """The newest view, once it is one for which ``holds``."""
         async with asyncio.timeout(DEADLINE_S):
             while not (self.views and holds(self.views[-1])):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raykafka.cluster.image import PartitionState
-from raykafka.link import Link, adopt, handover, messages, serve_tcp
+from raykafka.link import Link, adopt, handover, serve_tcp
 from raykafka.replica import stream_frames as frames
 from raykafka.replica.rules.events import Hello, StreamId
 from raykafka.replica.rules.history import EpochHistory
@@ -76,7 +76,7 @@ class PlayedFollower:
         self.link = link
         self._frames: asyncio.Queue[tuple[int, memoryview]] = asyncio.Queue()
         link.start(on_frame=lambda kind, payload: self._frames.put_nowait((kind, payload)))
-        link.send(messages.STREAM_READY)
+        link.send(frames.READY)
 
     async def _next(self, wanted: int) -> memoryview:
         kind, payload = await asyncio.wait_for(self._frames.get(), DEADLINE_S)
@@ -84,14 +84,14 @@ class PlayedFollower:
         return payload
 
     async def hello(self) -> Hello:
-        return frames.unpack_hello(await self._next(messages.STREAM_HELLO))
+        return frames.unpack_hello(await self._next(frames.HELLO))
 
     def answer(self, log_end: int, last_epoch: int) -> None:
-        self.link.send(messages.STREAM_ANSWER, frames.Position(log_end, last_epoch, BROKER_EPOCH).pack())
+        self.link.send(frames.ANSWER, frames.Position(log_end, last_epoch, BROKER_EPOCH).pack())
 
     async def data(self) -> tuple[int, int, bytes]:
         """Log start, high watermark and records of the next frame."""
-        log_start, high_watermark, records = frames.unpack_data(await self._next(messages.STREAM_DATA))
+        log_start, high_watermark, records = frames.unpack_data(await self._next(frames.DATA))
         return log_start, high_watermark, bytes(records)
 
     async def records(self, size: int) -> bytes:
@@ -110,13 +110,13 @@ class PlayedFollower:
 
     async def asked(self) -> int:
         """The leader asks for an allowance: what it owes."""
-        return frames.unpack_bytes(await self._next(messages.STREAM_ASK))
+        return frames.unpack_bytes(await self._next(frames.ASK))
 
     def grant(self, size: int) -> None:
-        self.link.send(messages.STREAM_GRANT, frames.pack_bytes(size))
+        self.link.send(frames.GRANT, frames.pack_bytes(size))
 
     def ack(self, log_end: int) -> None:
-        self.link.send(messages.STREAM_ACK, frames.pack_ack(log_end))
+        self.link.send(frames.ACK, frames.pack_ack(log_end))
 
     async def ended(self) -> None:
         await asyncio.wait_for(asyncio.shield(self.link.ended), DEADLINE_S)
@@ -139,7 +139,7 @@ class PlayedLeader:
         with theirs:
             handover.hand_over(streams, theirs, {"stream": list(stream)})
         played = PlayedLeader(await adopt(ours, {}), stream)
-        await played._next(messages.STREAM_READY)
+        await played._next(frames.READY)
         return played
 
     async def _next(self, wanted: int) -> memoryview:
@@ -149,24 +149,24 @@ class PlayedLeader:
 
     def hello(self, history: list[tuple[int, int]], log_end: int, high_watermark: int = 0) -> None:
         hello = Hello(self.stream, EpochHistory.of(history), 0, log_end, high_watermark)
-        self.link.send(messages.STREAM_HELLO, frames.pack_hello(hello))
+        self.link.send(frames.HELLO, frames.pack_hello(hello))
 
     async def answer(self) -> tuple[int, int]:
         """The follower's log end and last epoch."""
-        position = frames.Position.unpack(await self._next(messages.STREAM_ANSWER))
+        position = frames.Position.unpack(await self._next(frames.ANSWER))
         return position.log_end, position.last_epoch
 
     def data(self, high_watermark: int, records: bytes | bytearray = b"") -> None:
-        self.link.send(messages.STREAM_DATA, frames.pack_data(0, high_watermark), records)
+        self.link.send(frames.DATA, frames.pack_data(0, high_watermark), records)
 
     async def ack(self) -> int:
-        return frames.unpack_ack(await self._next(messages.STREAM_ACK))
+        return frames.unpack_ack(await self._next(frames.ACK))
 
     def ask(self, owed: int) -> None:
-        self.link.send(messages.STREAM_ASK, frames.pack_bytes(owed))
+        self.link.send(frames.ASK, frames.pack_bytes(owed))
 
     async def granted(self) -> int:
-        return frames.unpack_bytes(await self._next(messages.STREAM_GRANT))
+        return frames.unpack_bytes(await self._next(frames.GRANT))
 
     @property
     def has_heard(self) -> bool:

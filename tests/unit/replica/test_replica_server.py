@@ -6,8 +6,8 @@ import asyncio
 import os
 
 from raykafka.error_code import ErrorCode
-from raykafka.link import messages
 from raykafka.log import LogReader
+from raykafka.partition.view import View
 from tests.unit.replica.process import ReplicaProcess, batch, refused, state, stored, with_replica
 
 
@@ -21,7 +21,7 @@ async def test_appends_are_answered_in_order_and_shown_before_their_answer(repli
     assert all(a.error == ErrorCode.NONE and a.log_append_time_ms == -1 for a in answers)
     shown = 0
     for frame in replica.frames:
-        if isinstance(frame, messages.View):
+        if isinstance(frame, View):
             assert frame.high_watermark >= shown
             shown = frame.high_watermark
         else:
@@ -184,7 +184,7 @@ async def test_flush_messages_holds_answers_until_the_disk_has_them(replica: Rep
     await asyncio.gather(*answers)
     flushed = 0
     for frame in replica.frames:
-        if isinstance(frame, messages.View):
+        if isinstance(frame, View):
             flushed = frame.recovery_point
         else:
             assert frame.base_offset < flushed, "an answer came before its fsync"

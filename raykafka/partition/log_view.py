@@ -1,7 +1,6 @@
-"""What a broker may read of a partition's log while another process writes it (rules 20 and 21).
+"""Reads the segment files of a log that another process writes, as far as that process allows (rules 20, 21).
 
-The writer tells how far its log may be read; the broker reads the segment files itself. Nothing here is trusted across
-a truncation, and nothing waits for a disk on the event loop (rule 22).
+Nothing here is trusted across a truncation, and nothing waits for a disk on the event loop (rule 22).
 """
 
 from __future__ import annotations
@@ -9,30 +8,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from raykafka.link.messages import View
-from raykafka.log import FileRange, LogReader, StaleRange, WouldBlock
+from raykafka.log import EpochEntry, FileRange, FoundOffset, LogReader, StaleRange, WouldBlock
+from raykafka.log.epochs import read_entries
+from raykafka.partition.view import View
 from raykafka.types import LogPosition
 
 SLICE_CHUNK_BYTES = 1024 * 1024
 
-_START = LogPosition(0, 0)
-_EMPTY = View(-1, 0, 0, 0, 0, _START, 0, _START, 0, 0)
 _T = TypeVar("_T")
 
 
-def empty_view(leader_epoch: int) -> View:
-    """What may be read of a log that was never written."""
-    return replace(_EMPTY, leader_epoch=leader_epoch)
-
-
 class LogView:
-    """``view`` is what may be read now, None while nothing may; ``reader`` reads it, None while there are no files.
+    """``access.LogAccess`` by the files in ``directory``. ``view`` is what may be read now, None while nothing may;
+    ``reader`` reads it, None while there are no files.
 
-    All methods run on the broker's event loop; blocking reads run on ``cold_reads``.
+    All methods run on one event loop; blocking reads run on ``cold_reads``.
     """
 
     def __init__(self, directory: Path, cold_reads: ThreadPoolExecutor) -> None:
@@ -51,14 +44,14 @@ class LogView:
         self._watchers.discard(woken)
 
     def changed(self) -> None:
-        """Wake who watches."""
+        """Wakes the fetches that wait for this partition."""
         for woken in tuple(self._watchers):
             woken()
 
     # what there is
 
     def show(self, view: View) -> None:
-        """Allow to read what ``view`` says."""
+        """Allow to read what ``view`` says, and wake the fetches that wait for it."""
         before, reader = self.view, self.reader
         if view.segments is not None:
             self._segments = view.segments
@@ -77,19 +70,33 @@ class LogView:
         ):
             self.changed()
 
+    def show_at_rest(self, view: View) -> None:
+        """Allow to read what ``view`` says of a log that nobody writes: one without segments has no files. Wakes
+        nobody: who leads has changed as well, and is told by ``changed``."""
+        if view.segments:
+            self.show(view)
+        else:
+            self.view = view
+
     def show_nothing(self) -> None:
         """Allow nothing any more. Reads under way end without records."""
         reader, self.reader, self.view = self.reader, None, None
         if reader is not None:
             reader.close()
 
-    # reading
+    # reading records
 
-    def locate(
-        self, offset: int, max_bytes: int, *, committed: bool, min_one_batch: bool, nowait: bool
+    async def locate(
+        self, offset: int, max_bytes: int, *, committed: bool = False, min_one_batch: bool = True
     ) -> FileRange | None:
-        """Where the batches from ``offset`` on lie that may be read: up to the last stable offset if ``committed``,
-        else to the high watermark. None when there are none. Raises KafkaError, and WouldBlock with ``nowait``."""
+        try:
+            return self._find(offset, max_bytes, committed, min_one_batch, nowait=True)
+        except WouldBlock:
+            return await self._in_thread(lambda: self._find(offset, max_bytes, committed, min_one_batch, nowait=False))
+
+    def _find(
+        self, offset: int, max_bytes: int, committed: bool, min_one_batch: bool, *, nowait: bool
+    ) -> FileRange | None:
         view, reader = self.view, self.reader
         if view is None or reader is None:
             return None
@@ -102,8 +109,7 @@ class LogView:
         return reader.read(offset, max_bytes, end, min_one_batch=min_one_batch, end_offset=end_offset, nowait=nowait)
 
     async def load(self, place: FileRange) -> memoryview | None:
-        """The bytes at ``place``, from the page cache at once or else through a thread (rule 22). None when the log was
-        truncated or closed meanwhile (rule 21)."""
+        """From the page cache at once, or else through a thread (rule 22)."""
         reader = self.reader
         if reader is None:
             return None
@@ -111,32 +117,48 @@ class LogView:
             try:
                 data = reader.fetch_bytes(place, nowait=True)
             except WouldBlock:
-                data = await self.in_thread(lambda: reader.fetch_bytes(place))
+                data = await self._in_thread(lambda: reader.fetch_bytes(place))
         except StaleRange:
             return None
         return data if self.reader is reader else None
 
     def slice(self, place: FileRange) -> LogSlice:
-        """The bytes at ``place``, to be read while they are sent."""
         return LogSlice(self, place)
 
-    async def in_thread(self, work: Callable[[], _T]) -> _T:
-        """Run what may wait for the disk in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._cold_reads, work)
-
     async def read(self, offset: int, max_bytes: int, *, committed: bool = False) -> memoryview:
-        """Whole batches from ``offset`` on that may be read, at least one if there is one; empty if there is none.
-        Raises KafkaError."""
-
-        def locate(nowait: bool) -> FileRange | None:
-            return self.locate(offset, max_bytes, committed=committed, min_one_batch=True, nowait=nowait)
-
-        try:
-            place = locate(True)
-        except WouldBlock:
-            place = await self.in_thread(lambda: locate(False))
+        place = await self.locate(offset, max_bytes, committed=committed)
         data = await self.load(place) if place is not None else None
         return data if data is not None else memoryview(b"")
+
+    # finding offsets
+
+    async def offset_for_timestamp(self, timestamp_ms: int, end: LogPosition, log_start: int) -> FoundOffset | None:
+        reader = self.reader
+        if reader is None:
+            return None
+        return await self._in_thread(lambda: reader.offset_for_timestamp(timestamp_ms, end, log_start))
+
+    async def offset_of_max_timestamp(self, end: LogPosition, log_start: int) -> FoundOffset | None:
+        reader = self.reader
+        if reader is None:
+            return None
+        return await self._in_thread(lambda: reader.offset_of_max_timestamp(end, log_start))
+
+    async def end_of_epoch(self, leader_epoch: int, log_end: int) -> EpochEntry | None:
+        reader = self.reader
+        if reader is None:
+            return None
+        return await self._in_thread(lambda: reader.epoch_end_offset(leader_epoch, log_end))
+
+    async def epoch_at(self, offset: int) -> int | None:
+        if self.reader is None:
+            return None
+        entries = await self._in_thread(lambda: read_entries(self.directory))
+        return max((entry.epoch for entry in entries if entry.start_offset <= offset), default=-1)
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        """Run what may wait for the disk in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._cold_reads, work)
 
 
 class LogSlice:

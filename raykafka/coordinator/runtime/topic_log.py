@@ -1,4 +1,4 @@
-"""The offsets topic as the coordinator sees it: its broker appends to and reads from it, over their link."""
+"""An internal topic as its coordinator sees it: its broker appends to and reads from it, over their link."""
 
 from __future__ import annotations
 
@@ -6,16 +6,27 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from raykafka.coordinator.messages import (
+    LOG_APPEND,
+    LOG_APPENDED,
+    LOG_READ,
+    LOG_RECORDS,
+    LogAppend,
+    LogAppended,
+    LogRead,
+    LogRecords,
+)
 from raykafka.error_code import ErrorCode
 from raykafka.errors import LinkError
-from raykafka.link import messages
 from raykafka.link.link import Link
-from raykafka.link.messages import Appended, LogAppend, LogRead, LogRecords
 
 AppendDone = Callable[[ErrorCode, int], None]
 
 
-class OffsetsLog(Protocol):
+class TopicLog(Protocol):
+    @property
+    def topic(self) -> str: ...
+
     def append(
         self, partition: int, leader_epoch: int, records: bytes | bytearray, timeout_ms: int, done: AppendDone
     ) -> None:
@@ -26,10 +37,11 @@ class OffsetsLog(Protocol):
         """Whole committed batches from ``offset`` on, or from the log's start if that is higher."""
 
 
-class LinkedOffsetsLog:
-    """OffsetsLog over the link to the broker. Hand it the link's frames, and tell it when the link has ended."""
+class LinkedTopicLog:
+    """TopicLog over the link to the broker. Hand it the link's frames, and tell it when the link has ended."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, topic: str, link: Link) -> None:
+        self.topic = topic
         self._link = link
         self._next_correlation = 0
         self._appends: dict[int, AppendDone] = {}
@@ -44,7 +56,7 @@ class LinkedOffsetsLog:
         self._next_correlation += 1
         self._appends[self._next_correlation] = done
         head = LogAppend(self._next_correlation, partition, leader_epoch, timeout_ms).pack()
-        self._link.send(messages.LOG_APPEND, head, records)
+        self._link.send(LOG_APPEND, head, records)
 
     async def read(self, partition: int, offset: int, max_bytes: int) -> tuple[LogRecords, memoryview]:
         """Raises LinkError when the link ends first."""
@@ -54,19 +66,19 @@ class LinkedOffsetsLog:
         correlation = self._next_correlation
         future: asyncio.Future[tuple[LogRecords, memoryview]] = asyncio.get_running_loop().create_future()
         self._reads[correlation] = future
-        self._link.send(messages.LOG_READ, LogRead(correlation, partition, offset, max_bytes).pack())
+        self._link.send(LOG_READ, LogRead(correlation, partition, offset, max_bytes).pack())
         try:
             return await future
         finally:
             self._reads.pop(correlation, None)
 
     def frame_received(self, kind: int, payload: memoryview) -> None:
-        if kind == messages.LOG_APPENDED:
-            answer = Appended.unpack(payload)
+        if kind == LOG_APPENDED:
+            answer = LogAppended.unpack(payload)
             done = self._appends.pop(answer.correlation, None)
             if done is not None:
                 done(answer.error, answer.base_offset)
-        elif kind == messages.LOG_RECORDS:
+        elif kind == LOG_RECORDS:
             head, records = LogRecords.unpack(payload)
             future = self._reads.get(head.correlation)
             if future is not None and not future.done():

@@ -10,15 +10,10 @@ from __future__ import annotations
 
 import struct
 
-from raykafka.coordinator.classic.events import (
-    CommittedOffset,
-    Entry,
-    GroupEntry,
-    GroupSnapshot,
-    MemberSnapshot,
-    OffsetEntry,
-)
-from raykafka.errors import RaykafkaError
+from raykafka.coordinator.classic.events import GroupEntry, GroupSnapshot, MemberSnapshot
+from raykafka.coordinator.group.events import Entry
+from raykafka.coordinator.offsets.events import CommittedOffset, OffsetEntry
+from raykafka.coordinator.step import UnreadableRecord
 from raykafka.types import NO_EPOCH, TopicPartition
 
 OFFSET_KEY_VERSIONS = (0, 1)
@@ -31,7 +26,7 @@ _FIRST_FLEXIBLE = 4
 _NONE_TIMESTAMP = -1
 
 
-class UnreadableOffsetsRecord(RaykafkaError):
+class UnreadableOffsetsRecord(UnreadableRecord):
     """A record of the offsets topic is not in a format that Kafka 3.9 knows."""
 
 

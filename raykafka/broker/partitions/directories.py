@@ -1,0 +1,81 @@
+"""The partition directories of a broker: what is there at start, and renaming what is to go (rule 19)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from pathlib import Path
+from typing import NamedTuple
+
+from raykafka.errors import RaykafkaError
+from raykafka.log import read_seal
+from raykafka.log.files import LOG, METADATA_FILE, offset_of_name, read_topic_id
+from raykafka.process.durable import sync_directory
+from raykafka.replica.leaving import Left
+
+DELETE = "-delete"
+STRAY = "-stray"
+_MAX_NAME_BYTES = 255
+
+logger = logging.getLogger(__name__)
+
+
+class FoundDirectory(NamedTuple):
+    """A partition directory that was there at start. ``holds_log``: a log was begun in it. ``left``: what its seal
+    says."""
+
+    path: Path
+    topic_id: uuid.UUID | None
+    holds_log: bool
+    left: Left | None
+
+
+def scan(log_dir: Path) -> tuple[dict[str, FoundDirectory], list[Path]]:
+    """The partition directories in ``log_dir`` by name, and those whose deletion was begun. Reads from the disk."""
+    found: dict[str, FoundDirectory] = {}
+    doomed: list[Path] = []
+    for entry in os.scandir(log_dir):
+        if not entry.is_dir(follow_symlinks=False):
+            continue
+        path = Path(entry.path)
+        topic, dash, partition = entry.name.rpartition("-")
+        if entry.name.endswith(DELETE):
+            doomed.append(path)
+        elif dash and topic and partition.isdecimal():
+            holds_log = any(
+                name == METADATA_FILE or (name.endswith(LOG) and offset_of_name(name) is not None)
+                for name in os.listdir(path)
+            )
+            topic_id = read_topic_id(path)
+            found[entry.name] = FoundDirectory(
+                path, topic_id, holds_log, _left_in(path, topic_id) if holds_log else None
+            )
+    return found, doomed
+
+
+def _left_in(path: Path, topic_id: uuid.UUID | None) -> Left | None:
+    """What the seal in a directory says, if it is intact and of that topic."""
+    try:
+        seal = read_seal(path)
+    except (OSError, ValueError) as error:
+        logger.warning("%s: its seal can't be read: %s", path, error)
+        return None
+    return Left.of_note(seal.note) if seal is not None and seal.topic_id == topic_id and "seal" in seal.note else None
+
+
+def rename_away(directory: Path, suffix: str) -> Path | None:
+    """Rename ``<topic>-<p>`` to ``<topic>-<p>.<32 hex><suffix>`` as Kafka does, durably; None when it is not there.
+    Raises RaykafkaError. Waits for the disk."""
+    ending = f".{uuid.uuid4().hex}{suffix}"
+    topic, _, partition = directory.name.rpartition("-")
+    room = _MAX_NAME_BYTES - len(ending) - len(partition) - 1
+    target = directory.with_name(f"{topic[:room]}-{partition}{ending}")
+    try:
+        os.rename(directory, target)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RaykafkaError(f"{directory} could not be renamed to {target}: {error}") from error
+    sync_directory(directory.parent)
+    return target

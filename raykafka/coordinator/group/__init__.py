@@ -1,0 +1,1 @@
+"""Consumer groups: what ``__consumer_offsets`` holds, and the rules of a group. Pure."""
