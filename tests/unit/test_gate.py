@@ -31,8 +31,8 @@ from raykafka.protocol.gate import Gate
 from raykafka.protocol.registry import Api, Registry
 from raykafka.protocol.session import ClientSession
 from raykafka.telemetry.traffic import Traffic
-from tests.unit.dataplane import batch, decode_response
-from tests.unit.group_log import OffsetsLogOnDisk
+from tests.lab.dataplane import batch, decode_response
+from tests.lab.group_log import OffsetsLogOnDisk
 from tests.unit.served import APIS, DenyAll, admitted, request_context
 
 TOPIC, TOPIC_ID = "flights", uuid.UUID(int=7)

@@ -12,7 +12,7 @@ from raykafka.log import LogConfig
 from raykafka.log.batch import CRC, CRC_POSITION, NO_TIMESTAMP, Record, build_batch, crc_of, iter_records
 from raykafka.log.compression import CODEC_OF_NAME, GZIP, ZSTD
 from raykafka.types import LogPosition
-from tests.unit.log_parts import NOW_MS, TOPIC_ID, batch, open_log, read_all, reader_of, stored_bytes, stored_headers
+from tests.lab.log_parts import NOW_MS, TOPIC_ID, batch, open_log, read_all, reader_of, stored_bytes, stored_headers
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from raykafka.log.batch import MAX_INT32, Record, advance_sequence, build_batch, crc_of, iter_records, read_header
 from raykafka.log.compression import GZIP, LZ4, NONE, SNAPPY, ZSTD, UnreadableRecords, compress, decompress
-from tests.unit.log_parts import unhurried
+from tests.lab.log_parts import unhurried
 
 CODECS = (NONE, GZIP, SNAPPY, LZ4, ZSTD)
 

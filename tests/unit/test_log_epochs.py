@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from raykafka.errors import KafkaError
 from raykafka.log import LeaderEpochs
 from raykafka.log.epochs import EpochEntry, end_offset_for
-from tests.unit.log_parts import NOW_MS, batch, crash, open_log, unhurried
+from tests.lab.log_parts import NOW_MS, batch, crash, open_log, unhurried
 
 
 def test_the_file_is_kafkas(tmp_path):

@@ -133,7 +133,8 @@ def violations(tree: Tree, table: list[Row]) -> list[str]:
     found += ["files import one another: " + " -> ".join(circle) for circle in tree.circles()]
     for module in tree.files:
         own = row_of(module)
-        for reached, way in tree.reached(module).items() if own is not None and rows[own].never else ():
-            for banned in sorted(tree.outer.get(reached, set()) & rows[own].never):
+        never = rows[own].never if own is not None else set()
+        for reached, way in tree.reached(module).items() if never else ():
+            for banned in sorted(tree.outer.get(reached, set()) & never):
                 found.append(f"{module} may never import {banned}: " + " -> ".join((*way, banned)))
     return found

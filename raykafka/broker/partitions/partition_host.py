@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from raykafka.broker.partitions.broker_parts import BrokerParts
+from raykafka.broker.partitions.idleness import Idleness
 from raykafka.broker.partitions.pending_appends import PendingAppends
 from raykafka.broker.partitions.replica_process import (
     CLOSE_WITHIN_S,
@@ -40,11 +41,6 @@ from raykafka.replica.leaving import Left
 from raykafka.replica.rules.events import Propose
 from raykafka.replica.rules.sealed import SealedEnd, behind
 from raykafka.types import TopicPartition
-
-# how long one stays awake that was only woken for others to catch up
-BRIEFLY_S = 1.0
-# how soon one is asked again that could not fall asleep
-DOZE_AGAIN_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -104,8 +100,7 @@ class PartitionHost:
         self._failed_epoch = -1
         self._loop = asyncio.get_running_loop()
         self._backoff = Backoff()
-        self._used_at = self._loop.time()
-        self._briefly = False
+        self._idle = Idleness()
         if self.sleeping.left is None or self.sleeping.obey(parts.broker_id, state):
             self._wake()
 
@@ -182,7 +177,7 @@ class PartitionHost:
         """Append ``records`` as leader; ``done`` is called once with the outcome, perhaps before this returns. Appends
         reach the log in the order of the calls. ``records`` must not change afterwards."""
         if self.life is Life.AWAKE:
-            self._briefly = False
+            self._idle.briefly = False
             self.appends.send(records, acks, timeout_ms, leader_epoch, done)
             return
         error = self.leader_error()
@@ -200,13 +195,13 @@ class PartitionHost:
     def wake_for_others(self) -> None:
         """Have a sleeping leader get others back into the ISR, and fall asleep soon after."""
         if self.life is Life.ASLEEP:
-            self._briefly = True
+            self._idle.briefly = True
             self._wake()
 
     @property
     def is_up_briefly(self) -> bool:
         """Whether it is awake only for others to catch up."""
-        return self._briefly and self.life in (Life.WAKING, Life.AWAKE, Life.DOZING)
+        return self._idle.briefly and self.life in (Life.WAKING, Life.AWAKE, Life.DOZING)
 
     def wake_follower(self, leader_epoch: int) -> None:
         """The leader of that epoch wakes, and its stream will come: open the log meanwhile."""
@@ -264,11 +259,11 @@ class PartitionHost:
     def _go_on_awake(self) -> None:
         """Do what has waited while the replica could not take it."""
         self.life = Life.AWAKE
-        self._used_at = self._loop.time()
+        self._idle.used()
         if self._process.told != self._orders():
             self._telling = self._tasks.run(self._tell())
         if self.appends.are_waiting:
-            self._briefly = False
+            self._idle.briefly = False
             self.appends.send_waiting()
         self._hand_over_streams()
 
@@ -339,15 +334,13 @@ class PartitionHost:
             return
         if self.appends.are_sent or self._streams or (self._telling and not self._telling.done()):
             return
-        idle_s = min(idle_s, BRIEFLY_S) if self._briefly else idle_s
-        if self._loop.time() - self._used_at >= idle_s:
-            self._used_at = self._loop.time() - idle_s + min(idle_s, DOZE_AGAIN_S)
+        if self._idle.is_due(idle_s):
             self.life = Life.DOZING
             self._tasks.run(self._doze(child.link))
 
     async def _doze(self, link: Link) -> None:
         """What is appended meanwhile waits, as in a sleeping partition."""
-        used_at = self._used_at
+        used_at_s = self._idle.used_at_s
         try:
             answer = await link.call("sleep", {}, CLOSE_WITHIN_S)
         except LinkError:
@@ -357,7 +350,7 @@ class PartitionHost:
             return
         if not answer["sleeps"] and self.life is Life.DOZING:
             self._go_on_awake()
-            self._used_at = used_at
+            self._idle.used_at_s = used_at_s
 
     def _fell_asleep(self, answer: Mapping[str, Any]) -> None:
         child = self._process.child
@@ -390,17 +383,19 @@ class PartitionHost:
         child = self._process.child
         if child is None or child.link is not link:
             return
-        self._process.gone(holds_log=self.life is not Life.CLOSED)
+        closed = self.life is Life.CLOSED
+        self._process.gone(holds_log=not closed)
+        if not closed:
+            self.life = Life.FAILED
         self.follower_progress = {}
         self.sleeping.checkpoint = self.sleeping.checkpoint_now()
         self.appends.detach()
         link.close()
         self.log.show_nothing()
         self.appends.fail_unanswered(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"{self.tp}: {reason}")
-        if self.life is Life.CLOSED:
+        if closed:
             return
         logger.error("%s (leader epoch %d): %s", self.tp, self.state.leader_epoch, reason)
-        self.life = Life.FAILED
         self.restarts += 1
         self._last_end = boot_clock()
         self.failure = reason
@@ -425,7 +420,7 @@ class PartitionHost:
         elif kind == VIEW:
             view, before = View.unpack(payload), self.log.view
             if before is None or view.log_end_offset != before.log_end_offset:
-                self._used_at = self._loop.time()
+                self._idle.used()
             self.log.show(view)
 
     # the end, and figures
@@ -442,9 +437,9 @@ class PartitionHost:
         was_asleep = self.life is Life.ASLEEP
         was_awake = self.life is Life.AWAKE
         self.life = Life.CLOSED
+        clean = was_asleep
         self.appends.fail_waiting(reason, "the partition was closed")
         self.log.changed()
-        clean = was_asleep
         self._streams.close()
         child = self._process.child
         if was_awake and child is not None:
