@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from raykafka.broker.children.children import Child
+from raykafka.broker.children.child import Child
 from raykafka.broker.topic_relay import TopicRelay
 from raykafka.cluster.image import ClusterImage, Topic
 from raykafka.coordinator.api.forwarding import Forwarding, forwarding
