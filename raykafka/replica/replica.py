@@ -42,7 +42,7 @@ from raykafka.replica.rules.events import (
 )
 from raykafka.replica.rules.partition import Partition
 from raykafka.replica.seal_note import SealNote
-from raykafka.replica.sending import Peer, Streams
+from raykafka.replica.sending import Holder, Streams
 from raykafka.replica.steps import Steps
 from raykafka.replica.throttle import Throttle
 from raykafka.replica.timers import NEVER_MS, Timers
@@ -184,19 +184,21 @@ class Replica:
         self._tick_at_ms = NEVER_MS
         self._steps.take(Tick())
 
-    async def told(self, state: PartitionState, peers: Mapping[int, Peer]) -> dict[str, Any]:
-        """Take what the controller decided; ``peers`` are the live brokers that hold this partition. Answers whether
+    async def told(self, state: PartitionState, holders: Mapping[int, Holder]) -> dict[str, Any]:
+        """Take what the controller decided; ``holders`` are the live brokers that hold this partition. Answers whether
         this replica leads now, and why not if it was to."""
         async with self._telling:
-            await self._queue.result_of(lambda: self._tell_rules(state, peers))
+            await self._queue.result_of(lambda: self._tell_rules(state, holders))
             return await self._queue.result_of(self._standing)
 
-    def _tell_rules(self, state: PartitionState, peers: Mapping[int, Peer]) -> None:
+    def _tell_rules(self, state: PartitionState, holders: Mapping[int, Holder]) -> None:
         self._refused = None
         if self._closed:
             return  # it is written to the seal
-        self._streams.peers = peers
-        self._steps.step(Told(state, {broker: peer.broker_epoch for broker, peer in peers.items()}), boot_clock_ms())
+        self._streams.holders = holders
+        self._steps.step(
+            Told(state, {broker: holder.broker_epoch for broker, holder in holders.items()}), boot_clock_ms()
+        )
         self._out.view_changed()
 
     def _standing(self) -> dict[str, Any]:

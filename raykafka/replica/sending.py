@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 Step = Callable[[Acked | Answered | StreamLost], None]
 
 
-class Peer(NamedTuple):
-    """The inter-broker port of a broker in its life ``broker_epoch``."""
+class Holder(NamedTuple):
+    """A live broker that holds the partition: its inter-broker port, in its life ``broker_epoch``."""
 
     host: str
     port: int
@@ -63,7 +63,7 @@ class Streams:
         self.step = step
         self.throttle = throttle
         self.held: set[Sender] = set()
-        self._peers: Mapping[int, Peer] = {}
+        self._holders: Mapping[int, Holder] = {}
         self.reader = LogReader(log.directory)
         self._segments_version = -1
         self._partition = partition
@@ -77,15 +77,15 @@ class Streams:
         self._beat: asyncio.TimerHandle | None = None
 
     @property
-    def peers(self) -> Mapping[int, Peer]:
+    def holders(self) -> Mapping[int, Holder]:
         """The live brokers that hold this partition. Streams to lives that have ended are lost."""
-        return self._peers
+        return self._holders
 
-    @peers.setter
-    def peers(self, peers: Mapping[int, Peer]) -> None:
-        self._peers = peers
+    @holders.setter
+    def holders(self, holders: Mapping[int, Holder]) -> None:
+        self._holders = holders
         for sender in tuple(self._senders.values()):
-            if sender.peer != peers.get(sender.follower):
+            if sender.holder != holders.get(sender.follower):
                 self.lost(sender, "that life of its broker has ended")
 
     def open(self, effect: OpenStream) -> None:
@@ -245,7 +245,7 @@ class Sender:
         self._pumping = False
         self._quiet_beats = 0
         self._beaten = True
-        self.peer = streams.peers.get(follower)
+        self.holder = streams.holders.get(follower)
         self._tasks = TaskSet(f"{streams.log.directory.name}: the stream to broker {follower}", self._failed)
         self.throttle = StreamThrottle(
             streams.throttle,
@@ -261,23 +261,23 @@ class Sender:
         self._streams.lost(self, f"{type(error).__name__}: {error}")
 
     async def _connect(self) -> None:
-        streams, peer = self._streams, self.peer
-        if peer is None:
+        streams, holder = self._streams, self.holder
+        if holder is None:
             streams.lost(self, "its broker is not registered")
             return
         identity = {**streams.identity, "role": frames.STREAM_ROLE, "stream": list(self.stream)}
         try:
             async with asyncio.timeout(_CONNECT_WITHIN_S):
-                link = await connect_tcp(peer.host, peer.port, streams.secret, identity)
+                link = await connect_tcp(holder.host, holder.port, streams.secret, identity)
         except (OSError, LinkError, TimeoutError) as error:
-            streams.lost(self, f"{peer.host}:{peer.port} can't be reached: {error or type(error).__name__}")
+            streams.lost(self, f"{holder.host}:{holder.port} can't be reached: {error or type(error).__name__}")
             return
         if self._closed:
             link.close()
             return
-        if (link.peer.get("broker_id"), link.peer.get("broker_epoch")) != (self.follower, peer.broker_epoch):
+        if (link.peer.get("broker_id"), link.peer.get("broker_epoch")) != (self.follower, holder.broker_epoch):
             link.close()
-            streams.lost(self, f"{peer.host}:{peer.port} is answered by another life or broker")
+            streams.lost(self, f"{holder.host}:{holder.port} is answered by another life or broker")
             return
         frames.notice_silence(link)
         self._link = link

@@ -27,7 +27,7 @@ from raykafka.replica.replica import Replica, ReplicaIdentity
 from raykafka.replica.rules.events import Seal
 from raykafka.replica.rules.partition import Partition
 from raykafka.replica.rules.state import Settings
-from raykafka.replica.sending import Peer
+from raykafka.replica.sending import Holder
 from raykafka.types import NO_EPOCH
 
 logger = logging.getLogger(__name__)
@@ -196,6 +196,6 @@ def _seal_of(args: Mapping[str, Any], log: Log, history: EpochHistory) -> Seal |
     return Seal(*known) if known else None
 
 
-def _state_of(args: Mapping[str, Any]) -> tuple[PartitionState, dict[int, Peer]]:
-    peers = {int(broker): Peer(*peer) for broker, peer in args.get("peers", {}).items()}
-    return partition_from_json(args["state"]), peers
+def _state_of(args: Mapping[str, Any]) -> tuple[PartitionState, dict[int, Holder]]:
+    holders = {int(broker): Holder(*holder) for broker, holder in args.get("holders", {}).items()}
+    return partition_from_json(args["state"]), holders
