@@ -11,7 +11,7 @@ import yaml
 from _pytest.terminal import TerminalReporter
 
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
-from tests.free_ports import free_port, free_ports
+from tests.lab.free_ports import free_port, free_ports
 
 
 def cluster_file(folder: Path, name: str = "test", brokers: int = 3, config: dict[str, object] | None = None) -> Path:
@@ -66,8 +66,9 @@ def zookeeper_server(tmp_path: Path) -> Iterator[ZooKeeperProcess]:
 
 # What each tier of tests may take on 2 cores. The order is that in which they run: a broken rule shows first.
 TIERS = {
-    "pure rules and parts": ("tests/unit/", 3),
-    "one node": ("tests/integration/", 10),
+    "pure rules": ("tests/unit/", 1),
+    "parts": ("tests/parts/", 2),
+    "one node": ("tests/node/", 10),
     "hosts": ("tests/multihost/", 6),
     "chaos": ("tests/chaos/", 3),
 }

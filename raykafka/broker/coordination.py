@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from raykafka.broker.children.children import Child
 from raykafka.cluster.image import ClusterImage, Topic
@@ -27,12 +27,11 @@ from raykafka.coordinator.messages import (
 )
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
+from raykafka.front.serving import ServedPartitions
 from raykafka.link import Link
-from raykafka.partition.access import Partitions
 from raykafka.partition.appends import Appended
 from raykafka.process.tasks import TaskSet
 from raykafka.protocol.context import RequestContext, pack_forward
-from raykafka.telemetry.traffic import Traffic
 from raykafka.types import OFFSETS_TOPIC, TopicPartition
 
 _ALL = -1
@@ -43,17 +42,10 @@ _COORDINATORS_ASKED = 3
 logger = logging.getLogger(__name__)
 
 
-class LocalPartitions(Partitions, Protocol):
-    """The broker's partitions. ``traffic`` counts what goes in and out of them, by topic."""
-
-    @property
-    def traffic(self) -> Traffic: ...
-
-
 class Coordination:
     """The broker's side of a coordinator of ``topic``. ``partitions`` are the broker's local ones."""
 
-    def __init__(self, broker_id: int, partitions: LocalPartitions, topic: str = OFFSETS_TOPIC) -> None:
+    def __init__(self, broker_id: int, partitions: ServedPartitions, topic: str = OFFSETS_TOPIC) -> None:
         self._broker_id = broker_id
         self._partitions = partitions
         self._topic = topic

@@ -10,8 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from raykafka.controller.broker_channels import Silences
 from raykafka.controller.candidate import Candidate
-from raykafka.controller.controller import Silences
 from raykafka.controller.deposed_broker import end_deposed_broker
 from raykafka.controller.serving import gate
 from raykafka.errors import KafkaError, LinkError

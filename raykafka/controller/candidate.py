@@ -20,23 +20,19 @@ from typing import Any
 from kazoo.client import KazooState
 from kazoo.exceptions import ConnectionClosedError, SessionExpiredError
 
-from raykafka.controller.cluster_counts import figures
-from raykafka.controller.controller import Controller, Silences
+from raykafka.controller.broker_channels import Silences
+from raykafka.controller.cluster_counts import cluster_counts
+from raykafka.controller.controller import Controller
+from raykafka.controller.standby import StandbyPort, StandbyWatch
 from raykafka.error_code import ErrorCode
-from raykafka.errors import KafkaError, LinkError
-from raykafka.link import Link, connect_tcp, serve_tcp
-from raykafka.link.link import PING_INTERVAL_S
-from raykafka.zookeeper import broker_store as store
-from raykafka.zookeeper import controller_store as metadata_store
-from raykafka.zookeeper.client import ZooKeeperClient, ZooKeeperUnreachable
-from raykafka.zookeeper.controller_store import Claim
+from raykafka.errors import KafkaError
+from raykafka.zookeeper import broker_store, controller_election
+from raykafka.zookeeper.client import ZooKeeperClient, ZooKeeperUnreachable, close, connect
+from raykafka.zookeeper.controller_election import Claim
 from raykafka.zookeeper.znodes import ControllerNode
 
 _RETRY_S = 1.0
-_SOON_S = 0.02
-_SOON_TRIES = 50
 _UNREGISTERED_RETRY_S = 0.1
-_CONNECT_WITHIN_S = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +60,6 @@ class Candidate:
     ) -> None:
         self.broker_id = broker_id
         self.active: Controller | None = None
-        self.standing_by = False
         self._secret = secret
         self._zookeeper = zookeeper
         self._config = config
@@ -75,10 +70,13 @@ class Candidate:
         self._cluster_id = ""
         self._client: ZooKeeperClient | None = None
         self._registered = False
-        self._server: asyncio.AbstractServer | None = None
-        self._standbys: set[Link] = set()
-        self._watched = ""
-        self._watching: asyncio.Task[str] | None = None
+        self._watch = StandbyWatch(broker_id, secret)
+        self._port = StandbyPort(secret)
+
+    @property
+    def standing_by(self) -> bool:
+        """Whether it holds a socket to another that is active."""
+        return self._watch.listening
 
     async def broker_is_deposed(self) -> bool:
         """Whether this controller's broker was registered and is so no more; False while ZooKeeper can't be asked."""
@@ -86,16 +84,17 @@ class Candidate:
         if client is None or not client.connected or not self._registered:
             return False
         try:
-            return await asyncio.to_thread(store.read_registration, client, self.broker_id) is None
+            return await asyncio.to_thread(broker_store.read_registration, client, self.broker_id) is None
         except (SessionExpiredError, ConnectionClosedError):
             return False
 
     async def on_call(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
-        """What the broker asks: ``figures`` {}, those of the cluster while this is the active controller, else {}."""
-        if method != "figures":
+        """What the broker asks: ``cluster_counts`` {}, those of the cluster while this is the active controller, else
+        {}."""
+        if method != "cluster_counts":
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"a controller does not know the call {method}")
         active = self.active
-        return figures(active) if active is not None and not active.resigned.done() else {}
+        return cluster_counts(active.state) if active is not None and not active.resigned.done() else {}
 
     async def run(self) -> None:
         """Compete and serve, session after session, until cancelled."""
@@ -112,12 +111,12 @@ class Candidate:
                 logger.warning("the controller's ZooKeeper session has expired; it opens another")
             finally:
                 self._client = None
-                await asyncio.to_thread(store.close, client)
+                await asyncio.to_thread(close, client)
 
     async def _connect(self) -> ZooKeeperClient:
         secret = self._secret if self._zookeeper["auth"] else None
         hosts, timeout_ms = self._zookeeper["hosts"], self._zookeeper["session_timeout_ms"]
-        client = await asyncio.to_thread(store.connect, hosts, secret, timeout_ms)
+        client = await asyncio.to_thread(connect, hosts, secret, timeout_ms)
         loop, lost = asyncio.get_running_loop(), asyncio.Event()
 
         def changed(state: str) -> None:
@@ -132,45 +131,32 @@ class Candidate:
     async def _use(self, client: ZooKeeperClient) -> None:
         """Be a candidate for as long as the session lasts."""
         host = await self._link_host(client)
-        self._cluster_id = await asyncio.to_thread(store.ensure_cluster_id, client)
+        self._cluster_id = await asyncio.to_thread(broker_store.ensure_cluster_id, client)
         identity = {"role": "controller", "broker_id": self.broker_id, "incarnation": self._incarnation}
-        server: Any = await serve_tcp(host, 0, self._secret, identity, self._accept)
-        self._server = server
+        port = await self._port.open(host, identity)
         try:
-            port = server.sockets[0].getsockname()[1]
             node = ControllerNode(self.broker_id, host, port, self._incarnation)
             while not self._lost.is_set():
                 standing, epoch_version = await self._look(client)
                 if standing is not None:
                     claim = await self._stand_by(client, node, standing, epoch_version)
                 else:
-                    self._watch_none()
-                    claim = await asyncio.to_thread(metadata_store.claim_controller, client, node)
+                    self._watch.stop()
+                    claim = await asyncio.to_thread(controller_election.claim_controller, client, node)
                 if claim is not None:
                     await self._be_active(client, claim)
         finally:
-            self._watch_none()
-            server.close()
-
-    def _accept(self, link: Link) -> None:
-        """A standby, which wants to see this end."""
-        self._standbys.add(link)
-        link.ended.add_done_callback(lambda _: self._standbys.discard(link))
-        link.start()
+            self._watch.stop()
+            self._port.close()
 
     async def abandon(self) -> None:
-        """Let the standbys know that this process ends: the kernel takes it apart before it closes its sockets."""
-        if self._server is not None:
-            self._server.close()
-        for link in tuple(self._standbys):
-            link.transport.abort()
-        while self._standbys:
-            await asyncio.sleep(0)
+        """Let the standbys know that this process ends."""
+        await self._port.abandon()
 
     async def _link_host(self, client: ZooKeeperClient) -> str:
         """Where this node is reached by others: as its broker has registered it."""
         while True:
-            registration = await asyncio.to_thread(store.read_registration, client, self.broker_id)
+            registration = await asyncio.to_thread(broker_store.read_registration, client, self.broker_id)
             if registration is not None:
                 self._registered = True
                 return registration.info.link_host
@@ -185,7 +171,7 @@ class Candidate:
             # runs in kazoo's thread
             loop.call_soon_threadsafe(touched.set)
 
-        return await asyncio.to_thread(metadata_store.read_controller, client, changed)
+        return await asyncio.to_thread(controller_election.read_controller, client, changed)
 
     # standing by
 
@@ -194,59 +180,12 @@ class Candidate:
     ) -> Claim | None:
         """Return when ``/controller`` may have changed; with a claim, when the active controller was found dead and
         this one is its successor."""
-        watching = self._watch(active, client.negotiated_session_timeout_ms / 1000)
+        watching = self._watch.watch(active, client.negotiated_session_timeout_ms / 1000)
         if await self._first(watching, self._touched, self._lost) is not watching:
             return None
-        self._watch_none()
+        self._watch.stop()
         logger.warning("the controller on broker %d is dead: %s", active.broker_id, watching.result())
-        return await asyncio.to_thread(metadata_store.succeed_controller, client, node, epoch_version)
-
-    def _watch(self, active: ControllerNode, silent_after_s: float) -> asyncio.Task[str]:
-        """Listen to that life of a controller, from the first time that it is asked for."""
-        if self._watching is None or self._watched != active.incarnation:
-            self._watch_none()
-            self._watched = active.incarnation
-            self._watching = asyncio.create_task(self._until_dead(active, silent_after_s))
-        return self._watching
-
-    def _watch_none(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-        self._watching = None
-
-    async def _until_dead(self, active: ControllerNode, silent_after_s: float) -> str:
-        identity = {"role": "controller_standby", "broker_id": self.broker_id}
-        soon = _SOON_TRIES
-        while True:
-            try:
-                async with asyncio.timeout(_CONNECT_WITHIN_S):
-                    link = await connect_tcp(active.link_host, active.link_port, self._secret, identity)
-            except ConnectionRefusedError:
-                return "nobody listens on its port"
-            except (ConnectionError, LinkError) as error:
-                # a process on its way out still takes connections, and cuts them
-                soon -= 1
-                logger.info("the active controller cut a connection: %s", error)
-                await asyncio.sleep(_SOON_S if soon > 0 else _RETRY_S)
-                continue
-            except (OSError, TimeoutError) as error:
-                logger.info("the active controller can't be reached, its session decides: %s", error)
-                await asyncio.sleep(_RETRY_S)
-                continue
-            try:
-                if link.peer.get("incarnation") != active.incarnation:
-                    return "another process answers on its port"
-                link.start()
-                self.standing_by = True
-                soon = _SOON_TRIES
-                await link.until_silent(silent_after_s - PING_INTERVAL_S)
-            except TimeoutError:
-                return f"its event loop was silent for {silent_after_s:g} s"
-            except LinkError:
-                pass
-            finally:
-                self.standing_by = False
-                link.close()
+        return await asyncio.to_thread(controller_election.succeed_controller, client, node, epoch_version)
 
     # being active
 
@@ -280,7 +219,7 @@ class Candidate:
             await asyncio.sleep(_RETRY_S)
         finally:
             with suppress(SessionExpiredError, ConnectionClosedError):
-                await asyncio.to_thread(metadata_store.depose_controller, client, claim.version)
+                await asyncio.to_thread(controller_election.depose_controller, client, claim.version)
 
     async def _until_deposed(self, client: ZooKeeperClient) -> None:
         while True:

@@ -1,36 +1,34 @@
-"""What the active controller tells of the cluster, as plain data for metrics."""
+"""Counts over the whole cluster, as the controller tells them for metrics: plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raykafka.cluster import health
 from raykafka.cluster.image import Topic
-
-if TYPE_CHECKING:
-    from raykafka.controller.controller import Controller
+from raykafka.controller.ledger.state import State
 
 _MIN_ISR = "min.insync.replicas"
 
 
-def figures(active: Controller) -> dict[str, Any]:
+def cluster_counts(state: State) -> dict[str, Any]:
     """Counts of changes are exact functions of what stands in ZooKeeper: the sum over all partitions, and over those
     that were deleted."""
-    changes = active.deleted_changes
-    for record in (*active.records.values(), *active.deleting.values()):
-        for state in record.states.values():
-            changes = changes.plus(state.changes)
-    image = active.image
+    changes = state.deleted_changes
+    for record in (*state.records.values(), *state.deleting.values()):
+        for partition in record.states.values():
+            changes = changes.plus(partition.changes)
+    image = state.image
     return {
-        "epoch": active.epoch,
+        "epoch": state.epoch,
         "changes": changes._asdict(),
         "brokers": len(image.brokers),
-        **partition_figures(image.topics, int(active.topic_config({})[_MIN_ISR])),
+        **partition_counts(image.topics, int(state.topic_config({})[_MIN_ISR])),
     }
 
 
-def partition_figures(topics: Mapping[str, Topic], default_min_isr: int) -> dict[str, int]:
+def partition_counts(topics: Mapping[str, Topic], default_min_isr: int) -> dict[str, int]:
     """Counts over all partitions; ``default_min_isr`` is for topics that set no min.insync.replicas."""
     partitions = under_replicated = under_min_isr = offline = not_preferred = 0
     for topic in topics.values():

@@ -385,7 +385,7 @@ def _abort_unopened(link: Link) -> None:
 
 async def serve_unix(
     path: str, secret: bytes, identity: dict[str, Any], accept: Callable[[Link], None]
-) -> asyncio.AbstractServer:
+) -> asyncio.Server:
     """Listen on ``path`` (mode 0600); ``accept`` gets each link whose peer proved the secret, and calls ``start``."""
     if os.path.exists(path):
         os.unlink(path)
@@ -399,7 +399,7 @@ async def serve_unix(
 
 async def serve_tcp(
     host: str, port: int, secret: bytes, identity: dict[str, Any], accept: Callable[[Link], None]
-) -> asyncio.AbstractServer:
+) -> asyncio.Server:
     """Listen on ``host:port``; ``accept`` gets each link whose peer proved the secret, and calls ``start``."""
     return await serve_socket(open_port(host, port), secret, identity, accept)
 
@@ -424,7 +424,7 @@ def open_port(host: str, port: int) -> socket.socket:
 
 async def serve_socket(
     sock: socket.socket, secret: bytes, identity: dict[str, Any], accept: Callable[[Link], None]
-) -> asyncio.AbstractServer:
+) -> asyncio.Server:
     """``serve_tcp`` on a socket of ``open_port``."""
     loop = asyncio.get_running_loop()
     return await loop.create_server(_server_factory(secret, identity, accept), sock=sock)

@@ -116,7 +116,8 @@ RECORDS_OUT = _counter("topic_records_out", "Offsets that were covered by what w
 REQUEST_DURATION = _define(
     Kind.HISTOGRAM,
     "request_duration_seconds",
-    "Time that requests took: phase total is from the last byte received to the answer handed to the socket.",
+    "Time that requests took: phase total is from the last byte received to the answer handed to the socket; queue, "
+    "local and remote are its parts.",
     *("request", "phase"),
 )
 

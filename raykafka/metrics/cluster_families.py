@@ -33,12 +33,12 @@ _COUNTERS = {
 
 
 async def ask_controller(broker: Broker) -> dict[str, Any] | None:
-    """The figures of this broker's controller, {} unless it is the active one; None when it gave no answer."""
+    """The cluster_counts of this broker's controller, {} unless it is the active one; None when it gave no answer."""
     link = broker.controller_link
     if link is None or link.is_closed:
         return {}
     try:
-        found: dict[str, Any] = await link.call("figures", {}, ANSWER_WITHIN_S)
+        found: dict[str, Any] = await link.call("cluster_counts", {}, ANSWER_WITHIN_S)
     except LinkError:
         return {}
     except (KafkaError, TimeoutError):

@@ -37,7 +37,7 @@ Step = Callable[[Acked | Answered | StreamLost], None]
 
 
 class Holder(NamedTuple):
-    """A live broker that holds the partition: its inter-broker port, in its life ``broker_epoch``."""
+    """A live broker that holds a replica of this partition: its inter-broker port, in its life ``broker_epoch``."""
 
     host: str
     port: int

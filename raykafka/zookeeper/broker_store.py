@@ -16,7 +16,8 @@ from kazoo.exceptions import NoNodeError
 
 from raykafka.cluster.image import BrokerInfo
 from raykafka.errors import RaykafkaError
-from raykafka.zookeeper import znodes
+from raykafka.process.clock import boot_clock
+from raykafka.zookeeper import paths, znodes
 from raykafka.zookeeper.client import (
     Check,
     Conflict,
@@ -56,7 +57,7 @@ class BrokerIdTaken(RaykafkaError):
 
 def ensure_layout(client: KazooClient) -> None:
     """Create the persistent parents that everybody writes under."""
-    for path in znodes.PERSISTENT_PATHS:
+    for path in paths.PERSISTENT_PATHS:
         ensure_path(client, path)
 
 
@@ -64,10 +65,10 @@ def ensure_cluster_id(client: KazooClient) -> str:
     """The cluster's id (22 characters, as Kafka makes them); made by whoever asks first."""
     while True:
         try:
-            return znodes.unpack_cluster_id(reading(lambda: client.get(znodes.CLUSTER_ID))[0])
+            return znodes.unpack_cluster_id(reading(lambda: client.get(paths.CLUSTER_ID))[0])
         except NoNodeError:
             made = znodes.pack_cluster_id(znodes.kafka_uuid_text(znodes.new_kafka_uuid()))
-            create_if_missing(client, znodes.CLUSTER_ID, made)
+            create_if_missing(client, paths.CLUSTER_ID, made)
 
 
 def read_registration(
@@ -75,7 +76,7 @@ def read_registration(
 ) -> Registration | None:
     """The broker's registration, or None. ``watch`` is called once, in a kazoo thread, when it changes or goes."""
     try:
-        data, _ = reading(lambda: client.get(znodes.broker_path(broker_id), watch=watch))
+        data, _ = reading(lambda: client.get(paths.broker_path(broker_id), watch=watch))
     except NoNodeError:
         return None
     return znodes.unpack_registration(broker_id, data)
@@ -89,14 +90,14 @@ def register_broker(client: KazooClient, info: BrokerInfo, wait_s: float = 0.0) 
     One on another directory is waited for during ``wait_s`` and then raises BrokerIdTaken.
     """
     ensure_layout(client)
-    epoch_path, id_path = znodes.broker_epoch_path(info.id), znodes.broker_path(info.id)
+    epoch_path, id_path = paths.broker_epoch_path(info.id), paths.broker_path(info.id)
     incarnation = uuid.uuid4().hex
-    deadline = time.clock_gettime(time.CLOCK_BOOTTIME) + wait_s
+    deadline = boot_clock() + wait_s
     while True:
         last, epoch_version = _last_life(client, epoch_path)
         predecessor = read_registration(client, info.id)
         if predecessor is not None and predecessor.info.directory_id != info.directory_id:
-            if time.clock_gettime(time.CLOCK_BOOTTIME) < deadline:
+            if boot_clock() < deadline:
                 time.sleep(_POLL_S)
                 continue
             where = ", ".join(f"{e.host}:{e.port}" for e in predecessor.info.endpoints)
@@ -139,7 +140,7 @@ def unregister_broker(client: KazooClient, registration: Registration) -> bool:
 
 def removal(info: BrokerInfo) -> list[Operation]:
     """What removes that very life of a broker (rule 13). The controller adds a check of its own epoch."""
-    return [Check(znodes.broker_epoch_path(info.id), info.epoch), Delete(znodes.broker_path(info.id))]
+    return [Check(paths.broker_epoch_path(info.id), info.epoch), Delete(paths.broker_path(info.id))]
 
 
 def allocate_producer_id_block(client: KazooClient, broker_id: int) -> tuple[int, int]:
@@ -149,15 +150,15 @@ def allocate_producer_id_block(client: KazooClient, broker_id: int) -> tuple[int
     """
     while True:
         try:
-            data, stat = reading(lambda: client.get(znodes.PRODUCER_ID_BLOCK))
+            data, stat = reading(lambda: client.get(paths.PRODUCER_ID_BLOCK))
         except NoNodeError:
-            create_if_missing(client, znodes.PRODUCER_ID_BLOCK, b"")
+            create_if_missing(client, paths.PRODUCER_ID_BLOCK, b"")
             continue
         first = znodes.unpack_producer_ids(data)[2] + 1 if data else 0
         last = first + znodes.PRODUCER_ID_BLOCK_SIZE - 1
         if last > _MAX_PRODUCER_ID:
             raise RaykafkaError("every producer id there is has been handed out")
-        block = Write(znodes.PRODUCER_ID_BLOCK, znodes.pack_producer_ids(broker_id, first, last), stat.version)
+        block = Write(paths.PRODUCER_ID_BLOCK, znodes.pack_producer_ids(broker_id, first, last), stat.version)
         try:
             commit(client, [block], read_back=False)
         except Conflict:

@@ -1,8 +1,7 @@
-"""Where things are in ZooKeeper, and what the nodes hold. Pure: paths and JSON, no connection.
+"""What the nodes in ZooKeeper hold: JSON from and to the values that the rest works with. Pure.
 
-The layout is Kafka's (3.9, ZooKeeper mode), so that its tools and its people find what they expect; fields of ours
-live in a ``raykafka`` object beside Kafka's. Ours alone are ``/brokers/epochs/N`` (rule 13) and
-``/cluster/deleted_topics``. Every value carries a format number.
+The fields are Kafka's (3.9, ZooKeeper mode), so that its tools and its people find what they expect; ours live in a
+``raykafka`` object beside them. Every value carries a format number. ``paths`` says where each node is.
 """
 
 from __future__ import annotations
@@ -11,67 +10,15 @@ import base64
 import json
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from raykafka.cluster.changes import Changes, Stored
 from raykafka.cluster.image import BrokerInfo, Endpoint, PartitionState
 
-CLUSTER = "/cluster"
-CLUSTER_ID = f"{CLUSTER}/id"
-DELETED_TOPICS = f"{CLUSTER}/deleted_topics"
-CONTROLLER = "/controller"
-CONTROLLER_EPOCH = "/controller_epoch"
-BROKER_IDS = "/brokers/ids"
-BROKER_EPOCHS = "/brokers/epochs"
-TOPICS = "/brokers/topics"
-TOPIC_CONFIGS = "/config/topics"
-BROKER_CONFIGS = "/config/brokers"
-DELETE_TOPICS = "/admin/delete_topics"
-PRODUCER_ID_BLOCK = "/latest_producer_id_block"
-PERSISTENT_PATHS = (CLUSTER, BROKER_IDS, BROKER_EPOCHS, TOPICS, TOPIC_CONFIGS, BROKER_CONFIGS, DELETE_TOPICS)
-
-CLUSTER_DEFAULT = "<default>"
 FORMAT = 1
 PRODUCER_ID_BLOCK_SIZE = 1000
-
-
-def broker_path(broker_id: int) -> str:
-    return f"{BROKER_IDS}/{broker_id}"
-
-
-def broker_epoch_path(broker_id: int) -> str:
-    return f"{BROKER_EPOCHS}/{broker_id}"
-
-
-def topic_path(topic: str) -> str:
-    return f"{TOPICS}/{topic}"
-
-
-def partitions_path(topic: str) -> str:
-    return f"{TOPICS}/{topic}/partitions"
-
-
-def partition_path(topic: str, partition: int) -> str:
-    return f"{TOPICS}/{topic}/partitions/{partition}"
-
-
-def state_path(topic: str, partition: int) -> str:
-    return f"{TOPICS}/{topic}/partitions/{partition}/state"
-
-
-def topic_config_path(topic: str) -> str:
-    return f"{TOPIC_CONFIGS}/{topic}"
-
-
-def broker_config_path(broker: str) -> str:
-    """``broker`` is a broker id, or "" for the cluster default."""
-    return f"{BROKER_CONFIGS}/{broker or CLUSTER_DEFAULT}"
-
-
-def delete_topic_path(topic: str) -> str:
-    return f"{DELETE_TOPICS}/{topic}"
 
 
 def _pack(value: dict[str, Any]) -> bytes:
@@ -400,7 +347,3 @@ def unpack_producer_ids(data: bytes) -> tuple[int, int, int]:
     """(broker, first, last), both ends inclusive."""
     value = json.loads(data)
     return value["broker"], int(value["block_start"]), int(value["block_end"])
-
-
-def sorted_ids(children: Iterable[str]) -> list[int]:
-    return sorted(int(child) for child in children)

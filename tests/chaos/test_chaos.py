@@ -15,7 +15,7 @@ SEED = 20
 
 @pytest.mark.timeout(420)
 def test_faults_at_random_lose_duplicate_and_reorder_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "scripts.torture", "--faults", str(FAULTS), "--seed", str(SEED)]
+    command = [sys.executable, "-m", "tests.lab.chaos", "--faults", str(FAULTS), "--seed", str(SEED)]
     command += ["--minutes", "2.7", "--keep", str(tmp_path / "run")]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     print(done.stdout)

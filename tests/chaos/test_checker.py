@@ -8,11 +8,11 @@ import pytest
 
 from raykafka.log.batch import Record, build_batch
 from raykafka.log.batch_layout import CRC_START
-from scripts.torture import history, stored
-from scripts.torture.checker import LATE_S, Election, gaps
-from scripts.torture.history import Acked, Assigned, Committed, Event, Fault, Latest, Read, Refused, Sent
-from scripts.torture.stored import StoredRecord
-from tests.chaos.histories import PER_PARTITION, Run, good_run
+from tests.lab.chaos import history, stored
+from tests.lab.chaos.checker import LATE_S, Election, gaps
+from tests.lab.chaos.history import Acked, Assigned, Committed, Event, Fault, Latest, Read, Refused, Sent
+from tests.lab.chaos.stored import StoredRecord
+from tests.lab.histories import PER_PARTITION, Run, good_run
 
 LAST = PER_PARTITION - 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.multihost.netlab import unavailable
+from tests.lab.hosts.netlab import unavailable
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

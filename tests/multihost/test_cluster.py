@@ -19,9 +19,9 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from raykafka import types
-from tests.multihost.cluster import Cluster, started, until
-from tests.multihost.netlab import Host
-from tests.multihost.power_cut import cut_logs
+from tests.lab.hosts.cluster import Cluster, started, until_answered
+from tests.lab.hosts.netlab import Host
+from tests.lab.hosts.power_cut import cut_logs
 
 PARTITIONS = 3
 pytestmark = pytest.mark.timeout(300)
@@ -38,11 +38,13 @@ def flights(cluster: Cluster) -> Iterator[subprocess.Popen[bytes]]:
     """The client on the fourth host, once records go out and come in."""
     cluster.create("flights", PARTITIONS)
     folder = cluster.lab.folder
-    words = [sys.executable, "-m", "tests.multihost.flights", cluster.outside, "flights", str(folder)]
+    words = [sys.executable, "-m", "tests.lab.hosts.flights", cluster.outside, "flights", str(folder)]
     with (folder / "flights.log").open("wb") as log:
         client = subprocess.Popen(cluster.office.command(words, cluster.environment), stdout=log, stderr=log)
     try:
-        until("flights are read", lambda: (p := _progress(cluster)).get("read") and len(p["acked"]) == PARTITIONS)
+        until_answered(
+            lambda: (p := _progress(cluster)).get("read") and len(p["acked"]) == PARTITIONS, "flights are read"
+        )
         yield client
     finally:
         client.kill()
@@ -62,12 +64,12 @@ def _await_acks(cluster: Cluster, what: str) -> None:
         now = _progress(cluster)["acked"]
         return all(now[partition] > before[partition] + 50 for partition in before)
 
-    until(f"records of all partitions are acknowledged {what}", all_acked)
-    until(f"records are read {what}", lambda: _progress(cluster)["read"] > sum(before.values()))
+    until_answered(all_acked, f"records of all partitions are acknowledged {what}")
+    until_answered(lambda: _progress(cluster)["read"] > sum(before.values()), f"records are read {what}")
 
 
 def test_each_host_has_a_broker_and_a_zookeeper_server(cluster: Cluster) -> None:
-    status = until("nothing is amiss", lambda: (s := cluster.status(cluster.hosts[2]))["problems"] == [] and s)
+    status = until_answered(lambda: (s := cluster.status(cluster.hosts[2]))["problems"] == [] and s, "nothing is amiss")
     for role in ("broker", "zookeeper"):
         nodes = [row["node"] for row in status["actors"] if row["role"] == role]
         assert nodes == [host.address for host in cluster.hosts]
@@ -87,7 +89,7 @@ def test_zookeeper_servers_killed_in_turn_and_all_together_are_a_wait(cluster: C
             host.run("pkill", "-KILL", "-f", "QuorumPeerMain")
         assert not cluster.zookeeper_in_step()
         _await_acks(cluster, "after a ZooKeeper server was killed")
-        until("all ZooKeeper servers are in step", cluster.zookeeper_in_step)
+        until_answered(cluster.zookeeper_in_step, "all ZooKeeper servers are in step")
         cluster.say("all ZooKeeper servers are in step")
     cluster.create("after-zookeepers-restart", 1)
     assert _broker_processes(cluster) == before
@@ -106,16 +108,18 @@ def test_a_cut_off_leader_acknowledges_nothing_that_is_lost(cluster: Cluster, fl
     host = cluster.host_of(leader)
     folder = host.folder
     address = f"{host.address}:9192"
-    words = [sys.executable, "-m", "tests.multihost.islander", address, "island", str(partition), str(folder)]
+    words = [sys.executable, "-m", "tests.lab.hosts.islander", address, "island", str(partition), str(folder)]
     islander = subprocess.Popen(host.command(words, cluster.environment))
-    until("acks=all is acknowledged", lambda: any(a["acks"] == -1 and _acknowledged(a) for a in _answers(folder)))
+    until_answered(
+        lambda: any(a["acks"] == -1 and _acknowledged(a) for a in _answers(folder)), "acks=all is acknowledged"
+    )
     cut = cluster.fault(f"{cluster.described(host)} is cut off")
     host.cut()
-    until("another leader", lambda: cluster.leader("island", partition) not in (leader, -1))
+    until_answered(lambda: cluster.leader("island", partition) not in (leader, -1), "another leader")
     cluster.say(f"{host.name} is no leader any more {time.time() - cut:.1f} s after the cut")
     _await_acks(cluster, "while a host is cut off")
     # The lease runs out one session time-out after the last answer of ZooKeeper, which may be late by a second.
-    until("the lease has run out", lambda: time.time() > cut + cluster.session_s + 3.0)
+    until_answered(lambda: time.time() > cut + cluster.session_s + 3.0, "the lease has run out")
     (folder / "enough").touch()
     islander.wait(20)
     host.heal()
@@ -174,7 +178,7 @@ def test_a_host_without_power_comes_back_with_its_broker_and_what_its_disk_had(c
     mark = (host.srv / "raykafka/mark").read_text()
     off = cluster.fault(f"{cluster.described(host)} loses power")
     host.power_off()
-    until("others lead", lambda: broker_id not in {cluster.leader("flights", p) for p in range(PARTITIONS)})
+    until_answered(lambda: broker_id not in {cluster.leader("flights", p) for p in range(PARTITIONS)}, "others lead")
     cluster.say(f"others lead {time.time() - off:.1f} s after the power cut")
     _await_acks(cluster, "while a host is down")
     seed = random.randrange(1 << 32)
@@ -187,7 +191,7 @@ def test_a_host_without_power_comes_back_with_its_broker_and_what_its_disk_had(c
     cluster.await_in_sync("the power came back", 240.0)
     assert cluster.broker_of(host) == broker_id
     assert (host.srv / "raykafka/mark").read_text() == mark
-    until("nothing is amiss", lambda: cluster.status(cluster.hosts[0])["problems"] == [], 120.0)
+    until_answered(lambda: cluster.status(cluster.hosts[0])["problems"] == [], "nothing is amiss", within_s=120.0)
 
 
 def _busiest_worker(cluster: Cluster) -> Host:

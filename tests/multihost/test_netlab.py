@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.multihost.netlab import Host, Lab
+from tests.lab.hosts.netlab import Host, Lab
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -104,7 +104,7 @@ def test_what_is_to_be_visible_is_seen_in_tmp_too(tmp_path: Path) -> None:
 def test_a_lab_whose_maker_is_killed_goes_with_it() -> None:
     """Hosts end at once; what is left of the lab, its bridge, goes when the next one takes its number."""
     make = """
-        from tests.multihost.netlab import Lab
+        from tests.lab.hosts.netlab import Lab
         with Lab(1) as lab:
             print(lab.bridge, lab.hosts[0]._pid, flush=True)
             import time

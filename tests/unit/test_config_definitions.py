@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from raykafka.config.definitions import BROKER_CONFIGS, TOPIC_CONFIGS, check_topic_config
 from raykafka.config.effective import (
     ConfigSource,
+    ConfigValue,
     describe_broker,
     describe_cluster_default,
     describe_topic,
@@ -173,5 +174,5 @@ def test_numbers_are_taken_exactly_within_their_type(number: int) -> None:
             definition.parse(str(number))
 
 
-def _places(value) -> list[str]:
+def _places(value: ConfigValue) -> list[str]:
     return [f"{s.source.name} {s.name}={s.value}" for s in value.synonyms]

@@ -31,8 +31,8 @@ from raykafka.protocol.gate import Gate
 from raykafka.protocol.registry import Api, Registry
 from raykafka.protocol.session import ClientSession
 from raykafka.telemetry.traffic import Traffic
-from tests.unit.dataplane import batch, decode_response
-from tests.unit.group_log import OffsetsLogOnDisk
+from tests.lab.dataplane import batch, decode_response
+from tests.lab.group_log import OffsetsLogOnDisk
 from tests.unit.served import APIS, DenyAll, admitted, request_context
 
 TOPIC, TOPIC_ID = "flights", uuid.UUID(int=7)
@@ -107,6 +107,7 @@ class Untouched:
         self.image = ClusterImage("cluster").apply(
             ImageDelta(brokers={0: broker}, topics={TOPIC: topic}, controller_id=0)
         )
+        self.state = SimpleNamespace(image=self.image)
         self.configs = Configs(0, {})
         self.fetch_sessions = FetchSessions(10)
         self.traffic = Traffic()

@@ -11,8 +11,8 @@ import pytest
 from raykafka.coordinator.coordinator import Coordinator
 from raykafka.coordinator.group.config import GroupConfig
 from raykafka.protocol import dispatch
-from tests.unit.group_dialogues import DIALOGUES, RECORDED, TOPIC, Connection, play
-from tests.unit.group_log import OffsetsLogOnDisk
+from tests.lab.group_dialogues import DIALOGUES, RECORDED, TOPIC, Connection, play
+from tests.lab.group_log import OffsetsLogOnDisk
 from tests.unit.served import GATE, request_context
 
 CONFIG = GroupConfig(

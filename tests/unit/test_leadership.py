@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raykafka.controller.decisions.leadership import unbalanced
+from raykafka.controller.rules.balance import unbalanced
 from raykafka.types import TopicPartition
 
 

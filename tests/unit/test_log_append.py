@@ -13,7 +13,7 @@ from raykafka.log.batch import Record, build_batch, crc_of, iter_records
 from raykafka.log.batch_layout import CRC, CRC_POSITION, NO_TIMESTAMP
 from raykafka.log.compression import CODEC_OF_NAME, GZIP, ZSTD
 from raykafka.types import LogPosition
-from tests.unit.log_parts import NOW_MS, TOPIC_ID, batch, open_log, read_all, reader_of, stored_bytes, stored_headers
+from tests.lab.log_parts import NOW_MS, TOPIC_ID, batch, open_log, read_all, reader_of, stored_bytes, stored_headers
 
 
 @pytest.fixture

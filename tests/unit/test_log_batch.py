@@ -13,7 +13,7 @@ from raykafka.log import batch_layout
 from raykafka.log.batch import BatchHeader, Record, advance_sequence, build_batch, crc_of, iter_records, read_header
 from raykafka.log.batch_layout import MAX_INT32
 from raykafka.log.compression import GZIP, LZ4, NONE, SNAPPY, ZSTD, UnreadableRecords, compress, decompress
-from tests.unit.log_parts import unhurried
+from tests.lab.log_parts import unhurried
 
 CODECS = (NONE, GZIP, SNAPPY, LZ4, ZSTD)
 

@@ -6,7 +6,7 @@ import pytest
 
 from raykafka.errors import KafkaError
 from raykafka.log import LeaderEpochs
-from tests.unit.log_parts import NOW_MS, batch, crash, open_log
+from tests.lab.log_parts import NOW_MS, batch, crash, open_log
 
 
 def test_the_file_is_kafkas(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log.index import TIME_ENTRY, Index
-from tests.unit.log_parts import NOW_MS, batch, crash, files_limited_to, idempotent, open_log, read_all, stored_bytes
+from tests.lab.log_parts import NOW_MS, batch, crash, files_limited_to, idempotent, open_log, read_all, stored_bytes
 
 
 def storage_error(call):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import pytest
 from crc32c import crc32c
@@ -14,8 +15,9 @@ from raykafka.errors import KafkaError
 from raykafka.log import DuplicateSequence, Log
 from raykafka.log.batch import Record, build_batch
 from raykafka.log.batch_layout import MAX_INT32
+from raykafka.log.log import AppendInfo
 from raykafka.log.producers import REMEMBERED_BATCHES
-from tests.unit.log_parts import NOW_MS, batch, crash, idempotent, open_log, read_all, unhurried
+from tests.lab.log_parts import NOW_MS, batch, crash, idempotent, open_log, read_all, unhurried
 
 
 @pytest.fixture
@@ -25,11 +27,11 @@ def log(tmp_path):
     opened.close()
 
 
-def append(log: Log, sequence: int, count: int = 1, **fields):
+def append(log: Log, sequence: int, count: int = 1, **fields: Any) -> AppendInfo:
     return log.append_as_leader(idempotent(sequence, count, **fields), 0, NOW_MS)
 
 
-def refusal(log: Log, sequence: int, **fields) -> ErrorCode:
+def refusal(log: Log, sequence: int, **fields: Any) -> ErrorCode:
     end = log.log_end_offset
     with pytest.raises(KafkaError) as refused:
         append(log, sequence, **fields)
@@ -226,7 +228,8 @@ def test_however_often_a_producer_sends_again_each_batch_is_there_once(tmp_path_
     """Each producer sends in turn; after some batches comes a repeat of one of its last five, or a restart."""
     directory = tmp_path_factory.mktemp("log") / "t-0"
     log = open_log(directory, {"segment.bytes": "2000"})
-    next_sequence, sent, expected = [0, 0, 0], [[], [], []], []
+    next_sequence, expected = [0, 0, 0], list[int]()
+    sent: list[list[tuple[int, int, int]]] = [[], [], []]
     for producer, count, disturb in sends:
         sequence = next_sequence[producer]
         info = append(log, sequence, count, producer_id=producer)

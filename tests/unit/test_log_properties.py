@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from raykafka.log.batch import Record, build_batch, iter_batches
 from raykafka.types import LogPosition
-from tests.unit.log_parts import NOW_MS, batch, crash, open_log, read_all, reader_of, unhurried
+from tests.lab.log_parts import NOW_MS, batch, crash, open_log, read_all, reader_of, unhurried
 
 CONFIG = {"segment.bytes": "1200", "index.interval.bytes": "150", "file.delete.delay.ms": "0", "retention.ms": "-1"}
 TORN = bytes(batch(3, value_bytes=100))[:-1]  # a write that was cut short
@@ -115,7 +115,7 @@ class LogAgainstList(RuleBasedStateMachine):
     def the_long_lived_reader_agrees(self):
         self.reader.update(self.log.segments, self.log.truncations)
         end = self.log.position_of(self.end)
-        offset, offsets = self.start, []
+        offset, offsets = self.start, list[int]()
         while found := self.reader.read(offset, 500, end, end_offset=self.end):
             for _, header in iter_batches(self.reader.fetch_bytes(found)):
                 offsets += range(max(header.base_offset, self.start), header.last_offset + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from raykafka.errors import KafkaError
 from raykafka.log import LogReader, WouldBlock
 from raykafka.log.batch import Record, build_batch, iter_batches
 from raykafka.types import LogPosition
-from tests.unit.log_parts import NOW_MS, batch, crash, open_log, read_all, reader_of, unhurried
+from tests.lab.log_parts import NOW_MS, batch, crash, open_log, read_all, reader_of, unhurried
 
 CONFIG = {"segment.bytes": "3000", "index.interval.bytes": "200"}
 
@@ -85,11 +86,22 @@ def test_a_sequential_reader_sees_every_record_once(log, max_bytes):
     )
 
 
+def searches_of(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What readers search for from now on."""
+    searches: list[tuple[Any, ...]] = []
+    locate = LogReader._locate
+
+    def noted(reader: LogReader, *args: Any) -> Any:
+        searches.append(args)
+        return locate(reader, *args)
+
+    monkeypatch.setattr(LogReader, "_locate", noted)
+    return searches
+
+
 def test_sequential_readers_do_not_search(log, monkeypatch):
     reader, end = reader_of(log), log.position_of(log.log_end_offset)
-    searches = []
-    locate = LogReader._locate
-    monkeypatch.setattr(LogReader, "_locate", lambda self, *a: searches.append(a) or locate(self, *a))
+    searches = searches_of(monkeypatch)
     offset, ranges = 0, 0
     while found := reader.read(offset, 700, end, end_offset=log.log_end_offset):
         headers = [header for _, header in iter_batches(reader.fetch_bytes(found))]
@@ -111,9 +123,7 @@ def test_before_the_first_segment_is_out_of_range(tmp_path):
 def test_a_reader_follows_a_log_that_grows_without_a_search(tmp_path, monkeypatch):
     log = open_log(tmp_path / "t-0", CONFIG)
     reader = reader_of(log)
-    searches = []
-    locate = LogReader._locate
-    monkeypatch.setattr(LogReader, "_locate", lambda self, *a: searches.append(a) or locate(self, *a))
+    searches = searches_of(monkeypatch)
     offset = 0
     for number in range(120):
         log.append_as_leader(batch(number % 4 + 1, value_bytes=number % 90), 0, NOW_MS)
@@ -214,7 +224,8 @@ def test_offsets_by_time_agree_with_a_list_of_every_record(
         config["message.timestamp.type"] = "LogAppendTime"
     directory = tmp_path_factory.mktemp("times") / "t-0"
     log = open_log(directory, config)
-    records, ends = [], [0]  # (timestamp, offset, epoch) of all
+    records: list[tuple[int, int, int]] = []  # (timestamp, offset, epoch) of all
+    ends = [0]
 
     def write(stamps, number):
         sent = build_batch([Record(b"k", b"v" * 30, stamp) for stamp in stamps], codec=number % 5)

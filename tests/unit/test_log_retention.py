@@ -11,7 +11,7 @@ from raykafka.errors import KafkaError
 from raykafka.log import LogConfig, StaleRange
 from raykafka.log.batch import Record, build_batch
 from raykafka.log.batch_layout import NO_TIMESTAMP
-from tests.unit.log_parts import NOW_MS, batch, crash, open_log, read_all, reader_of, stored_headers
+from tests.lab.log_parts import NOW_MS, batch, crash, open_log, read_all, reader_of, stored_headers
 
 HOUR_MS = 3600 * 1000
 

@@ -13,8 +13,8 @@ from raykafka.broker.identity import DataDirectory
 from raykafka.broker.partitions.checkpoints import RECOVERY_POINTS, OffsetCheckpoint
 from raykafka.log import Log
 from raykafka.types import TopicPartition
-from tests.multihost.power_cut import cut_logs
-from tests.unit.log_parts import NOW_MS, batch, crash, idempotent, open_log, read_all, stored_bytes, unhurried
+from tests.lab.hosts.power_cut import cut_logs
+from tests.lab.log_parts import NOW_MS, batch, crash, idempotent, open_log, read_all, stored_bytes, unhurried
 
 TP = TopicPartition("t", 0)
 SMALL = {"segment.bytes": "1500", "index.interval.bytes": "200"}

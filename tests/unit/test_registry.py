@@ -16,7 +16,7 @@ from raykafka.protocol import codec, dispatch
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.gate import Gate
 from raykafka.protocol.registry import Api, Place, Registry
-from tests.unit.dataplane import decode_response
+from tests.lab.dataplane import decode_response
 from tests.unit.served import APIS, GATE, request_context
 
 HEARTBEAT = 12

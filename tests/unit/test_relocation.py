@@ -21,7 +21,7 @@ def tp(partition: int, topic: str = "t") -> TopicPartition:
 
 
 def test_more_replicas_go_to_other_racks_and_idle_brokers_and_the_preferred_one_stays() -> None:
-    current = {tp(0): (0,), tp(1): (2,), tp(2): (0,)}
+    current: dict[TopicPartition, tuple[int, ...]] = {tp(0): (0,), tp(1): (2,), tp(2): (0,)}
     assert with_factor(current, [tp(0), tp(1)], 2, RACKS) == {tp(0): (0, 3), tp(1): (2, 1)}
 
 
@@ -41,7 +41,7 @@ def test_more_replicas_than_brokers_are_refused() -> None:
 
 
 def test_an_emptied_broker_is_replaced_in_its_place() -> None:
-    current = {tp(0): (1, 0), tp(1): (2, 3), tp(2): (0, 1)}
+    current: dict[TopicPartition, tuple[int, ...]] = {tp(0): (1, 0), tp(1): (2, 3), tp(2): (0, 1)}
     moved = away_from(current, 1, NO_RACKS)
     assert moved == {tp(0): (2, 0), tp(2): (0, 3)}
 

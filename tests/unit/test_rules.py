@@ -12,7 +12,7 @@ _ROW = re.compile(r"^\| ([\d, ]+) \| (.*) \| (.*)\|$", re.MULTILINE)
 
 def rows() -> dict[int, tuple[list[str], list[str]]]:
     """Rule -> the modules and the tests that are named for it."""
-    found = {}
+    found: dict[int, tuple[list[str], list[str]]] = {}
     for numbers, code, tests in _ROW.findall(RULES):
         named = re.findall(r"`([^`]+)`", code), re.findall(r"`([^`]+)`", tests)
         found |= {int(number): named for number in numbers.split(", ")}

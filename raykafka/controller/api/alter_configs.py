@@ -18,7 +18,7 @@ from raykafka.protocol.context import RequestContext
 if TYPE_CHECKING:
     from kio.schema.alter_configs.v2.request import AlterConfigsRequest
 
-    from raykafka.controller.controller import Controller
+    from raykafka.controller.ledger.ledger import Ledger
 
 __all__ = ["API_KEY", "NEEDS", "VERSIONS", "error_response", "handle"]
 
@@ -26,7 +26,7 @@ API_KEY = 33
 VERSIONS = (0, 2)
 
 
-async def handle(context: RequestContext, request: AlterConfigsRequest, server: Controller) -> Any:
+async def handle(context: RequestContext, request: AlterConfigsRequest, server: Ledger) -> Any:
     return await altered(context, request, server, _alteration)
 
 

@@ -21,14 +21,14 @@ from raykafka.types import TopicPartition
 if TYPE_CHECKING:
     from kio.schema.alter_partition_reassignments.v0.request import AlterPartitionReassignmentsRequest
 
-    from raykafka.controller.controller import Controller
+    from raykafka.controller.ledger.ledger import Ledger
 
 API_KEY = 45
 VERSIONS = (0, 0)
 NEEDS = (acl.ALTER_CLUSTER,)
 
 
-async def handle(context: RequestContext, request: AlterPartitionReassignmentsRequest, server: Controller) -> Any:
+async def handle(context: RequestContext, request: AlterPartitionReassignmentsRequest, server: Ledger) -> Any:
     context.require(acl.ALTER_CLUSTER, acl.CLUSTER_NAME)
     wanted = {
         TopicPartition(topic.name, part.partition_index): None if part.replicas is None else tuple(part.replicas)

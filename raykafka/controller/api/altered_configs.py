@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kio.schema.alter_configs.v2.request import AlterConfigsRequest
     from kio.schema.incremental_alter_configs.v1.request import IncrementalAlterConfigsRequest
 
-    from raykafka.controller.controller import Controller
+    from raykafka.controller.ledger.ledger import Ledger
 
 AnyAlterConfigs: TypeAlias = "AlterConfigsRequest | IncrementalAlterConfigsRequest"
 
@@ -25,7 +25,7 @@ NEEDS = (acl.ALTER_TOPIC_CONFIGS, acl.ALTER_CLUSTER_CONFIGS)
 
 
 async def altered(
-    context: RequestContext, request: AnyAlterConfigs, server: Controller, alteration: Callable[[Any], Alteration]
+    context: RequestContext, request: AnyAlterConfigs, server: Ledger, alteration: Callable[[Any], Alteration]
 ) -> Any:
     """The response once each resource's configs are what ``alteration``, given the entries of the request, makes of
     them."""

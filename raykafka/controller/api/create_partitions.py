@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from raykafka.controller.decisions.topics import create_partitions
+from raykafka.controller.decisions.topics import Growth, create_partitions
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol import acl
@@ -20,7 +20,7 @@ from raykafka.protocol.context import RequestContext
 if TYPE_CHECKING:
     from kio.schema.create_partitions.v3.request import CreatePartitionsRequest
 
-    from raykafka.controller.controller import Controller
+    from raykafka.controller.ledger.ledger import Ledger
 
 API_KEY = 37
 VERSIONS = (0, 3)
@@ -29,12 +29,12 @@ NEEDS = (acl.ALTER_TOPIC,)
 _TWICE = "Duplicate topic in request."
 
 
-async def handle(context: RequestContext, request: CreatePartitionsRequest, server: Controller) -> Any:
+async def handle(context: RequestContext, request: CreatePartitionsRequest, server: Ledger) -> Any:
     m = response_module(API_KEY, context.api_version)
     named = Counter(topic.name for topic in request.topics)
     refused = {name for name in named if not context.allows(acl.ALTER_TOPIC, name)}
     wanted = [
-        (
+        Growth(
             topic.name,
             topic.count,
             None if topic.assignments is None else [tuple(a.broker_ids) for a in topic.assignments],

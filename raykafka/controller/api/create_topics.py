@@ -25,7 +25,7 @@ from raykafka.protocol.context import RequestContext
 if TYPE_CHECKING:
     from kio.schema.create_topics.v7.request import CreateTopicsRequest
 
-    from raykafka.controller.controller import Controller
+    from raykafka.controller.ledger.ledger import Ledger
 
 API_KEY = 19
 VERSIONS = (2, 7)
@@ -35,7 +35,7 @@ _REFUSED = "Authorization failed."
 _TWICE = "Found multiple entries for this topic."
 
 
-async def handle(context: RequestContext, request: CreateTopicsRequest, server: Controller) -> Any:
+async def handle(context: RequestContext, request: CreateTopicsRequest, server: Ledger) -> Any:
     m = response_module(API_KEY, context.api_version)
     named = Counter(topic.name for topic in request.topics)
     twice = [topic.name for topic in request.topics if named[topic.name] > 1]
@@ -64,7 +64,7 @@ def _asked(topic: Any) -> TopicRequest:
     )
 
 
-def _result(m: Any, context: RequestContext, created: Created, server: Controller, validate_only: bool) -> Any:
+def _result(m: Any, context: RequestContext, created: Created, server: Ledger, validate_only: bool) -> Any:
     name, plan = created.request.name, created.plan
     if created.error is not None or plan is None:
         error = created.error
@@ -107,7 +107,7 @@ def _failed(m: Any, name: str, code: ErrorCode, message: str | None, topic_id: A
     )
 
 
-def _configs(m: Any, config: Any, server: Controller) -> Any:
+def _configs(m: Any, config: Any, server: Ledger) -> Any:
     if not hasattr(m, "CreatableTopicConfigs"):
         return ()
     return tuple(
@@ -119,7 +119,7 @@ def _configs(m: Any, config: Any, server: Controller) -> Any:
             config_source=value.source,
             is_sensitive=value.definition.sensitive,
         )
-        for value in describe_topic(config, *server.config_places())
+        for value in describe_topic(config, *server.state.config_places())
     )
 
 

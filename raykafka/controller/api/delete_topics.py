@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from kio.schema.delete_topics.v5.request import DeleteTopicsRequest as DeleteTopicsRequestV5
     from kio.schema.delete_topics.v6.request import DeleteTopicsRequest
 
-    from raykafka.controller.controller import Controller
+    from raykafka.controller.ledger.ledger import Ledger
 
 API_KEY = 20
 VERSIONS = (1, 6)
 NEEDS = (acl.DELETE_TOPIC, acl.DESCRIBE_TOPIC)
 
 
-async def handle(context: RequestContext, request: DeleteTopicsRequest, server: Controller) -> Any:
+async def handle(context: RequestContext, request: DeleteTopicsRequest, server: Ledger) -> Any:
     m = response_module(API_KEY, context.api_version)
     asked = _asked(context, request)
     resolved = [_resolve(context, server, name, topic_id) for name, topic_id in asked]
@@ -59,13 +59,13 @@ def _asked(context: RequestContext, request: DeleteTopicsRequest) -> list[tuple[
 
 
 def _resolve(
-    context: RequestContext, server: Controller, name: str | None, topic_id: uuid.UUID | None
+    context: RequestContext, server: Ledger, name: str | None, topic_id: uuid.UUID | None
 ) -> tuple[str | None, ErrorCode]:
     """The name of the topic that is meant, and why it is not deleted. Who asks by id and may not describe the topic is
     not told its name."""
     if (name is None) == (topic_id is None):
         return name, ErrorCode.INVALID_REQUEST
-    found = name if topic_id is None else server.image.names_by_id.get(topic_id)
+    found = name if topic_id is None else server.state.image.names_by_id.get(topic_id)
     if found is None:
         return None, ErrorCode.UNKNOWN_TOPIC_ID
     if topic_id is not None and not context.allows(acl.DESCRIBE_TOPIC, found):

@@ -23,21 +23,23 @@ from raykafka.types import TopicPartition
 if TYPE_CHECKING:
     from kio.schema.elect_leaders.v2.request import ElectLeadersRequest
 
-    from raykafka.controller.controller import Controller
+    from raykafka.controller.ledger.ledger import Ledger
 
 API_KEY = 43
 VERSIONS = (0, 2)
 NEEDS = (acl.ALTER_CLUSTER,)
 
 
-async def handle(context: RequestContext, request: ElectLeadersRequest, server: Controller) -> Any:
+async def handle(context: RequestContext, request: ElectLeadersRequest, server: Ledger) -> Any:
     context.require(acl.ALTER_CLUSTER, acl.CLUSTER_NAME)
     try:
         kind = ElectionType(getattr(request, "election_type", ElectionType.PREFERRED))
     except ValueError:
         raise KafkaError(ErrorCode.INVALID_REQUEST, f"There is no election type {request.election_type}.") from None
     if request.topic_partitions is None:
-        asked = [TopicPartition(name, p) for name, record in sorted(server.records.items()) for p in record.states]
+        asked = [
+            TopicPartition(name, p) for name, record in sorted(server.state.records.items()) for p in record.states
+        ]
     else:
         asked = _named(request)
     outcomes = await elect_leaders(server, kind, asked, request.timeout.total_seconds())

@@ -18,7 +18,7 @@ from raykafka.protocol.context import RequestContext
 if TYPE_CHECKING:
     from kio.schema.incremental_alter_configs.v1.request import IncrementalAlterConfigsRequest
 
-    from raykafka.controller.controller import Controller
+    from raykafka.controller.ledger.ledger import Ledger
 
 __all__ = ["API_KEY", "NEEDS", "VERSIONS", "error_response", "handle"]
 
@@ -26,7 +26,7 @@ API_KEY = 44
 VERSIONS = (0, 1)
 
 
-async def handle(context: RequestContext, request: IncrementalAlterConfigsRequest, server: Controller) -> Any:
+async def handle(context: RequestContext, request: IncrementalAlterConfigsRequest, server: Ledger) -> Any:
     return await altered(context, request, server, _alteration)
 
 

@@ -18,21 +18,21 @@ from raykafka.types import TopicPartition
 if TYPE_CHECKING:
     from kio.schema.list_partition_reassignments.v0.request import ListPartitionReassignmentsRequest
 
-    from raykafka.controller.controller import Controller
+    from raykafka.controller.ledger.ledger import Ledger
 
 API_KEY = 46
 VERSIONS = (0, 0)
 NEEDS = (acl.DESCRIBE_CLUSTER,)
 
 
-async def handle(context: RequestContext, request: ListPartitionReassignmentsRequest, server: Controller) -> Any:
+async def handle(context: RequestContext, request: ListPartitionReassignmentsRequest, server: Ledger) -> Any:
     context.require(acl.DESCRIBE_CLUSTER, acl.CLUSTER_NAME)
     m = response_module(API_KEY, context.api_version)
     wanted = None
     if request.topics is not None:
         wanted = [TopicPartition(topic.name, p) for topic in request.topics for p in topic.partition_indexes]
-    async with server.turn:
-        found = reassignments(server, wanted)
+    async with server.turn() as turn:
+        found = reassignments(turn.state, wanted)
     by_topic: dict[str, list[Any]] = {}
     for tp, assignment in found.items():
         by_topic.setdefault(tp.topic, []).append(

@@ -1,1 +1,1 @@
-"""Decisions carried out by the active controller."""
+"""Decisions of the controller: each reads the ledger's state, plans by the pure rules, and writes in a turn."""

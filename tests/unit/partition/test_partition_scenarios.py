@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -33,8 +34,10 @@ class Play(World):
     """A world that a scenario moves by hand."""
 
     def __init__(self, rule: Without | None, brokers: int = 3) -> None:
-        rules = {"partition_rules": rule.partition, "controller_rules": rule.controller()} if rule else {}
-        super().__init__(random.Random(0), brokers=brokers, **rules)  # type: ignore[arg-type]
+        rules: dict[str, Any] = {}
+        if rule is not None:
+            rules = {"partition_rules": rule.partition, "controller_rules": rule.controller()}
+        super().__init__(random.Random(0), brokers=brokers, **rules)
         self.faults = False
         for broker in self.brokers.values():
             broker.disk.seal = None  # every replica is awake from the beginning
@@ -50,9 +53,9 @@ class Play(World):
             while waiting and (not brokers or link[1] in brokers):
                 self.hear(*link)
 
-    def decide_state(self, **changes: object) -> None:
+    def decide_state(self, **changes: Any) -> None:
         """The active controller writes a state of its choosing. Who hears of it is for the scenario to say."""
-        state = replace(self.register.state, **changes)  # type: ignore[arg-type]
+        state = replace(self.register.state, **changes)
         assert self.register.write(self.controller.epoch, self.register.state.version, state, frozenset())
         self.controller.read()
         self.controls.clear()

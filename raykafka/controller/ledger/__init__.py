@@ -1,0 +1,1 @@
+"""The controller's state, and turns, the only way to change it."""

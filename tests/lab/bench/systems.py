@@ -1,0 +1,84 @@
+"""The two that race: how each is started, stopped, and which of its processes plays which role."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+from tests.lab.clusters.deployed import RaykafkaCluster
+from tests.lab.peer.kafka import ApacheKafka
+
+RAY = "Ray's daemons"  # the one role that is not counted among a system's servers
+
+
+class System(Protocol):
+    name: str
+
+    @property
+    def bootstrap(self) -> str: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def pids(self) -> list[int]: ...
+
+    def roles(self) -> dict[int, str]:
+        """The role of each process; asked outside of the measured time."""
+        ...
+
+
+class Kafka:
+    name = "Kafka 3.9.2"
+
+    def __init__(self, brokers: int) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="bench-kafka-"))
+        self._kafka = ApacheKafka(self._folder, brokers)
+
+    @property
+    def bootstrap(self) -> str:
+        return self._kafka.bootstrap
+
+    def start(self) -> None:
+        self._kafka.start()
+
+    def stop(self) -> None:
+        self._kafka.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def pids(self) -> list[int]:
+        return list(self._kafka.pids().values())
+
+    def roles(self) -> dict[int, str]:
+        return {pid: name.partition("-")[0] for name, pid in self._kafka.pids().items()}
+
+
+class Raykafka:
+    name = "raykafka"
+
+    def __init__(self, brokers: int) -> None:
+        self._cluster = RaykafkaCluster(brokers=brokers, config={"group.initial.rebalance.delay.ms": 0})
+
+    @property
+    def bootstrap(self) -> str:
+        return self._cluster.bootstrap
+
+    def start(self) -> None:
+        self._cluster.deploy()
+
+    def stop(self) -> None:
+        self._cluster.take_down()
+
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._cluster.processes()]
+
+    def roles(self) -> dict[int, str]:
+        roles = {actor["pid"]: actor["role"] for actor in self._cluster.status()["actors"] if actor["pid"]}
+        for process in self._cluster.processes():
+            roles.setdefault(process.pid, "zookeeper" if process.name() == "java" else RAY)
+        return roles
+
+
+SYSTEMS: dict[str, type[Raykafka] | type[Kafka]] = {"raykafka": Raykafka, "kafka": Kafka}

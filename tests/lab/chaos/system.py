@@ -1,0 +1,102 @@
+"""What faults are done to: a cluster on this machine, or one over simulated hosts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+
+class Target(NamedTuple):
+    """A process. ``signal`` sends it one; who has ended by then makes it raise ProcessLookupError or NoSuchProcess."""
+
+    what: str
+    broker: int
+    signal: Callable[[int], None]
+
+
+class System(Protocol):
+    """``faults`` names the groups of faults that can be done to it."""
+
+    @property
+    def brokers(self) -> Sequence[int]: ...
+
+    @property
+    def faults(self) -> tuple[str, ...]: ...
+
+    @property
+    def quick_clients(self) -> bool: ...
+
+    @property
+    def bootstrap(self) -> str: ...
+
+    @property
+    def folder(self) -> Path:
+        """Where clients keep what they saw; it goes with the cluster."""
+        ...
+
+    @property
+    def chroot(self) -> str: ...
+
+    @property
+    def zookeepers(self) -> list[Path]:
+        """The data directories of the servers."""
+        ...
+
+    @property
+    def metrics_targets(self) -> Path: ...
+
+    def data(self, broker: int) -> Path:
+        """A broker's data directory."""
+        ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None:
+        """Take all of it down; nothing is left."""
+        ...
+
+    def keep_logs(self, to: Path) -> None: ...
+
+    def client(self, words: Sequence[str]) -> list[str]: ...
+
+    def targets(self, role: str) -> list[Target]: ...
+
+    def shut_down(self, broker: int) -> None: ...
+
+    def bring_back(self, broker: int) -> None: ...
+
+    def halted(self) -> Sequence[int]: ...
+
+    def lose_disk(self, broker: int) -> None:
+        """Kill a broker with all its processes and empty its data directory, before anybody starts it again."""
+        ...
+
+
+class SmallDisks(System, Protocol):
+    """Each broker has a disk of its own: group "full disk"."""
+
+    def fill_disk(self, broker: int) -> None: ...
+
+    def free_disk(self, broker: int) -> None: ...
+
+
+class Network(System, Protocol):
+    """Each broker has a host of its own: group "network"."""
+
+    def cut(self, broker: int) -> None: ...
+
+    def heal(self, broker: int) -> None: ...
+
+    def lose_one_way(self, broker: int, to: int) -> None: ...
+
+    def lose_nothing(self, broker: int, to: int) -> None: ...
+
+    def has_head(self, broker: int) -> bool: ...
+
+    def power_off(self, broker: int) -> None: ...
+
+    def cut_logs(self, broker: int, rng: random.Random) -> int: ...
+
+    def power_on(self, broker: int) -> None: ...

@@ -1,0 +1,265 @@
+"""The clusters that faults are done to: deployed inside Ray, or the same brokers as plain processes (lighter)."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from raykafka.deploy.zookeeper_process import ZooKeeperProcess
+from raykafka.log import lock_holder
+from tests.lab.clusters.deployed import RaykafkaCluster
+from tests.lab.clusters.plain_broker import PlainBroker
+from tests.lab.free_ports import free_port
+
+BROKERS = 3
+SPARE, ZOOKEEPER, RAY = "spare replica", "zookeeper", "Ray's daemons"
+CONFIG = {"group.initial.rebalance.delay.ms": "0", "offsets.topic.replication.factor": "3"}
+# a worker that is still starting counts as one of Ray's
+_TITLES = {
+    "ray::BrokerActor": "broker",
+    "controller of broker": "controller",
+    "coordinator of broker": "coordinator",
+    "raykafka replica": "replica",
+    "ray::PartitionReplica": SPARE,
+    "ray::Supervisor": "supervisor",
+    "ray::ZooKeeperServer": ZOOKEEPER,
+    "java": ZOOKEEPER,
+}
+_LINE = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) (.*)")
+
+
+class Target(Protocol):
+    """A cluster to be measured."""
+
+    name: str
+
+    @property
+    def bootstrap(self) -> str: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def logs(self) -> list[Path]: ...
+
+
+class System(Target, Protocol):
+    """A cluster whose processes can be killed one by one."""
+
+    @property
+    def metrics_ports(self) -> list[int]:
+        """Where each broker shows its metrics, on 127.0.0.1."""
+        ...
+
+    def data(self, broker: int) -> Path:
+        """The data directory of a broker."""
+        ...
+
+    def broker(self, broker: int) -> psutil.Process:
+        """The process of a broker."""
+        ...
+
+    def controller(self, broker: int) -> psutil.Process:
+        """The controller process of a broker."""
+        ...
+
+    def replica(self, broker: int, topic: str, partition: int) -> psutil.Process: ...
+
+    def heal(self, broker: int) -> None:
+        """Have a killed broker run again, where nobody does it unasked."""
+        ...
+
+    def shut_down(self, broker: int) -> None:
+        """Stop a broker in order; returns when it has stopped."""
+        ...
+
+    def bring_back(self, broker: int) -> None:
+        """Start a broker that was shut down."""
+        ...
+
+    def pids(self) -> list[int]:
+        """Every process of the cluster."""
+        ...
+
+    def roles(self) -> dict[int, str]:
+        """What each process of the cluster is, by pid."""
+        ...
+
+
+def holder(directory: Path) -> psutil.Process:
+    return psutil.Process(int((directory / ".lock").read_text().split()[0]))
+
+
+class Deployed:
+    """``raykafka deploy``: a Ray, a ZooKeeper and brokers of its own."""
+
+    name = "raykafka in Ray"
+
+    def __init__(self, config: Mapping[str, str] = CONFIG) -> None:
+        self._cluster = RaykafkaCluster(brokers=BROKERS, config=dict(config))
+
+    @property
+    def bootstrap(self) -> str:
+        return self._cluster.bootstrap
+
+    @property
+    def metrics_ports(self) -> list[int]:
+        first = self._cluster.settings["brokers"]["metrics_port"]
+        return [first + i for i in range(BROKERS)]
+
+    def start(self) -> None:
+        self._cluster.deploy()
+
+    def stop(self) -> None:
+        self._cluster.take_down()
+
+    def data(self, broker: int) -> Path:
+        return self._cluster.data_dir / f"broker-{broker}"
+
+    def broker(self, broker: int) -> psutil.Process:
+        return holder(self.data(broker))
+
+    def controller(self, broker: int) -> psutil.Process:
+        title = f"controller of broker {broker}"
+        for process in self._cluster.processes():
+            with contextlib.suppress(psutil.Error):
+                if any(word.endswith(title) for word in process.cmdline()):
+                    return process
+        raise LookupError(f"no process is the {title}")
+
+    def replica(self, broker: int, topic: str, partition: int) -> psutil.Process:
+        return holder(self.data(broker) / f"{topic}-{partition}")
+
+    def heal(self, broker: int) -> None:
+        """Ray restarts it."""
+
+    def shut_down(self, broker: int) -> None:
+        self._cluster.run("brokers", "stop", str(broker), "-f", str(self._cluster.config_file))
+
+    def bring_back(self, broker: int) -> None:
+        self._cluster.run("brokers", "start", str(broker), "-f", str(self._cluster.config_file))
+
+    def logs(self) -> list[Path]:
+        return sorted((self._cluster.folder / "ray").glob("session_latest/logs/worker-*.err"))
+
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._cluster.processes()]
+
+    def roles(self) -> dict[int, str]:
+        roles = {}
+        for process in self._cluster.processes():
+            with contextlib.suppress(psutil.Error):
+                roles[process.pid] = _role_of_title(" ".join(process.cmdline()))
+        return roles
+
+
+def _role_of_title(title: str) -> str:
+    """The role of a process by what ``ps`` shows of it: Ray names its workers, raykafka some of its own."""
+    return next((role for part, role in _TITLES.items() if part in title), RAY)
+
+
+class Plain:
+    """Brokers and their children as plain processes, and a ZooKeeper; what the Supervisor would do is done here."""
+
+    name = "raykafka without Ray"
+
+    def __init__(self, config: Mapping[str, str] = CONFIG) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="rk-"))
+        self._zookeeper = ZooKeeperProcess(self._folder / "zookeeper", free_port())
+        hosts, secret = f"{self._zookeeper.hosts}/failover", secrets.token_hex(32)
+        self._brokers = [
+            PlainBroker(self._folder / f"broker-{i}", hosts, broker_id=i, secret_hex=secret, config=dict(config))
+            for i in range(BROKERS)
+        ]
+
+    @property
+    def bootstrap(self) -> str:
+        return ",".join(broker.bootstrap for broker in self._brokers)
+
+    @property
+    def metrics_ports(self) -> list[int]:
+        return [broker.settings.metrics_port or 0 for broker in self._brokers]
+
+    def start(self) -> None:
+        self._zookeeper.start()
+        self._zookeeper.wait_ready(60)
+        for broker in self._brokers:
+            broker.start()
+        for broker in self._brokers:
+            broker.wait_serving()
+
+    def stop(self) -> None:
+        for broker in self._brokers:
+            broker.end()
+        self._zookeeper.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def data(self, broker: int) -> Path:
+        return self._brokers[broker].data_dir
+
+    def broker(self, broker: int) -> psutil.Process:
+        return psutil.Process(self._brokers[broker].process.pid)
+
+    def controller(self, broker: int) -> psutil.Process:
+        return self._brokers[broker].children("controller")[0]
+
+    def replica(self, broker: int, topic: str, partition: int) -> psutil.Process:
+        return self._brokers[broker].replica_of(topic, partition)
+
+    def heal(self, broker: int) -> None:
+        process = self._brokers[broker].process
+        process.wait(60)
+        time.sleep(0.5)  # about what Ray takes to notice
+        self._brokers[broker].start()
+
+    def shut_down(self, broker: int) -> None:
+        self._brokers[broker].stop()
+
+    def bring_back(self, broker: int) -> None:
+        self._brokers[broker].start()
+
+    def logs(self) -> list[Path]:
+        return [broker.directory / "broker.log" for broker in self._brokers]
+
+    def pids(self) -> list[int]:
+        own = [pid for pid in (self._zookeeper.pid,) if pid is not None]
+        for broker in self._brokers:
+            if broker.process.poll() is None:
+                own += [broker.process.pid, *(child.pid for child in broker.children())]
+        return own
+
+    def roles(self) -> dict[int, str]:
+        roles = {} if self._zookeeper.pid is None else {self._zookeeper.pid: ZOOKEEPER}
+        for broker in self._brokers:
+            roles[broker.process.pid] = "broker"
+            for role in ("controller", "coordinator", "replica"):
+                roles |= {child.pid: role for child in broker.children(role)}
+            locks = broker.data_dir.glob("*/.lock")
+            writers = {writer.pid for lock in locks if (writer := lock_holder(lock.parent)) is not None}
+            roles |= {child.pid: SPARE for child in broker.children("replica") if child.pid not in writers}
+        return roles
+
+
+def timeline(system: Target, begin: float, end: float) -> list[str]:
+    """What the processes logged between two moments, merged, with seconds since ``begin``."""
+    found: list[tuple[float, str]] = []
+    for path in system.logs():
+        name = path.parent.name if path.name == "broker.log" else path.stem.rpartition("-")[2]
+        with contextlib.suppress(FileNotFoundError):
+            for line in path.read_text(errors="replace").splitlines():
+                match = _LINE.match(line)
+                if match is None:
+                    continue
+                moment = time.mktime(time.strptime(match[1], "%Y-%m-%d %H:%M:%S")) + int(match[2]) / 1000
+                if begin - 0.001 <= moment <= end:
+                    found.append((moment, f"{moment - begin:8.3f}  {name:10}  {match[3][:200]}"))
+    return [text for _, text in sorted(found)]

@@ -1,0 +1,147 @@
+"""A steady acks=all load on every partition, and the longest time for which one of them acknowledged nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from confluent_kafka import Producer
+
+from tests.lab.background import Background
+
+INTERVAL_S = 0.02
+FLUSH_WITHIN_S = 60.0
+BEGUN_WITHIN_S = 90.0
+STUCK_RECORDS = 100
+SETTINGS = {
+    "acks": "all",
+    "enable.idempotence": True,
+    "linger.ms": 0,
+    "message.timeout.ms": 120_000,
+    "retry.backoff.ms": 20,
+    "retry.backoff.max.ms": 100,
+    "reconnect.backoff.ms": 20,
+    "reconnect.backoff.max.ms": 200,
+    "topic.metadata.refresh.interval.ms": 1000,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The longest time between two acknowledgements of ``partition``, and how long after the fault it ended."""
+
+    seconds: float
+    partition: int
+    ended_after_s: float
+
+
+class Load(Background):
+    """As a context: sends one record to each partition every 20 ms until it ends."""
+
+    def __init__(self, bootstrap: str, topic: str, partitions: int, settings: Mapping[str, Any] = SETTINGS) -> None:
+        super().__init__()
+        self.topic, self.partitions = topic, partitions
+        self.errors: list[str] = []
+        self.sent = 0
+        self._acks: list[list[float]] = [[] for _ in range(partitions)]
+        self._statistics = ""
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "log_level": 0,
+                "statistics.interval.ms": 2000,
+                "stats_cb": self._note_statistics,
+                **settings,
+            }
+        )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if kind is not None:
+            self._producer.purge()
+        left = self._producer.flush(FLUSH_WITHIN_S)
+        if left:
+            self.errors.append(f"{left} records were not acknowledged within {FLUSH_WITHIN_S:.0f} s of the end")
+            self.errors += self.stuck()
+
+    def _run(self) -> None:
+        reports = [self._report(partition) for partition in range(self.partitions)]
+        next_at = time.monotonic()
+        while not self._over.is_set():
+            for partition, report in enumerate(reports):
+                try:
+                    self._producer.produce(self.topic, b"%d" % self.sent, partition=partition, on_delivery=report)
+                except BufferError:
+                    break  # the queue is full until the brokers are back
+            self.sent += 1
+            # callbacks as they come, not when the next record is due
+            next_at += INTERVAL_S
+            while (left_s := next_at - time.monotonic()) > 0:
+                self._producer.poll(left_s)
+
+    def _report(self, partition: int) -> Callable[[Any, Any], None]:
+        times = self._acks[partition]
+
+        def report(error: Any, _: Any) -> None:
+            if error is None:
+                times.append(time.time())
+            else:
+                self.errors.append(f"partition {partition}: {error}")
+
+        return report
+
+    def wait_begun(self) -> None:
+        """Until every partition has acknowledged something: its first write wakes it. Raises TimeoutError."""
+        deadline = time.monotonic() + BEGUN_WITHIN_S
+        while not all(self._acks):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not every partition was written within {BEGUN_WITHIN_S:.0f} s")
+            time.sleep(0.1)
+
+    def _note_statistics(self, text: str) -> None:
+        self._statistics = text
+
+    def stuck(self) -> list[str]:
+        """The partitions that have records on their way, as librdkafka's last statistics show them."""
+        if not self._statistics:
+            return []
+        shown = ("leader", "broker", "msgq_cnt", "xmit_msgq_cnt", "msgs_inflight", "next_ack_seq", "next_err_seq")
+        found = json.loads(self._statistics)
+        partitions = found["topics"].get(self.topic, {}).get("partitions", {})
+        return [
+            f"partition {number}: " + ", ".join(f"{name} {partition.get(name)}" for name in shown)
+            for number, partition in partitions.items()
+            if partition["msgq_cnt"] + partition["xmit_msgq_cnt"] + partition["msgs_inflight"] > STUCK_RECORDS
+        ]
+
+    def acknowledged(self) -> int:
+        return sum(map(len, self._acks))
+
+    def all_acknowledged_since(self, moment: float) -> bool:
+        """Whether every partition has acknowledged something after ``moment``."""
+        return all(times and times[-1] > moment for times in self._acks)
+
+    def longest_gap(self, begin: float, end: float, fault_at: float) -> Gap:
+        """Of all partitions, between ``begin`` and ``end``; one that has not ended by then counts up to ``end``."""
+        longest = Gap(0.0, -1, 0.0)
+        for partition, times in enumerate(self._acks):
+            last = begin
+            for moment in (*(t for t in _since(times, begin) if t < end), end):
+                if moment - last > longest.seconds:
+                    longest = Gap(moment - last, partition, moment - fault_at)
+                last = moment
+        return longest
+
+
+def _since(times: list[float], begin: float) -> list[float]:
+    """Those of ``times`` that are not before ``begin``, in order; the list is long and what is asked for is its end."""
+    first = len(times)
+    while first and times[first - 1] >= begin:
+        first -= 1
+    return times[first:]

@@ -1,0 +1,348 @@
+"""The coordinator: which groups it answers for, what it knows after loading, and its life on the link to the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kio.index import load_request_schema, load_response_schema
+from kio.serial import entity_reader, entity_writer
+
+from raykafka.cluster.coordinator_partition import partition_for
+from raykafka.coordinator import messages
+from raykafka.coordinator.classic.events import Heartbeat, Join, Leave, Leaving, Sync
+from raykafka.coordinator.coordinator import Coordinator, new_request
+from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.offsets.events import Commit, CommittedOffset
+from raykafka.error_code import ErrorCode
+from raykafka.errors import KafkaError
+from raykafka.link import Link, serve_unix
+from raykafka.protocol.context import pack_forward
+from raykafka.types import TopicPartition
+from tests.lab.group_log import OffsetsLogOnDisk
+from tests.unit.served import request_context
+
+CONFIG = GroupConfig(group_initial_rebalance_delay_ms=0)
+T0 = TopicPartition("t", 0)
+DEADLINE_S = 30.0
+
+
+def with_log(play: Callable[[OffsetsLogOnDisk], Awaitable[None]], directory: Path) -> None:
+    async def run() -> None:
+        log = OffsetsLogOnDisk(directory)
+        try:
+            await asyncio.wait_for(play(log), DEADLINE_S)
+        finally:
+            log.close()
+
+    asyncio.run(run())
+
+
+async def leading(log: OffsetsLogOnDisk, epoch: int = 1, config: GroupConfig = CONFIG) -> Coordinator:
+    coordinator = Coordinator(config, log)
+    coordinator.lead(0, epoch, 1)
+    await coordinator.loaded()
+    return coordinator
+
+
+def a_commit(offset: int, member_id: str = "", generation: int = -1) -> Commit:
+    return Commit(new_request(), member_id, None, generation, {T0: CommittedOffset(offset, 3, "note", 77)})
+
+
+async def a_stable_member(coordinator: Coordinator, group_id: str = "g") -> str:
+    join = Join(new_request(), "", "instance", "m", "c", "/h", 10_000, 5_000, "consumer", (("range", b"s"),))
+    joined = await coordinator.join(group_id, join)
+    sync = Sync(new_request(), "m", "instance", joined.generation, "consumer", "range", {"m": b"part"})
+    assert (await coordinator.sync(group_id, sync)).assignment == b"part"
+    return joined.member_id
+
+
+def test_a_successor_knows_what_was_answered(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        first = await leading(log)
+        await a_stable_member(first)
+        await first.commit("g", a_commit(5, "m", 1))
+        await first.commit("g", a_commit(6, "m", 1))
+        await first.commit("other", a_commit(9))
+        await first.commit("gone", a_commit(1))
+        assert await first.delete("gone") is ErrorCode.NONE
+        second = await leading(log, epoch=2)
+        assert second.committed("g", [T0]) == {T0: CommittedOffset(6, 3, "note", 77)}
+        assert second.committed("other", None) == {T0: CommittedOffset(9, 3, "note", 77)}
+        assert second.describe("gone") is None
+        assert await second.heartbeat("g", Heartbeat(new_request(), "m", "instance", 1)) is ErrorCode.NONE
+        sync = Sync(new_request(), "m", "instance", 1, None, None, {})
+        assert (await second.sync("g", sync)).assignment == b"part"
+
+    with_log(play, tmp_path)
+
+
+def test_a_member_that_is_not_heard_of_after_loading_is_removed(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        config = GroupConfig(group_initial_rebalance_delay_ms=0, group_min_session_timeout_ms=100)
+        first = await leading(log, config=config)
+        join = Join(new_request(), "", None, "m", "c", "/h", 300, 5_000, "consumer", (("range", b"s"),))
+        await first.join("g", join)
+        await first.sync("g", Sync(new_request(), "m", None, 1, None, None, {}))
+        first.stop()
+        second = await leading(log, epoch=2, config=config)
+        group = second.describe("g")
+        assert group is not None and group.members
+        while group.members:
+            await asyncio.sleep(0.01)
+        assert group.generation == 2
+
+    with_log(play, tmp_path)
+
+
+def test_only_the_coordinator_of_a_group_answers_for_it(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        coordinator = Coordinator(CONFIG, log)
+        assert (await coordinator.commit("g", a_commit(1)))[T0] is ErrorCode.NOT_COORDINATOR
+        here = partition_for("g", 4)
+        coordinator.lead(here, 1, 4)
+        assert (await coordinator.commit("g", a_commit(1)))[T0] is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+        assert await coordinator.heartbeat("g", Heartbeat(new_request(), "m", None, 1)) is ErrorCode.NONE
+        sync = Sync(new_request(), "m", None, 1, None, None, {})
+        assert (await coordinator.sync("g", sync)).error is ErrorCode.REBALANCE_IN_PROGRESS
+        assert coordinator.list()[0] is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+        await coordinator.loaded()
+        assert (await coordinator.commit("g", a_commit(1)))[T0] is ErrorCode.NONE
+        elsewhere = next(f"g{i}" for i in range(100) if partition_for(f"g{i}", 4) != here)
+        assert (await coordinator.commit(elsewhere, a_commit(1)))[T0] is ErrorCode.NOT_COORDINATOR
+        with pytest.raises(KafkaError) as refused:
+            coordinator.describe(elsewhere)
+        assert refused.value.code is ErrorCode.NOT_COORDINATOR
+
+    with_log(play, tmp_path)
+
+
+def test_resigning_sends_everybody_elsewhere(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        coordinator = await leading(log)
+        await a_stable_member(coordinator)
+        waiting = asyncio.ensure_future(
+            coordinator.join(
+                "g", Join(new_request(), "", None, "n", "c", "/h", 10_000, 5_000, "consumer", (("range", b"s"),))
+            )
+        )
+        log.hold = True
+        committing = asyncio.ensure_future(coordinator.commit("g", a_commit(5, "m", 1)))
+        await asyncio.sleep(0)
+        coordinator.resign(0, 1)
+        assert (await waiting).error is ErrorCode.NOT_COORDINATOR
+        assert await coordinator.heartbeat("g", Heartbeat(new_request(), "m", None, 1)) is ErrorCode.NOT_COORDINATOR
+        log.release(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        assert (await committing)[T0] is ErrorCode.NOT_COORDINATOR
+        coordinator.lead(0, 1, 1)
+        assert await coordinator.heartbeat("g", Heartbeat(new_request(), "m", None, 1)) is ErrorCode.NOT_COORDINATOR
+        log.hold = False
+        coordinator.lead(0, 2, 1)
+        await coordinator.loaded()
+        assert await coordinator.heartbeat("g", Heartbeat(new_request(), "m", None, 1)) is ErrorCode.NONE
+
+    with_log(play, tmp_path)
+
+
+def test_calls_of_the_past_change_nothing(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        coordinator = await leading(log, epoch=5)
+        await coordinator.commit("g", a_commit(1))
+        coordinator.resign(0, 4)
+        coordinator.lead(0, 4, 1)
+        coordinator.lead(0, 5, 1)
+        assert coordinator.committed("g", [T0])[T0] is not None
+
+    with_log(play, tmp_path)
+
+
+def test_an_append_of_an_old_epoch_is_refused(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        coordinator = await leading(log)
+        log.fence(0, 2)
+        assert (await coordinator.commit("g", a_commit(1)))[T0] is ErrorCode.NOT_COORDINATOR
+
+    with_log(play, tmp_path)
+
+
+def test_a_new_epoch_is_loaded_after_the_appends_of_the_one_before_are_decided(tmp_path: Path) -> None:
+    """Else a commit could be answered as done that the new state does not have."""
+
+    async def play(log: OffsetsLogOnDisk) -> None:
+        coordinator = await leading(log)
+        log.hold = True
+        committing = asyncio.ensure_future(coordinator.commit("g", a_commit(5)))
+        await asyncio.sleep(0)
+        coordinator.lead(0, 2, 1)
+        coordinator.lead(0, 3, 1)
+        loading = asyncio.ensure_future(coordinator.loaded())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not loading.done()
+        log.release()
+        assert (await committing)[T0] is ErrorCode.NONE
+        await loading
+        assert coordinator.committed("g", [T0])[T0] == CommittedOffset(5, 3, "note", 77)
+
+    with_log(play, tmp_path)
+
+
+def test_offsets_of_topics_deleted_while_loading_go_as_well(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        first = await leading(log)
+        await first.commit("g", a_commit(5))
+        second = Coordinator(CONFIG, log)
+        await second.on_call("topics", {"full": True, "topics": {"t": 1}, "deleted": []})
+        await second.on_call("lead", {"partition": 0, "leader_epoch": 2, "partitions": 1})
+        await second.on_call("topics", {"full": False, "topics": {}, "deleted": ["t"]})
+        await second.loaded()
+        while second.describe("g") is not None:
+            await asyncio.sleep(0.01)
+        assert not second.exists(T0)
+        assert (await leading(log, epoch=3)).describe("g") is None
+
+    with_log(play, tmp_path)
+
+
+def test_loading_asks_again_while_the_partition_can_not_be_read(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        first = await leading(log)
+        for offset in range(50):
+            await first.commit(f"g{offset % 7}", a_commit(offset))
+        refusals = 3
+        plain = log.read
+
+        async def read(partition: int, offset: int, max_bytes: int) -> Any:
+            nonlocal refusals
+            refusals -= 1
+            if refusals > 0:
+                return messages.LogRecords(0, ErrorCode.OFFSET_NOT_AVAILABLE), memoryview(b"")
+            head, data = await plain(partition, offset, 300)
+            if refusals > -5 and not offset:
+                # the high watermark is not there yet: nothing committed to be read
+                return messages.LogRecords(0, ErrorCode.NONE, 0, head.log_end_offset), memoryview(b"")
+            return head, data
+
+        log.read = read  # type: ignore[method-assign]
+        second = await leading(log, epoch=2)
+        found = {g: second.committed(g, [T0])[T0] for g in (f"g{i}" for i in range(7))}
+        assert {g: committed.offset for g, committed in found.items() if committed is not None} == {
+            f"g{offset % 7}": offset for offset in range(50)
+        }
+
+    with_log(play, tmp_path)
+
+
+def test_expired_offsets_are_gone_for_the_successor_too(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        first = await leading(log)
+        await first.commit("g", a_commit(5))
+        first.expire_offsets()
+        while first.describe("g") is not None:
+            await asyncio.sleep(0.01)
+        assert (await leading(log, epoch=2)).list() == (ErrorCode.NONE, [])
+
+    with_log(play, tmp_path)
+
+
+def test_a_group_that_was_never_joined_leaves_no_trace(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        coordinator = await leading(log)
+        join = Join(new_request(), "", None, "m", "c", "/h", 10_000, 5_000, "", ())
+        assert (await coordinator.join("g", join)).error is ErrorCode.INCONSISTENT_GROUP_PROTOCOL
+        await coordinator.leave("h", Leave(new_request(), (Leaving("m", None),)))
+        assert coordinator.list() == (ErrorCode.NONE, [])
+        assert log.appended == 0
+
+    with_log(play, tmp_path)
+
+
+def test_a_name_that_no_record_can_hold_is_refused(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        coordinator = await leading(log)
+        assert (await coordinator.commit("g" * 40_000, a_commit(1)))[T0] is ErrorCode.INVALID_REQUEST
+        assert coordinator.list() == (ErrorCode.NONE, [])
+
+    with_log(play, tmp_path)
+
+
+# the process
+
+
+class Broker:
+    """The broker's side of one coordinator's link: relays its frames to a log, and forwards requests."""
+
+    def __init__(self, link: Link, log: OffsetsLogOnDisk) -> None:
+        self.link = link
+        self._log = log
+        self._tasks: set[asyncio.Task[None]] = set()
+        link.start(on_frame=self._frame)
+
+    def _frame(self, kind: int, payload: memoryview) -> None:
+        if kind == messages.LOG_APPEND:
+            append, records = messages.LogAppend.unpack(payload)
+
+            def done(error: ErrorCode, base_offset: int) -> None:
+                answer = messages.LogAppended(append.correlation, error, base_offset)
+                self.link.send(messages.LOG_APPENDED, answer.pack())
+
+            self._log.append(append.partition, append.leader_epoch, records, append.timeout_ms, done)
+        else:
+            task = asyncio.ensure_future(self._read(messages.LogRead.unpack(payload)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _read(self, read: messages.LogRead) -> None:
+        head, data = await self._log.read(read.partition, read.offset, read.max_bytes)
+        answer = messages.LogRecords(read.correlation, head.error, head.high_watermark, head.log_end_offset)
+        self.link.send(messages.LOG_RECORDS, answer.pack(), data)
+
+    async def ask(self, api_key: int, version: int, **values: Any) -> Any:
+        buffer = io.BytesIO()
+        schema = load_request_schema(api_key, version)
+        entity_writer(schema)(buffer, schema(**values))
+        context = request_context(api_key, version, "client")
+        answer = await self.link.forward(*pack_forward(context, buffer.getvalue()))
+        return entity_reader(load_response_schema(api_key, version))(answer.toreadonly(), 0)[0]
+
+
+def test_the_process_serves_its_broker_and_ends_with_the_link(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        secret, path = os.urandom(16), str(tmp_path / "b.sock")
+        accepted: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+        server = await serve_unix(path, secret, {"role": "broker"}, accepted.set_result)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "raykafka.coordinator.actor", "--socket", path, "--token", "t", "--broker-id", "3"),
+            *("--config", "group.initial.rebalance.delay.ms=0", "--config", "log.dirs=/ignored"),
+            env={**os.environ, "RAYKAFKA_SECRET_HEX": secret.hex()},
+        )
+        try:
+            broker = Broker(await accepted, log)
+            assert broker.link.peer["role"] == "coordinator" and broker.link.peer["pid"] == process.pid
+            refused = await broker.ask(12, 0, group_id="g", generation_id=1, member_id="m")
+            assert refused.error_code.value == ErrorCode.NOT_COORDINATOR
+            await broker.link.call("lead", {"partition": 0, "leader_epoch": 1, "partitions": 1})
+            while not (await broker.link.call("status", {}))["partitions"]["0"]["loaded"]:
+                await asyncio.sleep(0.01)
+            unknown = await broker.ask(12, 0, group_id="g", generation_id=1, member_id="m")
+            assert unknown.error_code.value == ErrorCode.UNKNOWN_MEMBER_ID
+            malformed = pack_forward(request_context(12, 0, "client"), b"\0\5x")
+            assert len(await broker.link.forward(*malformed)) == 0
+            with pytest.raises(KafkaError, match="does not know"):
+                await broker.link.call("nonsense", {})
+            await broker.link.ping(DEADLINE_S)
+            broker.link.close()
+            assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            server.close()
+
+    with_log(play, tmp_path)
