@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from raykafka.broker.children.children import Child
+from raykafka.broker.children.child import Child
 from raykafka.cluster.image import ClusterImage, Topic
 from raykafka.coordinator.forwarding import Forwarding, forwarding
 from raykafka.coordinator.messages import (

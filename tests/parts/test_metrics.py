@@ -35,7 +35,8 @@ from raykafka.metrics.exposition import SAMPLES_AT_ONCE, encode
 from raykafka.metrics.families import Families
 from raykafka.metrics.http import MetricsEndpoint
 from raykafka.metrics.targets import targets_of, write_targets
-from raykafka.telemetry.traffic import BOUNDS_NS, FETCH, PRODUCE, RequestDurations, Traffic
+from raykafka.telemetry.durations import BOUNDS_NS, FETCH, PRODUCE, RequestDurations
+from raykafka.telemetry.traffic import Traffic
 from raykafka.types import TopicPartition
 from tests.lab.dataplane import TOPIC, Dataplane, batch
 from tests.parts.test_fetch import fetch_one

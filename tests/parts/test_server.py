@@ -20,7 +20,7 @@ from raykafka.log import LogReader
 from raykafka.partition import log_view
 from raykafka.protocol.gate import Gate
 from raykafka.protocol.session import ClientSession
-from raykafka.telemetry.traffic import RequestDurations
+from raykafka.telemetry.durations import RequestDurations
 from tests.lab.dataplane import TOPIC, Dataplane, batch, decode_response, produce_body
 from tests.parts.test_connection import read_response, request
 from tests.unit.served import APIS
