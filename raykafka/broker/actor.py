@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raykafka.broker.children.children import CONTROLLER, COORDINATOR, ChildStarter
+from raykafka.broker.children.child import CONTROLLER, COORDINATOR, ChildStarter
 from raykafka.broker.settings import BrokerSettings
 from raykafka.errors import DeployError
 from raykafka.process import open_files
@@ -23,6 +23,7 @@ from raykafka.process.priority import take_normal_priority
 
 if TYPE_CHECKING:
     from raykafka.broker.broker import Broker
+    from raykafka.broker.ports import Exporter
 
 _STOPPED = "stopped"
 _HALTED = "halted"
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def child_arguments(settings: BrokerSettings, role: str) -> dict[str, Any]:
-    """What ``run`` of a child of ``role`` takes beside its socket, secret and token."""
+    """What ``serve`` of a child of ``role`` takes by name, JSON-able."""
     if role == COORDINATOR:
         return {"broker_id": settings.broker_id, "config": dict(settings.config)}
     if role == CONTROLLER:
@@ -49,6 +50,12 @@ def _ray_starter(settings: BrokerSettings) -> ChildStarter:
     from raykafka.broker.children.ray_children import RayStarter
 
     return RayStarter(settings.secret, lambda role: child_arguments(settings, role))
+
+
+def _exporter(broker: Broker, host: str, port: int) -> Exporter:
+    from raykafka.metrics import exporter
+
+    return exporter.Exporter(broker, host, port)
 
 
 def _halt_mark(settings: BrokerSettings) -> Path:
@@ -89,14 +96,14 @@ class BrokerActor:
             elif not running or wanted != self._settings:
                 if self._broker is not None:
                     await self._broker.stop()
-                broker: Broker = module.Broker(_ray_starter)
+                broker: Broker = module.Broker(_ray_starter, exporter=_exporter)
                 self._broker, self._settings = broker, wanted
                 await broker.start(wanted)
         return await self.status()
 
     async def status(self, partitions: bool = False) -> dict[str, Any]:
         """Plain data; ``state`` is "stopped" before the first ``configure`` and after ``stop``, "halted" after
-        ``halt``. With ``partitions`` figures of each local one are in it."""
+        ``halt``. With ``partitions`` it has a row for each local one."""
         halted = self._settings is not None and _halt_mark(self._settings).exists()
         if self._broker is None or (halted and self._broker.state == _STOPPED):
             return {"state": _HALTED if halted else _STOPPED, "pid": os.getpid()}
@@ -118,7 +125,7 @@ class BrokerActor:
         await asyncio.to_thread(_halt_mark(self._settings).unlink, missing_ok=True)
         return await self.configure(self._settings.to_json())
 
-    async def pulse(self) -> None:
+    async def ping(self) -> None:
         """Returns when the event loop gets to it."""
 
     async def stop(self) -> None:

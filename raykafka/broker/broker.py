@@ -1,111 +1,105 @@
 """The broker: one life of one broker id on its data directory, from lock and registration to clean stop.
 
-Plain asyncio, so that it runs in a Ray actor (``raykafka.broker.actor``) or in any process. It wires together what does
+Plain asyncio, so that it runs in a Ray actor (``raykafka.broker.actor``) or in any process. It puts together what does
 the work: listeners and partitions (data), the session in ZooKeeper (truth), the controller's link (decisions), the
-children.
-Handlers in ``raykafka.broker.api`` get this object as their ``server``.
+children, the other brokers. Handlers in ``raykafka.front.api`` and ``raykafka.broker.api`` get this object as their
+``server``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import importlib
-import inspect
 import logging
-import os
-import stat
-import tempfile
-from collections.abc import Callable, Iterable, Set
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from raykafka.broker import api as broker_api
 from raykafka.broker.auto_creation import AutoCreation
-from raykafka.broker.children.children import CONTROLLER, COORDINATOR, Child, Children, ChildStarter
+from raykafka.broker.children.child import COORDINATOR, ChildStarter
+from raykafka.broker.children.children import Children
+from raykafka.broker.children.own_controller import OwnController
+from raykafka.broker.children.socket_path import socket_path
 from raykafka.broker.configs import Configs
 from raykafka.broker.coordination import Coordination
 from raykafka.broker.identity import DataDirectory
-from raykafka.broker.lease import boot_clock
-from raykafka.broker.neighbourhood.broker_calls import BrokerCalls
+from raykafka.broker.life import BrokerState, Unwinding, exit_process
+from raykafka.broker.neighbourhood.broker_calls import BROKER_ROLE, BrokerCalls
+from raykafka.broker.neighbourhood.controller_calls import ControllerCalls
+from raykafka.broker.neighbourhood.controller_link import CONTROLLER_ROLE, ControllerLink
 from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
+from raykafka.broker.neighbourhood.log_ends import LogEnds
 from raykafka.broker.neighbourhood.neighbours import Neighbours
-from raykafka.broker.partitions.checkpoints import HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS, OffsetCheckpoint
+from raykafka.broker.partitions.checkpoint_files import CheckpointFiles
 from raykafka.broker.partitions.partitions import Partitions
+from raykafka.broker.ports import Exporter, Ports
 from raykafka.broker.registration import Session
 from raykafka.broker.settings import BrokerSettings, ListenerAddress
-from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, Topic
-from raykafka.cluster.summary import partition_summary
+from raykafka.broker.status import status_of
+from raykafka.cluster.image import BrokerInfo, ClusterImage
 from raykafka.controller import api as controller_api
 from raykafka.coordinator import api as coordinator_api
 from raykafka.error_code import ErrorCode
-from raykafka.errors import DeployError, KafkaError, LinkError
+from raykafka.errors import KafkaError, LinkError
 from raykafka.front import api as front_api
 from raykafka.front.fetch_sessions import FetchSessions
 from raykafka.front.listener import Listener
-from raykafka.link import Link
 from raykafka.log.lock import boot_id
-from raykafka.metrics.consumer_lag import ConsumerLag
-from raykafka.metrics.http import MetricsEndpoint
+from raykafka.process.clock import boot_clock
+from raykafka.process.tasks import TaskSet
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.gate import Gate
 from raykafka.protocol.registry import Place, Registry
-from raykafka.telemetry.traffic import RequestDurations
-from raykafka.types import TopicPartition
+from raykafka.replica.stream_frames import STREAM_ROLE
+from raykafka.telemetry.durations import RequestDurations
 
-CHECKPOINT_FILES = (RECOVERY_POINTS, HIGH_WATERMARKS, LOG_STARTS)
-CHECKPOINT_INTERVAL_S = 5.0
 _LOCK_WITHIN_S = 5.0
 _ORPHANS_WITHIN_S = 5.0
 _ID_FREE_WITHIN_S = 15.0
 _SHUTDOWN_ASKED_WITHIN_S = 5.0
 _OTHER_CONTROLLER_WITHIN_S = 5.0
-_LONGEST_SOCKET_PATH = 100
-LOST_EXIT_CODE = 70
-_MIN_INSYNC = "min.insync.replicas"
 
 logger = logging.getLogger(__name__)
 
 
-class BrokerState(StrEnum):
-    STOPPED = "stopped"
-    STARTING = "starting"
-    REGISTERED = "registered"
-    RUNNING = "running"
-    STOPPING = "stopping"
-
-
-def exit_process(reason: str) -> None:
-    """What a broker does that may no longer be one (rule 15): its children follow on end-of-file."""
-    logging.shutdown()
-    os._exit(LOST_EXIT_CODE)
-
-
 class Broker:
-    """``starter(settings)`` gives what starts child processes; ``lost(reason)`` is called when the registration is."""
+    """One life of a broker: made, ``start``ed once, ``stop``ped.
+
+    ``starter(settings)`` gives what starts child processes; ``lost(reason)`` is called when the registration is lost
+    (rule 15); ``exporter(broker, host, port)`` makes what serves metrics at the address that the settings name.
+    """
 
     def __init__(
-        self, starter: Callable[[BrokerSettings], ChildStarter], lost: Callable[[str], None] = exit_process
+        self,
+        starter: Callable[[BrokerSettings], ChildStarter],
+        lost: Callable[[str], None] = exit_process,
+        exporter: Callable[[Broker, str, int], Exporter] | None = None,
     ) -> None:
         self._make_starter = starter
         self._lost = lost
+        self._exporter = exporter
         self.state = BrokerState.STOPPED
         self.gate = Gate(Registry(front_api, broker_api, coordinator_api, controller_api))
+        self.broker_id: int
         self.settings: BrokerSettings
-        self.session: Session
-        self.children: Children
-        self.partitions: Partitions
-        self.links: InterBrokerPort
-        self.peers: BrokerCalls
-        self.neighbours: Neighbours
-        self.registration: BrokerInfo
-        self.listeners: list[Listener] = []
         self.configs: Configs
-        self.controller_link: Link | None = None
+        self.session: Session
+        self.registration: BrokerInfo
+        self.children: Children
+        self.own_controller: OwnController
+        self.controller_link: ControllerLink
+        self.controller_calls: ControllerCalls
+        self.broker_calls: BrokerCalls
+        self.neighbours: Neighbours
+        self.partitions: Partitions
+        self.fetch_sessions: FetchSessions
+        self.log_ends: LogEnds
+        self.coordination: Coordination
+        self.ports: Ports
         self.durations = RequestDurations()
-        self.metrics: MetricsEndpoint | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self.started_at = 0.0
+        self._unwinding = Unwinding()
+        self._tasks = TaskSet("broker")
 
     # life
 
@@ -120,8 +114,7 @@ class Broker:
         self.broker_id = settings.broker_id
         self.configs = Configs(settings.broker_id, settings.config)
         self.state = BrokerState.STARTING
-        self._started_at = boot_clock()
-        self._undo: list[Callable[[], Any]] = []
+        self.started_at = boot_clock()
         try:
             await self._start()
         except BaseException:
@@ -130,133 +123,102 @@ class Broker:
         self.state = BrokerState.REGISTERED
 
     async def _start(self) -> None:
-        settings, undo = self.settings, self._undo
+        settings, unwinding = self.settings, self._unwinding
         directory = self._directory = DataDirectory(Path(settings.data_dir).expanduser().resolve())
         await asyncio.to_thread(directory.lock, _LOCK_WITHIN_S)
-        undo.append(directory.release)
+        unwinding.add(directory.release)
         orphans = await asyncio.to_thread(directory.end_orphans, _ORPHANS_WITHIN_S)
         if orphans:
             logger.warning("ended processes of an earlier life that still wrote here: %s", orphans)
 
         self.session = Session(settings, self._session_lost)
-        undo.append(self.session.close)
+        unwinding.add(self.session.close)
         cluster_id = await self.session.open()
-        self._meta = await asyncio.to_thread(directory.identify, cluster_id, settings.broker_id)
+        meta = await asyncio.to_thread(directory.identify, cluster_id, settings.broker_id)
         clean = await asyncio.to_thread(directory.take_clean_shutdown_mark)
-        self._written: dict[str, dict[TopicPartition, int]] = {}
-        self._checkpoints = {name: OffsetCheckpoint(directory.path, name) for name in CHECKPOINT_FILES}
-        found = {name: await asyncio.to_thread(file.read) for name, file in self._checkpoints.items()}
+        self._checkpoint_files = CheckpointFiles(directory.path)
+        checkpointed = await self._checkpoint_files.read()
 
-        socket_path = _socket_path(directory.path, settings.broker_id)
         self.children = Children(
             self._make_starter(settings),
-            socket_path=socket_path,
+            socket_path=socket_path(directory.path, settings.broker_id),
             secret=settings.secret,
             identity={"role": "broker", "broker_id": settings.broker_id},
             spare_replicas=settings.spare_replicas,
         )
-        undo.append(self.children.stop)
+        unwinding.add(self.children.stop)
         await self.children.listen()
+        self._meet_others()
         # A controller makes the brokers serve; one is enough, so the others start, as all other children do, later.
-        self._has_controller = False
         if settings.controller_first:
-            self._keep_controller()
-        self.peers = BrokerCalls(self, settings.secret)
-        undo.append(self.peers.close)
-        self.links = InterBrokerPort(settings.secret, self._apply, lambda link: self.partitions.take_stream(link))
-        self.partitions = Partitions(self, directory.path, found)
+            self.own_controller.keep()
+        self.partitions = Partitions(self, directory.path, checkpointed)
         self.fetch_sessions = FetchSessions(self.configs.number("max.incremental.fetch.session.cache.slots"))
         self.coordination = Coordination(settings.broker_id, self.partitions)
-        self._auto_creation = AutoCreation(self.links)
-        undo.append(self.links.stop)
-        self.neighbours = Neighbours(settings.broker_id, settings.secret)
-        undo.append(self.neighbours.stop)
-        await self._bind_ports()
-        consumer_lag = ConsumerLag(self)
-        self.links.answer_peer = self.peers.answer
+        self.log_ends = LogEnds(self)
+        await self._take_ports()
 
         info = BrokerInfo(
             id=settings.broker_id,
             epoch=-1,
-            endpoints=tuple(self._endpoint(listener) for listener in self.listeners),
+            endpoints=self.ports.endpoints(),
             link_host=settings.link_host,
-            link_port=self.link_port,
-            directory_id=self._meta.directory_id,
+            link_port=self.ports.link_port,
+            directory_id=meta.directory_id,
             boot_id=boot_id(),
             clean_shutdown=clean,
             rack=settings.rack,
         )
         # in a thread, and not only when the first client asks: a silent event loop is a dead broker to others
-        self._run(asyncio.to_thread(self.gate.apis.load, Place.BROKER))
+        self._tasks.run(asyncio.to_thread(self.gate.apis.load, Place.BROKER))
         self.registration = await self.session.register(info, _ID_FREE_WITHIN_S)
-        await self.links.serve(cluster_id, settings.broker_id, self.registration.epoch)
-        self._run(self._keep_controller_at_last())
-        self._run(self._keep_checkpoints())
-        if self.metrics is not None:
-            self._run(self._serve_metrics(self.metrics, consumer_lag))
+        self.controller_link.begin(cluster_id, self.registration.epoch)
+        await self._inter_broker_port.serve(cluster_id, settings.broker_id, self.registration.epoch)
+        self._tasks.run(self.own_controller.keep_after(_OTHER_CONTROLLER_WITHIN_S))
+        self._tasks.run(self._checkpoint_files.keep(self.partitions.checkpoints))
+        if self.ports.metrics is not None:
+            self._tasks.run(self.ports.metrics.start())
         logger.info("broker %d is registered with epoch %d", settings.broker_id, self.registration.epoch)
 
-    def _keep_controller(self) -> None:
-        if not self._has_controller:
-            self._has_controller = True
-            self.children.keep(CONTROLLER, self._adopt_controller)
+    def _meet_others(self) -> None:
+        """Lay out the way to the controller and to the other brokers; nothing is connected yet."""
+        settings, unwinding = self.settings, self._unwinding
+        self.controller_link = ControllerLink(self._apply)
+        self.controller_calls = ControllerCalls(self.controller_link)
+        self._auto_creation = AutoCreation(self.controller_calls, lambda: self.image)
+        self.broker_calls = BrokerCalls(self, settings.secret)
+        unwinding.add(self.broker_calls.close)
+        self.neighbours = Neighbours(settings.broker_id, settings.secret)
+        unwinding.add(self.neighbours.stop)
+        self.own_controller = OwnController(
+            self.children, lambda: self.neighbours.silences, lambda: self.controller_link.highest_epoch
+        )
 
-    def _adopt_controller(self, child: Child) -> None:
-        self.controller_link = child.link
-        child.link.start(on_call=self._answer_controller)
+    async def _take_ports(self) -> None:
+        """Bind every port. Raises DeployError."""
+        takers = {
+            CONTROLLER_ROLE: self.controller_link.take,
+            BROKER_ROLE: self.broker_calls.take,
+            STREAM_ROLE: self.partitions.take_stream,
+        }
+        self._inter_broker_port = InterBrokerPort(self.settings.secret, takers)
+        self._unwinding.add(self._inter_broker_port.stop)
+        listeners = [self._listener(address) for address in self.settings.listeners]
+        exporter = self._exporter
+        make_exporter = (lambda host, port: exporter(self, host, port)) if exporter is not None else None
+        self.ports = Ports(self.settings, self._inter_broker_port, listeners, make_exporter)
+        await self.ports.bind(self._unwinding)
 
-    async def _answer_controller(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
-        """What this broker's own controller process asks: ``silences`` {}, those of the neighbours by broker id."""
-        if method != "silences":
-            raise KafkaError(ErrorCode.INVALID_REQUEST, f"a broker does not know the call {method} of its controller")
-        return {str(broker): silence for broker, silence in self.neighbours.silences.items()}
-
-    async def _keep_controller_at_last(self) -> None:
-        await asyncio.sleep(_OTHER_CONTROLLER_WITHIN_S)
-        self._keep_controller()
-
-    async def _serve_metrics(self, endpoint: MetricsEndpoint, consumer_lag: ConsumerLag) -> None:
-        # in a thread: prometheus-client takes a while to import, and nobody waits for it
-        scrape = await asyncio.to_thread(importlib.import_module, "raykafka.metrics.scrape")
-        await endpoint.start(scrape.Scrape(self, consumer_lag).answer)
-
-    async def _bind_ports(self) -> None:
-        settings = self.settings
-        link = ListenerAddress("the inter-broker port", settings.link_host, settings.link_port)
-        self.listeners = [
-            Listener(
-                address.name,
-                address.host,
-                address.port,
-                self,
-                max_request_bytes=self.configs.number("socket.request.max.bytes"),
-                max_idle_ms=self.configs.number("connections.max.idle.ms"),
-                durations=self.durations,
-            )
-            for address in settings.listeners
-        ]
-        binding = link
-        try:
-            self.link_port = self.links.open(link.host, link.port)
-            for listener in self.listeners:
-                binding = ListenerAddress(listener.name, listener.host, listener.port)
-                self._undo.append(listener.stop)
-                await listener.bind()
-            if settings.metrics_port is not None:
-                binding = ListenerAddress("metrics", settings.link_host, settings.metrics_port)
-                self.metrics = MetricsEndpoint(binding.host, binding.port)
-                self._undo.append(self.metrics.stop)
-        except OSError as error:
-            raise DeployError(
-                f"broker {settings.broker_id} can't listen on {binding.host}:{binding.port} ({binding.name}): "
-                f"{os.strerror(error.errno) if error.errno else error}"
-            ) from None
-
-    def _endpoint(self, listener: Listener) -> Endpoint:
-        """What clients are told. An advertised port 0 is the one that the listener got."""
-        name, settings = listener.name, self.settings
-        advertised = settings.advertised_address(name) or ListenerAddress(name, listener.host, listener.port)
-        return Endpoint(name, advertised.host, advertised.port or listener.port, settings.security_protocol(name))
+    def _listener(self, address: ListenerAddress) -> Listener:
+        return Listener(
+            address.name,
+            address.host,
+            address.port,
+            self,
+            max_request_bytes=self.configs.number("socket.request.max.bytes"),
+            max_idle_ms=self.configs.number("connections.max.idle.ms"),
+            durations=self.durations,
+        )
 
     async def stop(self) -> None:
         """Leave: answer what was begun, close all logs, take back the registration. Safe to call at any time."""
@@ -264,35 +226,27 @@ class Broker:
             return
         served, self.state = self.state is BrokerState.RUNNING, BrokerState.STOPPING
         if served:
-            await self._announce_stop()
-        await asyncio.gather(*(listener.stop() for listener in self.listeners))
-        for task in self._tasks:
-            task.cancel()
+            await self._move_leaderships()
+        await self.ports.close_listeners()
+        self._tasks.cancel()
         clean = await self.partitions.close()
-        await self._write_checkpoints()
+        await self._checkpoint_files.write(self.partitions.checkpoints())
         if clean:
             await asyncio.to_thread(self._directory.leave_clean_shutdown_mark, self.registration.epoch)
         self.session.expect_end()  # once the inter-broker port is closed, the controller may be first to remove it
         await self._unwind()
 
-    async def _announce_stop(self) -> None:
-        """Have the controller move leaderships away, as far as it can."""
+    async def _move_leaderships(self) -> None:
+        """Controlled shutdown: have the controller move leaderships away, as far as it can."""
         try:
-            controller = await self.links.controller(_SHUTDOWN_ASKED_WITHIN_S)
-            await controller.call("controlled_shutdown", {}, _SHUTDOWN_ASKED_WITHIN_S)
+            await self.controller_calls.controlled_shutdown(_SHUTDOWN_ASKED_WITHIN_S)
         except (KafkaError, LinkError, TimeoutError) as error:
             logger.warning("the controller was not told of this stop: %s", error)
 
     async def _unwind(self) -> None:
-        """Give back all that was taken, the last first."""
         self.state = BrokerState.STOPPING
-        while self._undo:
-            try:
-                result = self._undo.pop()()
-                if inspect.isawaitable(result):
-                    await result
-            except Exception:
-                logger.exception("a part of broker %d did not stop as it should", self.broker_id)
+        self._tasks.cancel()
+        await self._unwinding.unwind()
         self.state = BrokerState.STOPPED
 
     def _session_lost(self, reason: str) -> None:
@@ -303,7 +257,7 @@ class Broker:
 
     @property
     def image(self) -> ClusterImage:
-        return self.links.image
+        return self.controller_link.image
 
     @property
     def suspects(self) -> Set[int]:
@@ -318,26 +272,11 @@ class Broker:
         self.coordination.apply(image)
         if self.state is BrokerState.REGISTERED:
             self.state = BrokerState.RUNNING
-            for listener in self.listeners:
-                await listener.start()
-            self._keep_controller()
+            await self.ports.open_listeners()
+            self.own_controller.keep()
             self.children.keep(COORDINATOR, self.coordination.adopt)
             self.children.keep_spares()
             logger.info("broker %d serves clients", self.broker_id)
-
-    async def _keep_checkpoints(self) -> None:
-        while True:
-            await asyncio.sleep(CHECKPOINT_INTERVAL_S)
-            try:
-                await self._write_checkpoints()
-            except OSError as error:
-                logger.error("checkpoints can't be written: %s", error)
-
-    async def _write_checkpoints(self) -> None:
-        for name, offsets in self.partitions.checkpoints().items():
-            if offsets != self._written.get(name):
-                await asyncio.to_thread(self._checkpoints[name].write, offsets)
-                self._written[name] = offsets
 
     # what handlers ask
 
@@ -357,78 +296,23 @@ class Broker:
         return await self._auto_creation.create(names)
 
     async def forward_to_controller(self, context: RequestContext, body: memoryview) -> memoryview:
-        return await self.links.forward(context, body)
+        """Have the active controller answer a request: the response's body. Raises KafkaError, TimeoutError."""
+        return await self.controller_calls.forward(context, body)
 
     async def forward_to_coordinator(self, context: RequestContext, body: memoryview) -> memoryview:
+        """Have the coordinator beside this broker answer a request: the response's body. Raises KafkaError."""
         return await self.coordination.forward(context, body)
 
     async def next_producer_id(self) -> int:
+        """A producer id that nobody else ever gets."""
         return await self.session.next_producer_id()
 
-    # for people
+    # for people and metrics
+
+    @property
+    def listeners(self) -> Sequence[Listener]:
+        return self.ports.listeners
 
     def status(self, partitions: bool = False) -> dict[str, Any]:
-        """What this broker is and does, as plain data; with ``partitions`` also figures of each local one."""
-        if self.state in (BrokerState.STOPPED, BrokerState.STARTING):
-            return {"state": self.state.value, "pid": os.getpid()}
-        image, now = self.image, boot_clock()
-        return {
-            "state": self.state.value,
-            "pid": os.getpid(),
-            "broker_id": self.broker_id,
-            "broker_epoch": self.registration.epoch,
-            "cluster_id": image.cluster_id,
-            "data_dir": str(self.data_dir),
-            "listeners": [
-                {"name": e.listener, "host": e.host, "port": e.port, "connections": listener.connections}
-                for e, listener in zip(self.registration.endpoints, self.listeners, strict=True)
-            ],
-            "link_port": self.link_port,
-            "metrics": {"host": self.metrics.host, "port": self.metrics.port} if self.metrics else None,
-            "controller_id": image.controller_id,
-            "controller_epoch": image.controller_epoch,
-            "lease_age_s": round(self.session.lease.age_s(now), 3),
-            "holds_lease": self.holds_lease(),
-            "children": [_child_status(child, now) for child in self.children.living()],
-            "restarts": dict(self.children.restarts),
-            "age_s": round(now - self._started_at, 1),
-            "spare_replicas": self.children.spares,
-            "summary": partition_summary(image, self._min_insync),
-            "troubled": [host.describe() for host in self.partitions if host.restarts],
-            "partitions": self.partitions.status() if partitions else None,
-        }
-
-    def _min_insync(self, topic: Topic) -> int:
-        return int(topic.config.get(_MIN_INSYNC) or self.configs.texts[_MIN_INSYNC])
-
-    def _run(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-def _child_status(child: Child, now: float) -> dict[str, Any]:
-    return {
-        "role": child.role,
-        "pid": child.pid,
-        "actor_id": child.actor_id,
-        "for": child.note,
-        "state": "connected" if child.is_connected else "starting",
-        "age_s": round(now - child.started_at, 1),
-    }
-
-
-def _socket_path(data_dir: Path, broker_id: int) -> str:
-    """Where children connect. In the data directory while its path is short: a Unix socket's holds 107 bytes."""
-    path = data_dir / "children.sock"
-    if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
-        return str(path)
-    digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:8]
-    directory = Path(tempfile.gettempdir()) / f"rk-{digest}"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    status = directory.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise DeployError(
-            f"{directory} belongs to somebody else: remove it, or give the broker a shorter data directory"
-        )
-    return str(directory / f"b{broker_id}.sock")
+        """What this broker is and does, as plain data; with ``partitions`` also a row for each local one."""
+        return status_of(self, partitions)

@@ -24,6 +24,7 @@ class Configs:
         self._settle()
 
     def apply(self, image: ClusterImage) -> None:
+        """Go by the dynamic configs that ``image`` has for this broker and for all."""
         dynamic = image.broker_configs.get(self._broker_id, {})
         default = image.broker_configs.get(_CLUSTER_DEFAULT, {})
         if dynamic != self.dynamic or default != self.dynamic_default:
@@ -39,9 +40,11 @@ class Configs:
         return BROKER_CONFIGS[name].parse(self.texts[name])
 
     def flag(self, name: str) -> bool:
+        """The value of a boolean config."""
         return bool(self.value(name))
 
     def number(self, name: str) -> int:
+        """The value of an integer config. Raises KeyError for one without a value."""
         value = self.value(name)
         assert isinstance(value, int)
         return value

@@ -60,6 +60,7 @@ class DataDirectory:
                 time.sleep(_LOCK_POLL_S)
 
     def release(self) -> None:
+        """Give up the lock."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -128,6 +129,7 @@ class DataDirectory:
         return True
 
     def leave_clean_shutdown_mark(self, broker_epoch: int) -> None:
+        """Note that this life of the broker has closed all its logs. Raises OSError."""
         text = json.dumps({"version": 0, "brokerEpoch": broker_epoch})
         write_whole(self.path / CLEAN_SHUTDOWN, text.encode())
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
-
-def boot_clock() -> float:
-    """Seconds that run on while the machine sleeps and never jump (rule 23)."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
 
 class Lease:
-    """Good for ``timeout_s`` (the negotiated session timeout) from when the last answered read of our own registration
-    was sent. acks=all is safe without it; acks 0 and 1, and anything newly started, are not."""
+    """Good for ``timeout_s`` (the session timeout that ZooKeeper granted) from the moment at which the last answered
+    read of this broker's registration was sent. Times are seconds of ``process.clock.boot_clock``.
+
+    acks=all is safe without a lease; acks 0 and 1, and anything newly started, are not."""
 
     def __init__(self, timeout_s: float, now: float) -> None:
         self.timeout_s = timeout_s
@@ -24,7 +19,9 @@ class Lease:
         self.timeout_s = timeout_s
 
     def holds(self, now: float) -> bool:
+        """Whether it has not run out."""
         return now - self._renewed_at < self.timeout_s
 
     def age_s(self, now: float) -> float:
+        """Seconds since the read that renewed it last was sent."""
         return now - self._renewed_at

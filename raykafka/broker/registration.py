@@ -11,9 +11,11 @@ from typing import TypeVar
 from kazoo.client import KazooState
 from kazoo.exceptions import ConnectionClosedError, SessionExpiredError
 
-from raykafka.broker.lease import Lease, boot_clock
+from raykafka.broker.lease import Lease
 from raykafka.broker.settings import BrokerSettings
 from raykafka.cluster.image import BrokerInfo
+from raykafka.process.clock import boot_clock
+from raykafka.process.tasks import TaskSet
 from raykafka.zookeeper import broker_store as store
 from raykafka.zookeeper.client import ZooKeeperClient
 
@@ -35,7 +37,8 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(3, thread_name_prefix="zookeeper")
         self._over = False
-        self._renewing: asyncio.Task[None] | None = None
+        self._tasks = TaskSet("session")
+        self._registered = False
         self._producer_ids = iter(range(0))
         self._producer_ids_lock = asyncio.Lock()
         self._client: ZooKeeperClient | None = None
@@ -56,7 +59,8 @@ class Session:
         sent = boot_clock()
         self.registration = await self._run(lambda: store.register_broker(self._connected, info, wait_s))
         self.lease = Lease(self.timeout_s, sent)
-        self._renewing = asyncio.create_task(self._renew())
+        self._registered = True
+        self._tasks.run(self._renew())
         return self.registration.info
 
     def expect_end(self) -> None:
@@ -66,8 +70,7 @@ class Session:
     async def close(self) -> None:
         """Take the registration back and end the session. An unreachable ZooKeeper is left to notice by itself."""
         self._over = True
-        if self._renewing is not None:
-            self._renewing.cancel()
+        self._tasks.cancel()
         try:
             await asyncio.wait_for(self._run(self._leave), _CLOSE_WITHIN_S)
         except (TimeoutError, SessionExpiredError, ConnectionClosedError):
@@ -118,7 +121,7 @@ class Session:
     def _leave(self) -> None:
         if self._client is None:
             return
-        if self._renewing is not None:
+        if self._registered:
             store.unregister_broker(self._client, self.registration)
         store.close(self._client)
 

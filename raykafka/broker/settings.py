@@ -61,12 +61,15 @@ class BrokerSettings:
         return bytes.fromhex(self.secret_hex)
 
     def security_protocol(self, listener: str) -> str:
+        """Kafka's name of the listener's protocol: PLAINTEXT unless ``protocol_map`` says otherwise."""
         return self.protocol_map.get(listener, "PLAINTEXT")
 
     def advertised_address(self, listener: str) -> ListenerAddress | None:
+        """Where clients of the listener are sent; None where no address is advertised for it."""
         return next((a for a in self.advertised if a.name == listener), None)
 
     def to_json(self) -> dict[str, Any]:
+        """Plain data: what an actor's ``configure`` takes, and what a plain process reads from a file."""
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         data["zookeeper"] = dataclasses.asdict(self.zookeeper)
         data["listeners"] = [list(a) for a in self.listeners]

@@ -91,8 +91,8 @@ def show_partitions(by_broker: dict[str, Any], console: Console) -> None:
     table = Table(*columns, box=None, pad_edge=False)
     for broker, rows in by_broker.items():
         for row in sorted(rows or (), key=lambda row: (row["topic"], row["partition"])):
-            figures = (row["log_start_offset"], row["high_watermark"], row["log_end_offset"], row["pid"])
-            cells = (row["life"], row["leader"], row["leader_epoch"], *figures, row["restarts"])
+            offsets_and_pid = (row["log_start_offset"], row["high_watermark"], row["log_end_offset"], row["pid"])
+            cells = (row["life"], row["leader"], row["leader_epoch"], *offsets_and_pid, row["restarts"])
             name = f"{row['topic']}-{row['partition']}"
             table.add_row(broker, name, *("" if cell is None else str(cell) for cell in cells))
     console.print(table)

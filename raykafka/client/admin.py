@@ -40,6 +40,8 @@ class PartitionDescription:
 
 @dataclass(frozen=True, slots=True)
 class TopicDescription:
+    """A topic and its partitions, in the order of their ids."""
+
     name: str
     partitions: tuple[PartitionDescription, ...]
     config: dict[str, str] = field(default_factory=dict)
@@ -85,6 +87,7 @@ class Admin:
         _wait(self._connected().create_topics([topic], operation_timeout=_ANSWER_WITHIN_S))
 
     def delete_topic(self, name: str) -> None:
+        """Delete a topic and its records."""
         _wait(self._connected().delete_topics([name], operation_timeout=_ANSWER_WITHIN_S))
 
     def grow_topic(self, name: str, partitions: int) -> None:
@@ -97,6 +100,7 @@ class Admin:
         return sorted(name for name in names if internal or not name.startswith("__"))
 
     def describe_topic(self, name: str) -> TopicDescription:
+        """The topic as a broker knows it now."""
         found = self._metadata().topics.get(name)
         if found is None or found.error is not None:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"Topic {name} does not exist.")
@@ -107,6 +111,7 @@ class Admin:
         return TopicDescription(name, partitions, self._topic_config(name))
 
     def describe_cluster(self) -> ClusterDescription:
+        """The cluster's id, brokers and controller."""
         try:
             found = self._connected().describe_cluster(request_timeout=_ANSWER_WITHIN_S).result(2 * _ANSWER_WITHIN_S)
         except KafkaException as error:

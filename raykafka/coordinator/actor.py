@@ -6,14 +6,14 @@ It lives as long as its link to the broker.
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from raykafka.coordinator.coordinator import Coordinator
 from raykafka.coordinator.group.config import GroupConfig
 from raykafka.coordinator.runtime.topic_log import LinkedTopicLog
 from raykafka.coordinator.serving import gate
-from raykafka.link.link import Link, connect_unix
-from raykafka.process.child import arguments, identity, live, live_as_actor
-from raykafka.process.log_output import log_to_stderr
+from raykafka.link import Link, connect_unix
+from raykafka.process.child import Parent, live_as_actor, live_plain
 from raykafka.protocol import dispatch
 from raykafka.protocol.context import unpack_forward
 from raykafka.protocol.registry import Place
@@ -45,11 +45,9 @@ class CoordinatorServer:
             self.ended.set_result(None)
 
 
-async def serve(
-    socket_path: str, secret: bytes, token: str, broker_id: int, config: dict[str, str], actor_id: str = ""
-) -> None:
+async def serve(parent: Parent, broker_id: int, config: dict[str, str]) -> None:
     """Connect to the broker and serve it until the link ends. Raises OSError or LinkError if it can't be reached."""
-    link = await connect_unix(socket_path, secret, identity(ROLE, token, broker_id, actor_id))
+    link = await connect_unix(parent.socket_path, parent.secret, parent.identity(ROLE, broker_id=broker_id))
     server = CoordinatorServer(link, config)
     server.start()
     # schemas in a thread, and not only when the first group asks: the broker kills a child whose event loop is silent
@@ -59,20 +57,10 @@ async def serve(
 class GroupCoordinator:
     """The Ray actor. ``run`` ends the process when the link to the broker has ended (rule 4)."""
 
-    async def run(self, socket_path: str, secret: bytes, token: str, broker_id: int, config: dict[str, str]) -> None:
-        await live_as_actor(
-            f"coordinator of broker {broker_id}",
-            lambda actor_id: serve(socket_path, secret, token, broker_id, config, actor_id),
-        )
-
-
-async def main(argv: list[str] | None = None) -> None:
-    """Run as a plain process."""
-    args = arguments("raykafka.coordinator.actor", argv)
-    serving = serve(args.socket, args.secret, args.token, args.broker_id, args.config)
-    await live(f"coordinator of broker {args.broker_id}", serving)
+    async def run(self, socket_path: str, secret: bytes, token: str, arguments: dict[str, Any]) -> None:
+        title = f"coordinator of broker {arguments['broker_id']}"
+        await live_as_actor(ROLE, serve, Parent(socket_path, secret, token), arguments, title)
 
 
 if __name__ == "__main__":
-    log_to_stderr()
-    asyncio.run(main())
+    live_plain(ROLE, serve)

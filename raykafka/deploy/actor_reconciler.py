@@ -1,7 +1,7 @@
 """Keeping one actor as the deployed config asks: created, pinned, configured, and configured again after each restart.
 
-Ray restarts the actor's process (rule 26); a restarted one knows only its identity. The keeper sees the new pid and
-gives it its settings again. An actor that Ray gave up on is created anew.
+Ray restarts the actor's process (rule 26); a restarted one knows only its identity. The reconciler sees the new pid
+and gives it its settings again. An actor that Ray gave up on is created anew.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from contextlib import nullcontext
 from typing import Any
 
 from raykafka.deploy import ray_access
+from raykafka.deploy.liveness import LivenessProbe, end_if_silent
 from raykafka.deploy.names import BROKER, NAMESPACE, ZOOKEEPER, actor_name
 from raykafka.deploy.placement import Placement
-from raykafka.deploy.pulse import Pulse, end_if_silent
 from raykafka.errors import DeployError, RaykafkaError
 
 _ACTOR_CLASSES = {
@@ -66,7 +66,7 @@ class ActorReconciler:
         self._configured: tuple[int, Placement] | None = None
         self._configuring: asyncio.Task[None] | None = None
         self._retry_at = 0.0
-        self._pulse = Pulse()
+        self._probe = LivenessProbe()
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
@@ -113,7 +113,7 @@ class ActorReconciler:
             raise
 
     async def status(self, *details: Any) -> dict[str, Any]:
-        """What the keeper, Ray and the actor itself say of the actor; ``details`` are its ``status``'s arguments."""
+        """The actor's row: what is known of it here, in Ray and by itself; ``details``: its ``status``'s arguments."""
         state = self.state
         row: dict[str, Any] = {
             "role": self.placement.role,
@@ -182,7 +182,7 @@ class ActorReconciler:
         if self._configuring is not None or self._configured == (pid, self.placement):
             await self._end_when_silent(pid)
             return
-        self._pulse.forget()
+        self._probe.forget()
         if not self._opened.is_set():
             self.phase = "waiting"
             return
@@ -195,9 +195,9 @@ class ActorReconciler:
         """A broker whose process stands still has been replaced by others long before this ends it."""
         if self.placement.role != BROKER or not pid or self._configuring is not None or self.state is None:
             return
-        if self._pulse.ask(self._handle) < _SILENT_ROUNDS:
+        if self._probe.ask(self._handle) < _SILENT_ROUNDS:
             return
-        self._pulse.forget()
+        self._probe.forget()
         silent_s = _SILENT_ROUNDS * _POLL_S
         if await asyncio.to_thread(end_if_silent, self.state.node_id, pid, self.placement.settings):
             logger.warning("%s was silent for %.0f s and is killed", self.name, silent_s)

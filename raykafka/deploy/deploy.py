@@ -67,7 +67,7 @@ def deploy(config: ClusterConfig, say: Say) -> dict[str, str]:
 
 
 def _deploy_over_nodes(config: ClusterConfig, folder: ClusterFolder, undo: ExitStack, say: Say) -> dict[str, str]:
-    from raykafka.deploy import over_nodes as several
+    from raykafka.deploy import over_nodes
     from raykafka.deploy.supervisor import start_supervisor
 
     if config.zookeeper.managed is None:
@@ -75,16 +75,16 @@ def _deploy_over_nodes(config: ClusterConfig, folder: ClusterFolder, undo: ExitS
     address = ray_access.attach_running(config)
     say(f"Ray runs at {address}")
     undo.callback(ray_access.detach)
-    plan = several.plan(config, folder, say)
+    plan = over_nodes.plan(config, folder, say)
     runs = ray_access.find_actor(config.cluster, SUPERVISOR, 0) is not None
     if runs and plan.record == plan.before:
         say("The cluster file is the deployed one")
     else:
-        several.check(plan)
+        over_nodes.check(plan)
         say("Applying the changed cluster file" if runs else f"Starting cluster {config.cluster}")
     if runs and plan.before is not None:
         undo.callback(ask_supervisor, config.cluster, "apply")
-    several.write(plan, undo)
+    over_nodes.write(plan, undo)
     if not runs:
         undo.callback(stop_actors, config.cluster)
     start_supervisor(config.cluster, str(folder.path), pinned=False)
@@ -119,9 +119,9 @@ def undeploy(config: ClusterConfig, say: Say, *, delete_data: bool = False) -> N
                 say(f"Stopped {stopped} actors" if stopped else "No actor of the cluster runs")
                 shared = _others_use_ray()
                 if deployed.brokers.nodes is not None:
-                    from raykafka.deploy import over_nodes as several
+                    from raykafka.deploy import over_nodes
 
-                    several.clean(deployed, folder, delete_data, say)
+                    over_nodes.clean(deployed, folder, delete_data, say)
             finally:
                 ray_access.detach()
             _stop_own_ray(folder, address, shared, say)

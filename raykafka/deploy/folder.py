@@ -38,6 +38,7 @@ class Deployed:
     roster: Roster | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """Plain data, as it stands in the folder's record file."""
         roster = self.roster.to_json() if self.roster is not None else None
         return {
             "format": _FORMAT,
@@ -81,9 +82,11 @@ class ClusterFolder:
         return self.path / FILE_NAME
 
     def broker(self, broker_id: int) -> Path:
+        """The data directory of a broker."""
         return self.path / f"broker-{broker_id}"
 
     def zookeeper(self, server_id: int) -> Path:
+        """The data directory of a ZooKeeper server."""
         return self.path / f"zookeeper-{server_id}"
 
     def make(self) -> None:
@@ -136,6 +139,7 @@ class ClusterFolder:
         self.write_record(Deployed(config) if config is not None else None)
 
     def write_record(self, record: Deployed | None) -> None:
+        """Make ``record`` what was deployed last; None forgets it."""
         if record is None:
             self._config_path.unlink(missing_ok=True)
         else:
@@ -161,9 +165,11 @@ class ClusterFolder:
         return bytes.fromhex(self._secret_path.read_text())
 
     def has_secret(self) -> bool:
+        """Whether the cluster secret is here."""
         return self._secret_path.exists()
 
     def write_secret(self, secret: bytes) -> None:
+        """Make ``secret`` the cluster secret."""
         _write(self._secret_path, secret.hex())
 
     def started_ray(self) -> dict[str, Any] | None:
@@ -174,6 +180,7 @@ class ClusterFolder:
             return None
 
     def write_started_ray(self, note: dict[str, Any] | None) -> None:
+        """Note the Ray that a deploy started (``local_ray.start``); None forgets it."""
         if note is None:
             self._ray_path.unlink(missing_ok=True)
         else:

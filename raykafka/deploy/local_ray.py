@@ -23,6 +23,7 @@ _END_WITHIN_S = 5.0
 
 
 def start_command(config: ClusterConfig, port: int, dashboard_port: int) -> list[str]:
+    """The `ray start` of a head node that listens on ``port``, as an argument list."""
     ray = config.ray
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={port}"]
     command += ["--include-dashboard=false", "--include-log-monitor=false", "--no-monitor", "--disable-usage-stats"]

@@ -9,6 +9,7 @@ BROKER = "broker"
 
 
 def actor_name(cluster: str, role: str, actor_id: int) -> str:
+    """The name of an actor; the Supervisor's id is 0."""
     return f"{cluster}/{role}/{actor_id}"
 
 

@@ -63,6 +63,7 @@ class Placement:
 
 
 def seats_on_one_node(config: ClusterConfig, node_id: str, node_ip: str) -> Seats:
+    """The seats where one node has everything."""
     seat = Seat(node_id, node_ip)
     servers = config.zookeeper.managed.servers if config.zookeeper.managed is not None else 0
     return Seats(

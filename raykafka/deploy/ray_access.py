@@ -150,6 +150,7 @@ def attach_running(config: ClusterConfig) -> str:
 
 
 def unreachable(config: ClusterConfig) -> DeployError:
+    """The error of a command that finds no Ray cluster."""
     where = f"at {config.ray.address}" if config.ray.address != "auto" else "on this machine"
     return DeployError(
         f"No Ray cluster answers {where}: start one (ray start --head), correct ray.address in the cluster file,"

@@ -18,7 +18,8 @@ from raykafka.errors import DeployError
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A node as it is now: Ray's id of it, its address, and what its data folder holds. ``mark`` names that folder."""
+    """What a visit to a node showed: Ray's id of it, its address, and the server ids whose data its data folder holds.
+    ``mark`` names that folder, "" where there is none."""
 
     node_id: str
     ip: str
@@ -47,6 +48,7 @@ class Roster:
     addresses: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
+        """Plain data, as it stands in the record of what is deployed."""
         return {
             "brokers": {str(key): mark for key, mark in self.brokers.items()},
             "zookeepers": {str(key): mark for key, mark in self.zookeepers.items()},
@@ -55,6 +57,7 @@ class Roster:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Roster:
+        """The inverse of ``to_json``."""
         return Roster(
             {int(key): mark for key, mark in data["brokers"].items()},
             {int(key): mark for key, mark in data["zookeepers"].items()},

@@ -21,7 +21,7 @@ def cluster_status(config: ClusterConfig, *, partitions: bool = False) -> dict[s
 
     ``actors`` holds a row for each actor: role, id (broker or server id), ``for`` (the partition that a replica
     serves), actor_id, node, pid, state, restarts. ``brokers`` holds a row for each broker. ``summary`` is
-    ``raykafka.cluster.summary``'s. ``partitions`` are figures of each broker's local ones, if asked for. ``problems``
+    ``raykafka.cluster.summary``'s. ``partitions`` has a row for each local one by broker id, if asked for. ``problems``
     holds a sentence for each thing that is amiss.
     """
     address = ray_access.attach_running(config)

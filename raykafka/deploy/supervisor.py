@@ -33,7 +33,7 @@ class SupervisorActor:
         take_normal_priority()
         self._cluster = cluster
         self._folder = ClusterFolder(data_dir)
-        self._keepers: dict[tuple[str, int], ActorReconciler] = {}
+        self._reconcilers: dict[tuple[str, int], ActorReconciler] = {}
         self._opened = {ZOOKEEPER: asyncio.Event(), BROKER: asyncio.Event()}
         self._opened[ZOOKEEPER].set()
         self._nodes = NodeWatch(cluster, self._folder)
@@ -54,15 +54,15 @@ class SupervisorActor:
             wanted = {(placement.role, placement.actor_id): placement for placement in placements}
             await asyncio.to_thread(self._tell_prometheus, placements)
             if self._known is None or self._known != set(wanted):
-                await self._retire(set(self._keepers) - set(wanted))
+                await self._retire(set(self._reconcilers) - set(wanted))
                 await self._retire_strangers(wanted)
                 self._known = set(wanted)
             for key, placement in wanted.items():
-                if key in self._keepers:
-                    self._keepers[key].want(placement)
+                if key in self._reconcilers:
+                    self._reconcilers[key].want(placement)
                 else:
                     opened = self._opened[placement.role]
-                    self._keepers[key] = ActorReconciler(self._cluster, placement, opened, self._turn, self._open)
+                    self._reconcilers[key] = ActorReconciler(self._cluster, placement, opened, self._turn, self._open)
             self._open()
 
     async def progress(self) -> list[dict[str, Any]]:
@@ -72,12 +72,12 @@ class SupervisorActor:
             {
                 "role": role,
                 "id": actor_id,
-                "phase": keeper.phase,
-                "error": keeper.error,
-                "failures": keeper.failures,
-                "pid": keeper.state.pid if keeper.state else 0,
+                "phase": reconciler.phase,
+                "error": reconciler.error,
+                "failures": reconciler.failures,
+                "pid": reconciler.state.pid if reconciler.state else 0,
             }
-            for (role, actor_id), keeper in self._keepers.items()
+            for (role, actor_id), reconciler in self._reconcilers.items()
         ]
 
     async def stop_broker(self, broker_id: int) -> None:
@@ -91,19 +91,19 @@ class SupervisorActor:
 
     async def _broker(self, broker_id: int) -> ActorReconciler:
         await self._looked.wait()
-        keeper = self._keepers.get((BROKER, broker_id))
-        if keeper is None:
-            ids = ", ".join(str(i) for role, i in sorted(self._keepers) if role == BROKER)
+        reconciler = self._reconcilers.get((BROKER, broker_id))
+        if reconciler is None:
+            ids = ", ".join(str(i) for role, i in sorted(self._reconcilers) if role == BROKER)
             raise DeployError(f"Cluster {self._cluster} has no broker {broker_id}; it has {ids}.")
-        return keeper
+        return reconciler
 
     async def status(self, partitions: bool = False) -> dict[str, Any]:
-        """The whole cluster: every actor as its keeper, Ray and itself see it; with ``partitions`` also every one of
-        each broker."""
+        """The whole cluster: every actor as its reconciler, Ray and itself see it; with ``partitions`` also a row for
+        each partition of each broker."""
         await self._looked.wait()
         details = {BROKER: (partitions,)}
         rows = await asyncio.gather(
-            *(keeper.status(*details.get(role, ())) for (role, _), keeper in self._keepers.items())
+            *(reconciler.status(*details.get(role, ())) for (role, _), reconciler in self._reconcilers.items())
         )
         return {
             "cluster": self._cluster,
@@ -119,9 +119,9 @@ class SupervisorActor:
     async def bootstrap(self, listener: str | None = None) -> str:
         """``host:port,...`` of the deployed brokers on ``listener`` (None: the inter-broker listener)."""
         await self._looked.wait()
-        if not self._keepers:
+        if not self._reconcilers:
             raise RaykafkaError(f"Cluster {self._cluster} is not deployed.")
-        found = bootstrap((keeper.placement for keeper in self._keepers.values()), listener)
+        found = bootstrap((reconciler.placement for reconciler in self._reconcilers.values()), listener)
         if not found:
             raise ConfigError(f"Cluster {self._cluster} has no listener {listener}.")
         return found
@@ -144,16 +144,16 @@ class SupervisorActor:
 
     def _open(self) -> None:
         """Let brokers be configured once a majority of the managed ZooKeeper servers runs (or none is managed)."""
-        servers = [keeper for (role, _), keeper in self._keepers.items() if role == ZOOKEEPER]
-        running = sum(keeper.running.is_set() for keeper in servers)
+        servers = [reconciler for (role, _), reconciler in self._reconcilers.items() if role == ZOOKEEPER]
+        running = sum(reconciler.running.is_set() for reconciler in servers)
         if not self._opened[BROKER].is_set() and running >= (len(servers) + 1) // 2:
             self._opened[BROKER].set()
-            for keeper in self._keepers.values():
-                keeper.poke()
+            for reconciler in self._reconcilers.values():
+                reconciler.poke()
 
     async def _retire(self, keys: set[tuple[str, int]]) -> None:
-        leaving = [self._keepers.pop(key) for key in keys]
-        await asyncio.gather(*(keeper.retire() for keeper in leaving))
+        leaving = [self._reconcilers.pop(key) for key in keys]
+        await asyncio.gather(*(reconciler.retire() for reconciler in leaving))
 
     async def _retire_strangers(self, wanted: dict[tuple[str, int], Placement]) -> None:
         """Stop actors that an earlier config asked for, and an earlier life of this Supervisor kept."""

@@ -15,7 +15,7 @@ from raykafka.protocol import dispatch
 from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.registry import Api, Place
-from raykafka.telemetry.traffic import RequestDurations
+from raykafka.telemetry.durations import RequestDurations
 
 DEFAULT_MAX_REQUEST_BYTES = 104_857_600
 DEFAULT_MAX_IDLE_MS = 600_000

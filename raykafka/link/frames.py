@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable
 
 from raykafka.errors import LinkError
 
@@ -38,6 +37,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._drain_waiters: list[asyncio.Future[None]] = []
 
     def frame_received(self, frame: memoryview) -> None:
+        """A frame has arrived whole."""
         raise NotImplementedError
 
     def closed(self, error: Exception | None) -> None:
@@ -130,7 +130,3 @@ class FrameProtocol(asyncio.BufferedProtocol):
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-FrameHandler = Callable[[int, memoryview], None]
-CloseHandler = Callable[[Exception | None], None]

@@ -1,16 +1,15 @@
-"""A link: one authenticated, ordered connection between two actors, over a Unix socket on a node or TCP between nodes.
+"""A link: one authenticated, ordered connection between two processes, over a Unix socket on a node or TCP between
+nodes.
 
-Opening is a mutual HMAC over the cluster secret (rule 27): the server sends a nonce, the client answers with its own
-nonce, its identity and a proof, the server answers with its identity and a proof. After that both sides send frames
-``type (1 byte) + payload``; ``raykafka.link.messages`` says what each type carries. Control traffic uses ``call``
-and ``tell`` (JSON, small and rare); data traffic uses ``send`` with packed structs and raw record batches.
+It opens with a handshake (``raykafka.link.handshake``). After that both sides send frames ``kind (1 byte) + payload``.
+The kinds below ``FIRST_DATA_KIND`` are the link's own (``raykafka.link.frame_kinds``): calls (JSON, small and rare),
+forwards (raw bytes both ways) and pings. The others, and what they carry, belong to whoever uses the link: packed
+structs and raw record batches, with ``send``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import json
 import logging
 import os
@@ -21,46 +20,39 @@ from typing import Any
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
-from raykafka.link import messages
-from raykafka.link.frames import CloseHandler, FrameHandler, FrameProtocol
+from raykafka.link import frame_kinds
+from raykafka.link.frames import FrameProtocol
+from raykafka.link.handshake import Handshake
+from raykafka.process.tasks import TaskSet
 from raykafka.types import FrameKind
 
-FORMAT = b"RKL1"
 PING_INTERVAL_S = 1.0
 _STALL_S = 0.25
-_NONCE_BYTES = 32
-_HANDSHAKE_TIMEOUT_S = 10.0
-_BACKLOG = 128
 _FRAME_HEAD = struct.Struct(">iB")
 _CORRELATION = struct.Struct(">Q")
 
 logger = logging.getLogger(__name__)
 
+FrameHandler = Callable[[int, memoryview], None]
+CloseHandler = Callable[[Exception | None], None]
 CallHandler = Callable[[str, dict[str, Any]], Awaitable[Any]]
 ForwardHandler = Callable[[memoryview], Awaitable[list[bytes | bytearray | memoryview]]]
-
-
-def _proof(secret: bytes, side: bytes, first: bytes, second: bytes, identity: bytes) -> bytes:
-    return hmac.new(secret, b"|".join((FORMAT, side, first, second, identity)), hashlib.sha256).digest()
 
 
 class Link(FrameProtocol):
     """One end of a link. ``peer`` is the other side's identity (a dict with at least ``role``) once it is open;
     ``ended`` is done when the connection is over, whoever ended it.
 
-    Call ``start`` once to attach handlers; frames that arrive earlier wait. ``on_frame(type, payload)`` gets data
-    frames; ``on_call(method, args)`` answers control calls: what it returns goes back, a KafkaError goes back as one.
+    Call ``start`` once to attach handlers; frames that arrive earlier wait. ``on_frame(kind, payload)`` gets data
+    frames; ``on_call(method, args)`` answers calls: what it returns goes back (JSON-able), a KafkaError goes back as
+    one; ``on_forward(payload)`` answers forwards with buffers.
     """
 
     max_frame_bytes = 1 << 30
 
     def __init__(self, secret: bytes, identity: dict[str, Any], server_side: bool) -> None:
         super().__init__()
-        self._secret = secret
-        self._identity = json.dumps(identity).encode()
-        self._server_side = server_side
-        self._nonce = os.urandom(_NONCE_BYTES)
-        self._peer_nonce = b""
+        self._handshake = Handshake(secret, identity, server_side=server_side)
         self.peer: dict[str, Any] = {}
         self.opened: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -73,7 +65,7 @@ class Link(FrameProtocol):
         self._next_correlation = 0
         self._replies: dict[int, asyncio.Future[Any]] = {}
         self._closed = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet("link")
 
     # opening
 
@@ -82,11 +74,12 @@ class Link(FrameProtocol):
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._server_side:
-            self._write_raw(FORMAT + self._nonce)
+        self._write_whole(self._handshake.greeting)
 
-    def _write_raw(self, payload: bytes) -> None:
-        self.transport.write(struct.pack(">i", len(payload)) + payload)
+    def _write_whole(self, payload: bytes) -> None:
+        """Send a frame of the handshake; an empty one is none."""
+        if payload:
+            self.transport.write(struct.pack(">i", len(payload)) + payload)
 
     def frame_received(self, frame: memoryview) -> None:
         if self._open:
@@ -96,32 +89,18 @@ class Link(FrameProtocol):
                 self._dispatch(frame)
             return
         try:
-            self._handshake(bytes(frame))
+            self._write_whole(self._handshake.receive(bytes(frame)))
         except (LinkError, ValueError) as error:
             if not self.opened.done():
                 self.opened.set_exception(LinkError(f"handshake failed: {error}"))
             self.transport.abort()
-
-    def _handshake(self, frame: bytes) -> None:
-        if self._server_side:
-            self._peer_nonce, proof, identity = frame[:32], frame[32:64], frame[64:]
-            expected = _proof(self._secret, b"client", self._nonce, self._peer_nonce, identity)
-            if not hmac.compare_digest(proof, expected):
-                raise LinkError("the peer does not hold this cluster's secret")
-            answer = _proof(self._secret, b"server", self._peer_nonce, self._nonce, self._identity)
-            self._write_raw(answer + self._identity)
-        elif not self._peer_nonce:
-            if frame[:4] != FORMAT or len(frame) != 4 + _NONCE_BYTES:
-                raise LinkError("the peer speaks another link format")
-            self._peer_nonce = frame[4:]
-            proof = _proof(self._secret, b"client", self._peer_nonce, self._nonce, self._identity)
-            self._write_raw(self._nonce + proof + self._identity)
             return
-        else:
-            proof, identity = frame[:32], frame[32:]
-            if not hmac.compare_digest(proof, _proof(self._secret, b"server", self._nonce, self._peer_nonce, identity)):
-                raise LinkError("the peer does not hold this cluster's secret")
-        self.peer = json.loads(identity)
+        if self._handshake.peer is not None:
+            self.adopted(self._handshake.peer)
+
+    def adopted(self, peer: dict[str, Any]) -> None:
+        """The link is open and ``peer`` the other side's identity: proved here, or to the process that detached it."""
+        self.peer = peer
         self._open = True
         self.opened.set_result(self)
 
@@ -163,26 +142,21 @@ class Link(FrameProtocol):
 
     def _dispatch(self, frame: memoryview) -> None:
         kind = frame[0]
-        if kind >= messages.FIRST_DATA_KIND:
+        if kind >= frame_kinds.FIRST_DATA_KIND:
             if self._on_frame is not None:
                 self._on_frame(kind, frame[1:])
-        elif kind == messages.PING:
-            self.send(messages.PONG, frame[1:])
-        elif kind == messages.PONG or kind == messages.REPLY or kind == messages.FORWARDED:
+        elif kind == frame_kinds.PING:
+            self.send(frame_kinds.PONG, frame[1:])
+        elif kind == frame_kinds.PONG or kind == frame_kinds.REPLY or kind == frame_kinds.FORWARDED:
             self._take_reply(kind, frame)
-        elif kind == messages.CALL:
-            self._run(self._answer_call(frame))
-        elif kind == messages.TELL:
+        elif kind == frame_kinds.CALL:
+            self._tasks.run(self._answer_call(frame))
+        elif kind == frame_kinds.TELL:
             body = json.loads(bytes(frame[1:]))
             if self._on_call is not None:
-                self._run(self._hear(body))
-        elif kind == messages.FORWARD:
-            self._run(self._answer_forward(frame))
-
-    def _run(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+                self._tasks.run(self._hear(body))
+        elif kind == frame_kinds.FORWARD:
+            self._tasks.run(self._answer_forward(frame))
 
     async def _hear(self, body: dict[str, Any]) -> None:
         assert self._on_call is not None
@@ -200,7 +174,7 @@ class Link(FrameProtocol):
         except Exception as error:
             reply = {"code": int(ErrorCode.UNKNOWN_SERVER_ERROR), "message": f"{type(error).__name__}: {error}"}
         if not self._closed:
-            self.send(messages.REPLY, correlation, json.dumps(reply).encode())
+            self.send(frame_kinds.REPLY, correlation, json.dumps(reply).encode())
 
     async def _answer_forward(self, frame: memoryview) -> None:
         correlation = bytes(frame[1:9])
@@ -211,14 +185,14 @@ class Link(FrameProtocol):
             logger.exception("a forwarded request failed")
             parts = []  # an answer all the same: no bytes, which no response is
         if not self._closed:
-            self.send(messages.FORWARDED, correlation, *parts)
+            self.send(frame_kinds.FORWARDED, correlation, *parts)
 
     def _take_reply(self, kind: int, frame: memoryview) -> None:
         (correlation,) = _CORRELATION.unpack_from(frame, 1)
         future = self._replies.pop(correlation, None)
         if future is None or future.done():
             return
-        if kind == messages.REPLY:
+        if kind == frame_kinds.REPLY:
             reply = json.loads(bytes(frame[9:]))
             if "ok" in reply:
                 future.set_result(reply["ok"])
@@ -239,25 +213,25 @@ class Link(FrameProtocol):
         """Ask the peer's ``on_call``. Raises KafkaError as the peer raised it, LinkError if the link ends first,
         TimeoutError."""
         correlation, future = self._expect()
-        self.send(messages.CALL, correlation, json.dumps({"method": method, "args": args}).encode())
+        self.send(frame_kinds.CALL, correlation, json.dumps({"method": method, "args": args}).encode())
         async with asyncio.timeout(timeout_s):
             return await future
 
     def tell(self, method: str, args: dict[str, Any]) -> None:
         """Like ``call``, but nothing comes back."""
-        self.send(messages.TELL, json.dumps({"method": method, "args": args}).encode())
+        self.send(frame_kinds.TELL, json.dumps({"method": method, "args": args}).encode())
 
     async def forward(self, *parts: bytes | bytearray | memoryview, timeout_s: float | None = None) -> memoryview:
         """Send raw bytes to the peer's ``on_forward`` and return the raw bytes it answers with: none if it failed."""
         correlation, future = self._expect()
-        self.send(messages.FORWARD, correlation, *parts)
+        self.send(frame_kinds.FORWARD, correlation, *parts)
         async with asyncio.timeout(timeout_s):
             return await future
 
     async def ping(self, timeout_s: float) -> None:
         """Return once the peer's event loop has answered. Raises TimeoutError or LinkError."""
         correlation, future = self._expect()
-        self.send(messages.PING, correlation)
+        self.send(frame_kinds.PING, correlation)
         async with asyncio.timeout(timeout_s):
             await future
 
@@ -270,7 +244,7 @@ class Link(FrameProtocol):
         loop = asyncio.get_running_loop()
         while True:
             correlation, answered = self._expect()
-            self.send(messages.PING, correlation)
+            self.send(frame_kinds.PING, correlation)
             left_s = silent_after_s
             try:
                 while not answered.done():
@@ -304,6 +278,7 @@ class Link(FrameProtocol):
     # closing
 
     def close(self) -> None:
+        """Close the connection once what was queued has been sent."""
         if self.transport is not None:
             self.transport.close()
 
@@ -324,107 +299,3 @@ class Link(FrameProtocol):
                 future.set_exception(ended)
         if self._on_close is not None and self._waiting is None:
             self._on_close(error)
-
-
-async def connect_unix(path: str, secret: bytes, identity: dict[str, Any]) -> Link:
-    """Open a link to the actor that listens on ``path``. Raises OSError or LinkError. Call ``start`` on the result."""
-    loop = asyncio.get_running_loop()
-    _, link = await loop.create_unix_connection(lambda: Link(secret, identity, server_side=False), path)
-    return await _opened(link)
-
-
-async def connect_tcp(host: str, port: int, secret: bytes, identity: dict[str, Any]) -> Link:
-    """Open a link to ``host:port``. Raises OSError or LinkError. Call ``start`` on the result."""
-    loop = asyncio.get_running_loop()
-    _, link = await loop.create_connection(lambda: Link(secret, identity, server_side=False), host, port)
-    return await _opened(link)
-
-
-async def adopt(sock: socket.socket, peer: dict[str, Any]) -> Link:
-    """The open link of a socket that another process detached; ``peer`` is the identity that it saw. Call ``start``."""
-    sock.setblocking(False)
-    loop = asyncio.get_running_loop()
-    _, link = await loop.connect_accepted_socket(lambda: Link(b"", {}, server_side=False), sock)
-    link.peer = peer
-    link._open = True
-    link.opened.set_result(link)
-    return link
-
-
-async def _opened(link: Link) -> Link:
-    try:
-        async with asyncio.timeout(_HANDSHAKE_TIMEOUT_S):  # wait_for may forget that its task was cancelled
-            return await asyncio.shield(link.opened)
-    except TimeoutError:
-        raise LinkError("the peer did not finish the handshake") from None
-    finally:
-        if not link.opened.done():  # whoever gives up leaves no connection behind
-            link.opened.cancel()
-            link.transport.abort()
-
-
-def _server_factory(secret: bytes, identity: dict[str, Any], accept: Callable[[Link], None]) -> Callable[[], Link]:
-    def make() -> Link:
-        link = Link(secret, identity, server_side=True)
-
-        def opened(future: asyncio.Future[Link]) -> None:
-            if not future.cancelled() and future.exception() is None:
-                accept(link)
-
-        link.opened.add_done_callback(opened)
-        asyncio.get_running_loop().call_later(_HANDSHAKE_TIMEOUT_S, _abort_unopened, link)
-        return link
-
-    return make
-
-
-def _abort_unopened(link: Link) -> None:
-    if not link.opened.done() and link.transport is not None:
-        link.transport.abort()
-
-
-async def serve_unix(
-    path: str, secret: bytes, identity: dict[str, Any], accept: Callable[[Link], None]
-) -> asyncio.Server:
-    """Listen on ``path`` (mode 0600); ``accept`` gets each link whose peer proved the secret, and calls ``start``."""
-    if os.path.exists(path):
-        os.unlink(path)
-    previous = os.umask(0o177)
-    try:
-        loop = asyncio.get_running_loop()
-        return await loop.create_unix_server(_server_factory(secret, identity, accept), path)
-    finally:
-        os.umask(previous)
-
-
-async def serve_tcp(
-    host: str, port: int, secret: bytes, identity: dict[str, Any], accept: Callable[[Link], None]
-) -> asyncio.Server:
-    """Listen on ``host:port``; ``accept`` gets each link whose peer proved the secret, and calls ``start``."""
-    return await serve_socket(open_port(host, port), secret, identity, accept)
-
-
-def open_port(host: str, port: int) -> socket.socket:
-    """A listening socket whose connections wait, unanswered, until ``serve_socket`` takes them. Port 0: any free
-    one."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setblocking(False)
-        sock.bind(address)
-        sock.listen(_BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-async def serve_socket(
-    sock: socket.socket, secret: bytes, identity: dict[str, Any], accept: Callable[[Link], None]
-) -> asyncio.Server:
-    """``serve_tcp`` on a socket of ``open_port``."""
-    loop = asyncio.get_running_loop()
-    return await loop.create_server(_server_factory(secret, identity, accept), sock=sock)

@@ -8,23 +8,15 @@ import importlib.metadata
 import platform
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from raykafka.broker.children.children import CONTROLLER, COORDINATOR, REPLICA
-from raykafka.broker.lease import boot_clock
-from raykafka.broker.partitions.partition_host import Life, PartitionHost
 from raykafka.cluster import health
 from raykafka.metrics import catalogue
 from raykafka.metrics.families import Families
+from raykafka.metrics.sources import BrokerSource, PartitionSource
+from raykafka.process.clock import boot_clock
 from raykafka.telemetry.traffic import Traffic
 
-if TYPE_CHECKING:
-    from raykafka.broker.broker import Broker
-
-ROLES = (REPLICA, COORDINATOR, CONTROLLER)
-SESSION_STATES = ("connected", "suspended", "lost")
 _AT_ONCE = 100
-_LIVES = tuple(life for life in Life if life is not Life.CLOSED)
 
 
 @functools.cache
@@ -35,18 +27,16 @@ def _version() -> str:
         return "unknown"
 
 
-async def add_broker(families: Families, broker: Broker) -> None:
+async def add_broker(families: Families, broker: BrokerSource) -> None:
     """Everything that needs nobody else to answer. Partitions and topics are gathered some at a time, so that no other
     work of the loop waits for all of them."""
-    from raykafka.broker.broker import BrokerState
-
     families.add(catalogue.BUILD, 1, _version(), platform.python_version())
-    families.add_states(catalogue.BROKER_STATE, [str(state) for state in BrokerState], str(broker.state))
+    families.add_states(catalogue.BROKER_STATE, catalogue.BROKER_STATES, str(broker.state))
     families.add(catalogue.BROKER_EPOCH, broker.registration.epoch)
     for listener in broker.listeners:
         families.add(catalogue.CONNECTIONS, listener.connections, listener.name)
     _add_children(families, broker)
-    families.add_states(catalogue.ZOOKEEPER_SESSION, SESSION_STATES, broker.session.state)
+    families.add_states(catalogue.ZOOKEEPER_SESSION, catalogue.SESSION_STATES, broker.session.state)
     families.add(catalogue.LEASE_AGE, broker.session.lease.age_s(boot_clock()))
     families.add(catalogue.LEASE_HELD, int(broker.holds_lease()))
     broker.partitions.traffic.forget_others(broker.image.topics)
@@ -56,19 +46,19 @@ async def add_broker(families: Families, broker: Broker) -> None:
     await add_traffic(families, broker.partitions.traffic)
 
 
-def _add_children(families: Families, broker: Broker) -> None:
+def _add_children(families: Families, broker: BrokerSource) -> None:
     children = broker.children
     running = Counter(child.role for child in children.living())
-    restarts = {**children.restarts, REPLICA: broker.partitions.replica_restarts}
-    for role in ROLES:
+    restarts = {**children.restarts, catalogue.REPLICA: broker.partitions.replica_restarts}
+    for role in catalogue.ROLES:
         families.add(catalogue.CHILDREN, running[role], role)
         families.add(catalogue.CHILD_RESTARTS, restarts[role], role)
     families.add(catalogue.SPARE_REPLICAS, children.spares)
 
 
-async def add_partitions(families: Families, hosts: Sequence[PartitionHost]) -> None:
+async def add_partitions(families: Families, hosts: Sequence[PartitionSource]) -> None:
     """What is counted over all partitions, and the followers of those that are led here; some partitions at a time."""
-    lives = dict.fromkeys(_LIVES, 0)
+    lives = dict.fromkeys(catalogue.LIVES, 0)
     led = under_replicated = under_min_isr = at_min_isr = offline = 0
     for number, host in enumerate(hosts, 1):
         state = host.state
@@ -85,7 +75,7 @@ async def add_partitions(families: Families, hosts: Sequence[PartitionHost]) -> 
         if number % _AT_ONCE == 0:
             await asyncio.sleep(0)
     for life, count in lives.items():
-        families.add(catalogue.PARTITIONS, count, str(life))
+        families.add(catalogue.PARTITIONS, count, life)
     families.add(catalogue.LEADERS, led)
     families.add(catalogue.UNDER_REPLICATED, under_replicated)
     families.add(catalogue.UNDER_MIN_ISR, under_min_isr)
@@ -93,12 +83,12 @@ async def add_partitions(families: Families, hosts: Sequence[PartitionHost]) -> 
     families.add(catalogue.OFFLINE, offline)
 
 
-def _add_followers(families: Families, host: PartitionHost) -> None:
+def _add_followers(families: Families, host: PartitionSource) -> None:
     """What the leader's replica process told of its followers, if that was in this leadership."""
-    figures = host.follower_progress
-    if figures.get("leader_epoch") != host.state.leader_epoch:
+    told = host.follower_progress
+    if told.get("leader_epoch") != host.state.leader_epoch:
         return
-    for follower, known in figures["followers"].items():
+    for follower, known in told["followers"].items():
         names = (host.tp.topic, host.tp.partition, follower)
         if known["lag_records"] is not None:
             families.add(catalogue.FOLLOWER_LAG_RECORDS, known["lag_records"], *names)
@@ -107,6 +97,7 @@ def _add_followers(families: Families, host: PartitionHost) -> None:
 
 
 async def add_traffic(families: Families, traffic: Traffic) -> None:
+    """What was appended and fetched, by topic; some topics at a time."""
     for number, (topic, counted) in enumerate(list(traffic.items()), 1):
         families.add(catalogue.BYTES_IN, counted.bytes_in, topic)
         families.add(catalogue.RECORDS_IN, counted.records_in, topic)

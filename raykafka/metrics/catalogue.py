@@ -12,8 +12,17 @@ from typing import NamedTuple
 
 MOST_SAMPLES = 20_000
 
+# the fixed words of labels
+REPLICA = "replica"
+ROLES = (REPLICA, "coordinator", "controller")
+BROKER_STATES = ("stopped", "starting", "registered", "running", "stopping")
+SESSION_STATES = ("connected", "suspended", "lost")
+LIVES = ("asleep", "waking", "awake", "dozing", "failed")
+
 
 class Kind(enum.StrEnum):
+    """Prometheus' kinds of metrics, by their names in the text format."""
+
     GAUGE = "gauge"
     COUNTER = "counter"
     HISTOGRAM = "histogram"

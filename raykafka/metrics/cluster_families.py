@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from raykafka.errors import KafkaError, LinkError
 from raykafka.metrics import catalogue
 from raykafka.metrics.families import Families
-
-if TYPE_CHECKING:
-    from raykafka.broker.broker import Broker
-
-ANSWER_WITHIN_S = 0.5
 
 _GAUGES = {
     "epoch": catalogue.CONTROLLER_EPOCH,
@@ -32,28 +26,13 @@ _COUNTERS = {
 }
 
 
-async def ask_controller(broker: Broker) -> dict[str, Any] | None:
-    """The cluster_counts of this broker's controller, {} unless it is the active one; None when it gave no answer."""
-    link = broker.controller_link
-    if link is None or link.is_closed:
-        return {}
-    try:
-        found: dict[str, Any] = await link.call("cluster_counts", {}, ANSWER_WITHIN_S)
-    except LinkError:
-        return {}
-    except (KafkaError, TimeoutError):
-        return None
-    # one that was stopped for a while may not know yet that another has been elected
-    return found if found.get("epoch", -1) >= broker.links.highest_epoch else {}
-
-
-def add_cluster(families: Families, figures: Mapping[str, Any] | None) -> None:
-    """Nothing where ``figures`` are not known: no sample, rather than a wrong one."""
-    if figures is None:
+def add_cluster(families: Families, counts: Mapping[str, Any] | None) -> None:
+    """Nothing where ``counts`` are not known: no sample, rather than a wrong one."""
+    if counts is None:
         return
-    families.add(catalogue.ACTIVE_CONTROLLER, int(bool(figures)))
-    if figures:
+    families.add(catalogue.ACTIVE_CONTROLLER, int(bool(counts)))
+    if counts:
         for key, gauge in _GAUGES.items():
-            families.add(gauge, figures[key])
+            families.add(gauge, counts[key])
         for key, counter in _COUNTERS.items():
-            families.add(counter, figures["changes"][key])
+            families.add(counter, counts["changes"][key])

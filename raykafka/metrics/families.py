@@ -9,7 +9,7 @@ from prometheus_client import Metric
 from prometheus_client.utils import floatToGoString
 
 from raykafka.metrics.catalogue import LEFT_OUT, MOST_SAMPLES, Definition
-from raykafka.telemetry.traffic import BOUNDS_NS, Histogram
+from raykafka.telemetry.durations import BOUNDS_NS, Histogram
 
 _BOUNDS = [floatToGoString(bound / 1e9) for bound in BOUNDS_NS] + ["+Inf"]
 
@@ -37,6 +37,7 @@ class Families:
             self.add(definition, int(state == current), state)
 
     def observe(self, definition: Definition, histogram: Histogram, *labels: str) -> None:
+        """The buckets, sum (seconds) and count of ``histogram``, with ``labels`` in the order of the definition."""
         metric = self._metric(definition)
         named = dict(zip(definition.labels, labels, strict=True))
         bucket, total, count = definition.sample_names

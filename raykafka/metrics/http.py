@@ -10,6 +10,8 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 
+from raykafka.process.tasks import TaskSet
+
 MOST_CONNECTIONS = 64
 _LONGEST_HEAD_BYTES = 16 * 1024
 _IDLE_S = 120.0
@@ -29,28 +31,26 @@ class MetricsEndpoint:
         self.host = host
         self.port = int(self._socket.getsockname()[1])
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections = TaskSet("metrics")
 
     async def start(self, answer: Answer) -> None:
-        """``answer(accept)`` gives the text and its content type."""
+        """Serve: ``answer(accept)`` gives the text and its content type for a reader that accepts ``accept``."""
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             if len(self._connections) >= MOST_CONNECTIONS:
                 writer.close()
                 return
-            task = asyncio.ensure_future(_serve(reader, writer, answer))
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
+            self._connections.run(_serve(reader, writer, answer))
 
         self._server = await asyncio.start_server(connected, sock=self._socket, limit=_LONGEST_HEAD_BYTES)
 
     def stop(self) -> None:
+        """Close the port and the connections that are open."""
         if self._server is not None:
             self._server.close()
         else:
             self._socket.close()
-        for task in self._connections:
-            task.cancel()
+        self._connections.cancel()
 
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer) -> None:

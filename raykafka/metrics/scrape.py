@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from prometheus_client import Metric, ProcessCollector
 
-from raykafka.broker.lease import boot_clock
 from raykafka.metrics import catalogue
 from raykafka.metrics.broker_families import add_broker
-from raykafka.metrics.cluster_families import add_cluster, ask_controller
+from raykafka.metrics.cluster_families import add_cluster
+from raykafka.metrics.consumer_lag import consumer_lags
 from raykafka.metrics.exposition import encode
 from raykafka.metrics.families import Families
+from raykafka.metrics.sources import BrokerSource
+from raykafka.process.clock import boot_clock
 
-if TYPE_CHECKING:
-    from raykafka.broker.broker import Broker
-    from raykafka.metrics.consumer_lag import ConsumerLag
-
+CONTROLLER_WITHIN_S = 0.5
 _LAGS_AT_ONCE = 500
 
 
 class Scrape:
     """Answers of one broker. Two readers that ask at once are answered one after the other."""
 
-    def __init__(self, broker: Broker, consumer_lag: ConsumerLag) -> None:
+    def __init__(self, broker: BrokerSource) -> None:
         self._broker = broker
-        self._consumer_lag = consumer_lag
         self._process = ProcessCollector(registry=None)
         self._turn = asyncio.Lock()
 
@@ -39,9 +36,13 @@ class Scrape:
         """Who has to be asked is asked first; the broker's own values are those of one moment after that."""
         began = boot_clock()
         families = Families()
-        figures, lags = await asyncio.gather(ask_controller(self._broker), self._consumer_lag.lags())
-        await add_broker(families, self._broker)
-        add_cluster(families, figures)
+        broker = self._broker
+        counts, lags = await asyncio.gather(
+            broker.own_controller.cluster_counts(CONTROLLER_WITHIN_S),
+            consumer_lags(broker.coordination, broker.log_ends),
+        )
+        await add_broker(families, broker)
+        add_cluster(families, counts)
         for number, lag in enumerate(lags, 1):
             families.add(catalogue.CONSUMER_LAG, lag.records, lag.group, lag.tp.topic, lag.tp.partition)
             if number % _LAGS_AT_ONCE == 0:

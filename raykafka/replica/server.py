@@ -197,5 +197,5 @@ def _seal_of(args: Mapping[str, Any], log: Log, history: EpochHistory) -> Seal |
 
 
 def _state_of(args: Mapping[str, Any]) -> tuple[PartitionState, dict[int, Holder]]:
-    holders = {int(broker): Holder(*peer) for broker, peer in args.get("peers", {}).items()}
+    holders = {int(broker): Holder(*holder) for broker, holder in args.get("holders", {}).items()}
     return partition_from_json(args["state"]), holders

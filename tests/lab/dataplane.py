@@ -35,7 +35,7 @@ from raykafka.protocol.session import ClientSession
 from raykafka.replica.rules.events import Propose
 from raykafka.replica.server import ReplicaServer
 from raykafka.types import TopicPartition
-from tests.unit.served import APIS, request_context
+from tests.lab.served import APIS, request_context
 
 BROKER = 0
 SECRET = b"secret"
@@ -99,7 +99,7 @@ class LocalReplicas:
             await child.replica.ended
 
 
-class Links:
+class ControllerCalls:
     """Takes reports of failed partitions as a controller that elects again at once (rule 1), if ``elects``."""
 
     def __init__(self, dataplane: Dataplane) -> None:
@@ -128,7 +128,7 @@ class Dataplane:
         self.gate = Gate(APIS, authorizer=self, quotas=self)
         self.directory = directory
         self.configs = Configs(BROKER, config or {})
-        self.links = Links(self)
+        self.controller_calls = ControllerCalls(self)
         self.lease = True
         self.suspects: set[int] = set()
         self.denied: set[str] = set()
@@ -139,7 +139,7 @@ class Dataplane:
             for b in (BROKER, 1)
         }
         self.image = ClusterImage("test", brokers=brokers)
-        self.peers = BrokerCalls(self, SECRET)
+        self.broker_calls = BrokerCalls(self, SECRET)
         self._checkpoints: Mapping[str, Mapping[TopicPartition, int]] = {}
 
     async def __aenter__(self) -> Dataplane:

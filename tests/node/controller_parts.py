@@ -14,11 +14,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from raykafka.broker.neighbourhood.controller_calls import ControllerCalls
+from raykafka.broker.neighbourhood.controller_link import CONTROLLER_ROLE, ControllerLink
 from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, PartitionState
 from raykafka.controller.candidate import Candidate
 from raykafka.controller.controller import Controller
-from raykafka.link import Link
 from raykafka.types import TopicPartition
 from raykafka.zookeeper import broker_store as store
 from raykafka.zookeeper.client import ZooKeeperClient
@@ -48,7 +49,9 @@ class BrokerEnd:
         self._hosts = hosts
         self._rack = rack
         self.client: ZooKeeperClient
-        self.links: InterBrokerPort
+        self.port: InterBrokerPort
+        self.controller_link: ControllerLink
+        self.controller_calls: ControllerCalls
         self.registration: Registration
         self.applied: list[ClusterImage] = []
 
@@ -56,8 +59,8 @@ class BrokerEnd:
         """Begin a life of this broker. Without ``serve`` its port takes connections and answers nothing."""
         self.client = await asyncio.to_thread(store.connect, self._hosts, None, self._session_ms)
         self.applied = []
-        self.links = InterBrokerPort(SECRET, self._apply, Link.close)
-        port = self.links.open("127.0.0.1", 0)
+        self.make_port()
+        port = self.port.open("127.0.0.1", 0)
         info = BrokerInfo(
             id=self.id,
             epoch=-1,
@@ -71,14 +74,21 @@ class BrokerEnd:
         )
         self.registration = await asyncio.to_thread(store.register_broker, self.client, info)
         if serve:
-            await self.links.serve("cluster", self.id, self.registration.info.epoch)
+            epoch = self.registration.info.epoch
+            self.controller_link.begin("cluster", epoch)
+            await self.port.serve("cluster", self.id, epoch)
+
+    def make_port(self) -> None:
+        self.controller_link = ControllerLink(self._apply)
+        self.controller_calls = ControllerCalls(self.controller_link)
+        self.port = InterBrokerPort(SECRET, {CONTROLLER_ROLE: self.controller_link.take})
 
     async def _apply(self, image: ClusterImage) -> None:
         self.applied.append(image)
 
     @property
     def image(self) -> ClusterImage:
-        return self.links.image
+        return self.controller_link.image
 
     def partition(self, topic: str, partition: int = 0) -> PartitionState | None:
         return self.image.partition(TopicPartition(topic, partition))
@@ -86,10 +96,10 @@ class BrokerEnd:
     def die(self) -> None:
         """As after kill -9, as long as the session has not expired: the port is closed, the registration still
         stands."""
-        self.links.stop()
+        self.port.stop()
 
     async def stop(self) -> None:
-        self.links.stop()
+        self.port.stop()
         await asyncio.to_thread(store.close, self.client)
 
 
@@ -132,7 +142,7 @@ class Parts:
         """A session for the test to look with; closed with the rest."""
         end = BrokerEnd(self.hosts, -1)
         end.client = await asyncio.to_thread(store.connect, self.hosts, None, self.session_ms)
-        end.links = InterBrokerPort(SECRET, end._apply, Link.close)
+        end.make_port()
         self._brokers.append(end)
         return end.client
 

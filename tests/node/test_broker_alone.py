@@ -13,8 +13,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 from kazoo.client import KazooClient
 
-from raykafka.broker.broker import LOST_EXIT_CODE
-from raykafka.broker.children.children import CONTROLLER, COORDINATOR
+from raykafka.broker.children.child import CONTROLLER, COORDINATOR
+from raykafka.broker.life import LOST_EXIT_CODE
 from raykafka.broker.partitions.checkpoints import HIGH_WATERMARKS, OffsetCheckpoint
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 from raykafka.types import TopicPartition

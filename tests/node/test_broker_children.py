@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from raykafka.broker.children.children import COORDINATOR, Child, Children
+from raykafka.broker.children.child import COORDINATOR, Child
+from raykafka.broker.children.children import Children
 from raykafka.errors import LinkError
 from raykafka.link import connect_unix
 from tests.lab.clusters.plain_broker import PlainBroker, PlainStarter

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import logging
 import os
 import signal
@@ -260,11 +261,11 @@ def test_a_failed_replica_leads_again_only_in_a_new_epoch(zookeeper: str) -> Non
         before = broker.partition("t")
         assert before is not None
         tp = TopicPartition("t", 0)
-        await broker.links.report_failed_partition(tp, before, "its process ended")
+        await broker.controller_calls.report_failed_partition(tp, before, "its process ended")
         await until(lambda: broker.partition("t") != before, "the new epoch has come")
         after = broker.partition("t")
         assert after is not None and (after.leader, after.leader_epoch) == (0, before.leader_epoch + 1)
-        link = await broker.links.controller()
+        link = await broker.controller_link.active(WITHIN_S)
         stale = {"topic": "t", "topic_id": str(broker.image.topics["t"].id), "partition": 0, "reason": "late"}
         assert await link.call("partition_failed", {**stale, "leader_epoch": before.leader_epoch}) == {}
         assert active.state.records["t"].states[0].leader_epoch == after.leader_epoch
@@ -293,7 +294,7 @@ def test_many_isrs_are_written_at_once_each_only_for_the_state_and_the_lives_it_
         asked_for[old] = proposal(states[old], version=states[old].version - 1)
         asked_for[dead] = proposal(states[dead], broker_epochs=(7,))
         ids = dict.fromkeys(states, topic.id) | {other: random_id()}
-        written = await leader.links.alter_partitions([(tp, ids[tp], asked_for[tp]) for tp in states])
+        written = await leader.controller_calls.alter_partitions([(tp, ids[tp], asked_for[tp]) for tp in states])
         assert written == count - 3
         refused = {old, dead, other}
 
@@ -327,7 +328,7 @@ def test_an_isr_is_written_only_for_the_state_and_the_lives_it_names(zookeeper: 
             named = [{**epochs, **{int(b[1:]): e for b, e in changes.items()}}[b] for b in isr]
             return {"isr": isr, "broker_epochs": named, "leader_epoch": first.leader_epoch, "version": version}
 
-        await leader.links.alter_partition(tp, topic_id, proposal(smaller, first.version))
+        await leader.controller_calls.alter_partition(tp, topic_id, proposal(smaller, first.version))
         await until(lambda: (s := leader.partition("t")) and s.isr == smaller, "the smaller ISR has come")
         second = leader.partition("t")
         assert second is not None
@@ -341,14 +342,14 @@ def test_an_isr_is_written_only_for_the_state_and_the_lives_it_names(zookeeper: 
         ]
         for args, code in refused:
             with pytest.raises(KafkaError) as error:
-                await leader.links.alter_partition(tp, topic_id, args)
+                await leader.controller_calls.alter_partition(tp, topic_id, args)
             assert error.value.code is code
         # a life that ended since, unknown to this controller: the transaction itself refuses it
         record = active.state.records["t"].states[0]
         stale = dataclasses.replace(record, isr=everybody, isr_epochs=tuple(epochs[b] + 1 for b in everybody))
         assert await asyncio.to_thread(active._store.write_isrs, {tp: stale}) is None
         assert leader.partition("t") == second
-        await leader.links.alter_partition(tp, topic_id, proposal(everybody, second.version))
+        await leader.controller_calls.alter_partition(tp, topic_id, proposal(everybody, second.version))
         await until(lambda: (s := leader.partition("t")) and s.isr == everybody, "all are in sync")
 
     play(zookeeper, scenario)
@@ -516,13 +517,13 @@ def test_topics_that_clients_ask_for_are_capped_and_internal_ones_have_their_own
         config = {"auto.create.max.partitions.per.broker": "8", "num.partitions": "2"}
         await made.active(0, config | {"offsets.topic.replication.factor": "1"})
         asked = ["__consumer_offsets", "t", "u", "bad name"]
-        assert await broker.links.create_topics(asked) == {
+        assert await broker.controller_calls.create_topics(asked) == {
             "__consumer_offsets": ErrorCode.NONE,
             "t": ErrorCode.NONE,
             "u": ErrorCode.POLICY_VIOLATION,
             "bad name": ErrorCode.POLICY_VIOLATION,
         }
-        assert await broker.links.create_topics(["t"]) == {"t": ErrorCode.NONE}
+        assert await broker.controller_calls.create_topics(["t"]) == {"t": ErrorCode.NONE}
         offsets = broker.image.topics["__consumer_offsets"]
         assert len(offsets.partitions) == 6
         assert offsets.config == {
@@ -559,8 +560,9 @@ class ControllerProcess:
 
     def __init__(self, directory: Path, hosts: str, broker_id: int, session_ms: int = SESSION_MS) -> None:
         self._socket_path = str(directory / f"{broker_id}.sock")
-        self._arguments = ["--token", "t", "--broker-id", str(broker_id), "--zookeeper"]
-        self._zookeeper = f'{{"hosts": "{hosts}", "auth": false, "session_timeout_ms": {session_ms}}}'
+        zookeeper = {"hosts": hosts, "auth": False, "session_timeout_ms": session_ms}
+        arguments = {"broker_id": broker_id, "zookeeper": zookeeper, "config": {}}
+        self._arguments = ["--token", "t", "--arguments", json.dumps(arguments)]
         self._links: list[Link] = []
 
     async def start(self) -> None:
@@ -569,7 +571,6 @@ class ControllerProcess:
         self.process = await asyncio.create_subprocess_exec(
             *command,
             *self._arguments,
-            self._zookeeper,
             env={**os.environ, "RAYKAFKA_SECRET_HEX": SECRET.hex()},
         )
 
@@ -679,7 +680,7 @@ def test_a_death_is_decided_before_questions_that_wait(zookeeper: str) -> None:
             for p, state in topic.partitions.items():
                 smaller = {"isr": (0,), "broker_epochs": (epoch,)}
                 args = {**smaller, "leader_epoch": state.leader_epoch, "version": state.version}
-                proposing = leader.links.alter_partition(TopicPartition("t", p), topic.id, args)
+                proposing = leader.controller_calls.alter_partition(TopicPartition("t", p), topic.id, args)
                 waiting.append(asyncio.create_task(proposing))
             await until(lambda: active.ledger.waiting == 2 * count, "all questions wait")
             victim.die()

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from confluent_kafka import Consumer, KafkaException
 
-from raykafka.broker.broker import LOST_EXIT_CODE
+from raykafka.broker.life import LOST_EXIT_CODE
 from raykafka.cluster.coordinator_partition import partition_for
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 from raykafka.types import OFFSETS_TOPIC

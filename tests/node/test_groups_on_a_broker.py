@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from kio.index import load_payload_module
 from kio.static.constants import EntityType
 
-from raykafka.broker.children.children import COORDINATOR
+from raykafka.broker.children.child import COORDINATOR
 from tests.lab.clusters.plain_broker import PATIENT_SESSION_MS, PlainBroker
 from tests.lab.group_dialogues import (
     DIALOGUES,

@@ -15,7 +15,7 @@ from confluent_kafka.admin import NewTopic
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from raykafka.broker.children.children import CONTROLLER, COORDINATOR
+from raykafka.broker.children.child import CONTROLLER, COORDINATOR
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
 from raykafka.metrics.catalogue import CATALOGUE
 from raykafka.metrics.targets import targets_of, write_targets

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from raykafka.broker.neighbourhood.controller_calls import ControllerCalls
+from raykafka.broker.neighbourhood.controller_link import CONTROLLER_ROLE, ControllerLink
 from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
 from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState, Topic, delta_to_json
 from raykafka.error_code import ErrorCode
@@ -15,7 +17,7 @@ from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, connect_tcp
 from raykafka.protocol.context import unpack_forward
 from raykafka.types import TopicPartition
-from tests.unit.served import request_context
+from tests.lab.served import request_context
 
 SECRET = b"s" * 32
 EPOCH = 5
@@ -26,8 +28,14 @@ class _Port:
     def __init__(self) -> None:
         self.applied: list[ClusterImage] = []
         self.hold: asyncio.Event | None = None
-        self.links = InterBrokerPort(SECRET, self.apply, Link.close)
+        self.link = ControllerLink(self.apply)
+        self.calls = ControllerCalls(self.link)
+        self.inter_broker_port = InterBrokerPort(SECRET, {CONTROLLER_ROLE: self.link.take})
         self.port = 0
+
+    async def serve(self) -> None:
+        self.link.begin("cluster", EPOCH)
+        await self.inter_broker_port.serve("cluster", 1, EPOCH)
 
     async def apply(self, image: ClusterImage) -> None:
         if self.hold is not None:
@@ -44,10 +52,10 @@ class _Port:
 @asynccontextmanager
 async def _port() -> AsyncIterator[_Port]:
     made = _Port()
-    made.port = made.links.open("127.0.0.1", 0)
-    await made.links.serve("cluster", 1, EPOCH)
+    made.port = made.inter_broker_port.open("127.0.0.1", 0)
+    await made.serve()
     yield made
-    made.links.stop()
+    made.inter_broker_port.stop()
 
 
 def _topic(name: str, leader_epoch: int, version: int = 0, topic_id: uuid.UUID = _ID) -> Topic:
@@ -76,7 +84,7 @@ def test_updates_come_into_force_one_by_one_and_are_answered_after_that() -> Non
             assert [sorted(image.topics) for image in port.applied] == [["a"], ["a", "b"]]
             full = _update(ImageDelta(topics={"b": _topic("b", 1, 1, uuid.UUID(int=2))}), full=True)
             await controller.call("update", full)
-            assert sorted(port.links.image.topics) == ["b"]
+            assert sorted(port.link.image.topics) == ["b"]
 
     asyncio.run(run())
 
@@ -91,7 +99,7 @@ def test_a_controller_of_a_lower_epoch_is_refused_and_one_of_a_higher_epoch_take
             await asyncio.wait_for(old.ended, 5)
             late = await port.controller(3)
             await asyncio.wait_for(late.ended, 5)
-            assert await port.links.controller(1) is not None
+            assert await port.link.active(1) is not None
             with pytest.raises(KafkaError) as refused:
                 await new.call("update", _update(ImageDelta(), epoch=3))
             assert refused.value.code is ErrorCode.STALE_CONTROLLER_EPOCH
@@ -119,10 +127,10 @@ def test_an_update_for_another_life_or_back_in_time_is_refused() -> None:
             await controller.call(
                 "update", _update(ImageDelta(partitions={TopicPartition("a", 0): newer.partitions[0]}))
             )
-            assert port.links.image.topics["a"] == newer
+            assert port.link.image.topics["a"] == newer
             remade = _topic("a", 0, 0, uuid.UUID(int=9))
             await controller.call("update", _update(ImageDelta(topics={"a": remade})))
-            assert port.links.image.topics["a"] == remade
+            assert port.link.image.topics["a"] == remade
 
     asyncio.run(run())
 
@@ -130,14 +138,14 @@ def test_an_update_for_another_life_or_back_in_time_is_refused() -> None:
 def test_who_connects_before_the_broker_is_registered_waits_for_its_answer() -> None:
     async def run() -> None:
         port = _Port()
-        port.port = port.links.open("127.0.0.1", 0)
+        port.port = port.inter_broker_port.open("127.0.0.1", 0)
         connecting = asyncio.ensure_future(port.controller(1))
         await asyncio.sleep(0.1)
         assert not connecting.done()
-        await port.links.serve("cluster", 1, EPOCH)
+        await port.serve()
         link = await asyncio.wait_for(connecting, 5)
         assert link.peer["broker_epoch"] == EPOCH
-        port.links.stop()
+        port.inter_broker_port.stop()
         with pytest.raises((OSError, LinkError)):
             await port.controller(1)
 
@@ -160,7 +168,7 @@ def test_a_request_over_which_a_controller_dies_is_taken_to_the_next_one() -> No
 
             first = await port.controller(1, on_forward=hang)
             context = request_context(19, 7, "c")
-            request = asyncio.ensure_future(port.links.forward(context, memoryview(b"body")))
+            request = asyncio.ensure_future(port.calls.forward(context, memoryview(b"body")))
             await asyncio.wait_for(asked.wait(), 10)
             first.close()
             await port.controller(2, on_forward=answer)
@@ -173,7 +181,7 @@ def test_without_a_controller_requests_fail_retriably_and_a_failed_partition_is_
     async def run() -> None:
         async with _port() as port:
             with pytest.raises(KafkaError) as refused:
-                await port.links.controller(0.05)
+                await port.link.active(0.05)
             assert refused.value.code is ErrorCode.NOT_CONTROLLER
             first = await port.controller(1)
             topic = _topic("a", 4)
@@ -181,7 +189,7 @@ def test_without_a_controller_requests_fail_retriably_and_a_failed_partition_is_
             first.close()
             await first.ended
             report = asyncio.ensure_future(
-                port.links.report_failed_partition(TopicPartition("a", 0), topic.partitions[0], "it died")
+                port.calls.report_failed_partition(TopicPartition("a", 0), topic.partitions[0], "it died")
             )
             heard: list[dict[str, Any]] = []
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raykafka.broker.neighbourhood.controller_link import CONTROLLER_ROLE, ControllerLink
 from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
 from raykafka.cluster.image import (
     BrokerInfo,
@@ -24,7 +25,6 @@ from raykafka.cluster.image import (
     delta_to_json,
 )
 from raykafka.controller.channel import BrokerChannel, merged
-from raykafka.link import Link
 from raykafka.types import TopicPartition
 from raykafka.zookeeper.znodes import Registration
 
@@ -130,9 +130,11 @@ def test_a_broker_that_was_silent_and_answers_is_alive() -> None:
     async def scenario() -> None:
         async def apply(image: ClusterImage) -> None: ...
 
-        links = InterBrokerPort(SECRET, apply, Link.close)
-        port = links.open("127.0.0.1", 0)
-        await links.serve("c", 1, 1)
+        link = ControllerLink(apply)
+        link.begin("c", 1)
+        inter_broker_port = InterBrokerPort(SECRET, {CONTROLLER_ROLE: link.take})
+        port = inter_broker_port.open("127.0.0.1", 0)
+        await inter_broker_port.serve("c", 1, 1)
         channel = _channel(port, silent_after_s=1000.0, silent_s=2000.0)
         running = asyncio.create_task(channel.run())
         async with asyncio.timeout(30):
@@ -140,7 +142,7 @@ def test_a_broker_that_was_silent_and_answers_is_alive() -> None:
                 await asyncio.sleep(0.01)
         assert not running.done()
         running.cancel()
-        links.stop()
+        inter_broker_port.stop()
 
     asyncio.run(scenario())
 

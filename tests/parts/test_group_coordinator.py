@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -26,7 +27,7 @@ from raykafka.link import Link, serve_unix
 from raykafka.protocol.context import pack_forward
 from raykafka.types import TopicPartition
 from tests.lab.group_log import OffsetsLogOnDisk
-from tests.unit.served import request_context
+from tests.lab.served import request_context
 
 CONFIG = GroupConfig(group_initial_rebalance_delay_ms=0)
 T0 = TopicPartition("t", 0)
@@ -315,11 +316,12 @@ class Broker:
 def test_the_process_serves_its_broker_and_ends_with_the_link(tmp_path: Path) -> None:
     async def play(log: OffsetsLogOnDisk) -> None:
         secret, path = os.urandom(16), str(tmp_path / "b.sock")
+        config = {"group.initial.rebalance.delay.ms": "0", "log.dirs": "/ignored"}
         accepted: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
         server = await serve_unix(path, secret, {"role": "broker"}, accepted.set_result)
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "raykafka.coordinator.actor", "--socket", path, "--token", "t", "--broker-id", "3"),
-            *("--config", "group.initial.rebalance.delay.ms=0", "--config", "log.dirs=/ignored"),
+            *(sys.executable, "-m", "raykafka.coordinator.actor", "--socket", path, "--token", "t"),
+            *("--arguments", json.dumps({"broker_id": 3, "config": config})),
             env={**os.environ, "RAYKAFKA_SECRET_HEX": secret.hex()},
         )
         try:

@@ -45,20 +45,20 @@ def test_a_broker_tells_how_its_sleeping_replicas_end(tmp_path: Path) -> None:
     async def test() -> None:
         async with Dataplane(tmp_path, config={"replica.idle.ms": "1"}) as dataplane:
             with pytest.raises(KafkaError) as refusal:
-                await dataplane.peers.answer(METHOD, {"partitions": []})
+                await dataplane.broker_calls.answer(METHOD, {"partitions": []})
             assert refusal.value.code is ErrorCode.BROKER_NOT_AVAILABLE
             topic_id = str(await dataplane.create(partitions=2))
             await dataplane.produce(batch(b"a"))
             while (host := dataplane.partitions.get((TOPIC, 0))) is None or host.life != "asleep":
                 await asyncio.sleep(0.005)
             asked = [[TOPIC, topic_id, 0], [TOPIC, topic_id, 1], [TOPIC, topic_id, 2], [TOPIC, "another", 0]]
-            ends = await dataplane.peers.answer(METHOD, {"partitions": asked})
+            ends = await dataplane.broker_calls.answer(METHOD, {"partitions": asked})
             assert ends == [[0, 1, 0], [0, 0, -1], None, None]
             dataplane.children.gate.clear()
             waiting = asyncio.ensure_future(dataplane.produce(batch(b"b")))
             while host.life == "asleep":
                 await asyncio.sleep(0.005)
-            assert await dataplane.peers.answer(METHOD, {"partitions": asked[:1]}) == [[]]
+            assert await dataplane.broker_calls.answer(METHOD, {"partitions": asked[:1]}) == [[]]
             dataplane.children.gate.set()
             await waiting
 

@@ -13,8 +13,7 @@ import pytest
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
-from raykafka.link import Link, connect_tcp, connect_unix, serve_unix
-from raykafka.link import link as link_module
+from raykafka.link import Link, connect_tcp, connect_unix, endpoints, serve_unix
 from raykafka.partition.appends import APPEND, Appended, pack_append, unpack_append
 from raykafka.partition.view import VIEW, View
 from raykafka.types import LogPosition
@@ -212,7 +211,7 @@ def test_who_is_cancelled_while_its_link_opens_stays_cancelled(tmp_path: Path, m
                 if not server_side:
                     self.opened.add_done_callback(lambda _: connecting.cancel())
 
-        monkeypatch.setattr(link_module, "Link", Watched)
+        monkeypatch.setattr(endpoints, "Link", Watched)
         path = str(tmp_path / "l.sock")
         server = await serve_unix(path, SECRET, {}, lambda link: link.start())
         connecting = asyncio.create_task(connect_unix(path, SECRET, {}))

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from raykafka.broker.neighbourhood.broker_calls import PEER_ROLE, BrokerCalls
+from raykafka.broker.neighbourhood.broker_calls import BROKER_ROLE, BrokerCalls
+from raykafka.broker.neighbourhood.log_ends import LogEnds
 from raykafka.cluster.image import BrokerInfo, ClusterImage, ImageDelta, PartitionState, Topic
 from raykafka.errors import KafkaError
 from raykafka.link import Link, serve_tcp
 from raykafka.metrics import consumer_lag
-from raykafka.metrics.consumer_lag import ConsumerLag, Lag
+from raykafka.metrics.consumer_lag import Lag, consumer_lags
 from raykafka.partition.view import empty_view
 from raykafka.types import TopicPartition
 
@@ -46,17 +47,22 @@ class FakeBroker:
     def __init__(self, broker_id: int, ports: dict[int, int]) -> None:
         self.broker_id = broker_id
         self.coordination = FakeCoordination()
-        self.partitions: dict[TopicPartition, Any] = {}
+        self.partitions: dict[tuple[str, int], Any] = {}
         self.lease = True
         leaders = {0: 0, 1: 1, 2: -1}
         states = {p: PartitionState((0, 1), leader, 3, (0, 1), 0) for p, leader in leaders.items()}
         brokers = {b: BrokerInfo(b, 1, (), "127.0.0.1", port, "", "", True) for b, port in ports.items()}
         topic = Topic("t", uuid.uuid4(), states)
         self.image = ClusterImage("c").apply(ImageDelta(brokers=brokers, topics={"t": topic}))
-        self.peers = BrokerCalls(self, SECRET)
+        self.broker_calls = BrokerCalls(self, SECRET)
+        self.log_ends = LogEnds(self)
 
     def holds_lease(self) -> bool:
         return self.lease
+
+    async def lags(self) -> list[Lag]:
+        """The consumer lags that this broker tells."""
+        return await consumer_lags(self.coordination, self.log_ends)
 
 
 async def serve_life(epoch: int, accept: Callable[[Link], None]) -> Any:
@@ -68,7 +74,7 @@ def port_of(server: Any) -> int:
     return int(server.sockets[0].getsockname()[1])
 
 
-def run(test: Callable[[FakeBroker, FakeBroker, ConsumerLag], Awaitable[None]]) -> None:
+def run(test: Callable[[FakeBroker, FakeBroker], Awaitable[None]]) -> None:
     """Two brokers and a real link between them; the lag is that of broker 0."""
 
     async def body() -> None:
@@ -76,18 +82,16 @@ def run(test: Callable[[FakeBroker, FakeBroker, ConsumerLag], Awaitable[None]]) 
         accepted: list[Link] = []
 
         def accept(link: Link) -> None:
-            assert link.peer["role"] == PEER_ROLE
+            assert link.peer["role"] == BROKER_ROLE
             accepted.append(link)
-            link.start(on_call=far.peers.answer)
+            far.broker_calls.take(link)
 
-        ConsumerLag(far)  # type: ignore[arg-type]
         server = await serve_life(1, accept)
         near = FakeBroker(0, {1: port_of(server)})
-        lag = ConsumerLag(near)  # type: ignore[arg-type]
         try:
-            await test(near, far, lag)
+            await test(near, far)
         finally:
-            near.peers.close()
+            near.broker_calls.close()
             server.close()
             for link in accepted:
                 link.close()
@@ -96,19 +100,19 @@ def run(test: Callable[[FakeBroker, FakeBroker, ConsumerLag], Awaitable[None]]) 
 
 
 def test_lag_is_counted_to_the_high_watermark_wherever_the_leader_is() -> None:
-    async def test(near: FakeBroker, far: FakeBroker, lag: ConsumerLag) -> None:
+    async def test(near: FakeBroker, far: FakeBroker) -> None:
         near.partitions[LED], far.partitions[FAR] = host(100), host(50)
         near.coordination.commits = [("a", LED, 90), ("a", FAR, 0), ("b", FAR, 50), ("b", LED, 120)]
         for _ in range(2):
-            assert await lag.lags() == [Lag("a", LED, 10), Lag("a", FAR, 50), Lag("b", FAR, 0), Lag("b", LED, 0)]
+            assert await near.lags() == [Lag("a", LED, 10), Lag("a", FAR, 50), Lag("b", FAR, 0), Lag("b", LED, 0)]
 
     run(test)
 
 
 def test_what_is_not_known_is_not_zero() -> None:
-    async def test(near: FakeBroker, far: FakeBroker, lag: ConsumerLag) -> None:
+    async def test(near: FakeBroker, far: FakeBroker) -> None:
         near.coordination.commits = [("g", tp, 0) for tp in (LED, FAR, NOWHERE, GONE)]
-        assert await lag.lags() == []
+        assert await near.lags() == []
         unknown = (
             host(100, is_leader=False),
             host(100, epoch=2),  # the replica has not begun to lead
@@ -117,11 +121,11 @@ def test_what_is_not_known_is_not_zero() -> None:
         )
         for partition in unknown:
             near.partitions[LED] = far.partitions[FAR] = partition
-            assert await lag.lags() == []
+            assert await near.lags() == []
         near.partitions[LED], far.partitions[FAR] = host(100, epoch_start=100), host(50)
-        assert await lag.lags() == [Lag("g", LED, 100), Lag("g", FAR, 50)]
+        assert await near.lags() == [Lag("g", LED, 100), Lag("g", FAR, 50)]
         far.lease = False  # another may lead by now
-        assert await lag.lags() == [Lag("g", LED, 100)]
+        assert await near.lags() == [Lag("g", LED, 100)]
 
     run(test)
 
@@ -129,32 +133,32 @@ def test_what_is_not_known_is_not_zero() -> None:
 def test_a_broker_that_does_not_answer_costs_its_own_partitions_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer_lag, "ANSWER_WITHIN_S", 0.05)
 
-    async def test(near: FakeBroker, far: FakeBroker, lag: ConsumerLag) -> None:
+    async def test(near: FakeBroker, far: FakeBroker) -> None:
         async def hangs(method: str, args: dict[str, Any]) -> Any:
             await asyncio.sleep(60)
 
         near.partitions[LED] = host(100)
         near.coordination.commits = [("g", LED, 0), ("g", FAR, 0)]
         silent = await serve_life(2, lambda link: link.start(on_call=hangs))
-        next_life = await serve_life(3, lambda link: link.start(on_call=far.peers.answer))
+        next_life = await serve_life(3, lambda link: link.start(on_call=far.broker_calls.answer))
         info, there = near.image.brokers[1], near.image
         near.image = there.apply(ImageDelta(brokers={1: replace(info, link_port=port_of(silent), epoch=2)}))
-        assert await lag.lags() == [Lag("g", LED, 100)]
+        assert await near.lags() == [Lag("g", LED, 100)]
         silent.close()
         # the next life of the broker is asked at its own address
         far.partitions[FAR] = host(7)
         near.image = there.apply(ImageDelta(brokers={1: replace(info, epoch=3)}))
-        assert await lag.lags() == [Lag("g", LED, 100)]  # another life answers at its address
+        assert await near.lags() == [Lag("g", LED, 100)]  # another life answers at its address
         near.image = there.apply(ImageDelta(brokers={1: replace(info, link_port=port_of(next_life), epoch=3)}))
-        assert await lag.lags() == [Lag("g", LED, 100), Lag("g", FAR, 7)]
+        assert await near.lags() == [Lag("g", LED, 100), Lag("g", FAR, 7)]
         next_life.close()
 
     run(test)
 
 
 def test_a_peer_may_ask_for_what_brokers_tell_each_other_only() -> None:
-    async def test(near: FakeBroker, far: FakeBroker, lag: ConsumerLag) -> None:
+    async def test(near: FakeBroker, far: FakeBroker) -> None:
         with pytest.raises(KafkaError):
-            await near.peers.call(1, "update", {}, 10)
+            await near.broker_calls.call(1, "update", {}, 10)
 
     run(test)

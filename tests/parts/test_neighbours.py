@@ -11,8 +11,7 @@ import pytest
 
 from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
 from raykafka.broker.neighbourhood.neighbours import SUSPECT_AFTER_S, Neighbours
-from raykafka.cluster.image import BrokerInfo, ClusterImage
-from raykafka.link import Link
+from raykafka.cluster.image import BrokerInfo
 from tests.lab.loop_waiting import until
 
 SECRET = b"s" * 32
@@ -21,10 +20,7 @@ WITHIN_S = 30.0
 
 async def _port(epoch: int, port: int = 0) -> tuple[InterBrokerPort, BrokerInfo]:
     """Broker 1's inter-broker port, in a life of that epoch."""
-
-    async def apply(image: ClusterImage) -> None: ...
-
-    links = InterBrokerPort(SECRET, apply, Link.close)
+    links = InterBrokerPort(SECRET, {})
     opened = links.open("127.0.0.1", port)
     await links.serve("cluster", 1, epoch)
     return links, BrokerInfo(1, epoch, (), "127.0.0.1", opened, "d", "b", True)

@@ -65,13 +65,13 @@ def test_a_dead_replica_is_reported_and_leads_again_only_in_a_new_epoch(tmp_path
     async def test() -> None:
         async with Dataplane(tmp_path) as dataplane:
             await dataplane.create()
-            dataplane.links.elects = False
+            dataplane.controller_calls.elects = False
             await dataplane.produce(batch(b"a"))
             host = host_of(dataplane)
             dataplane.children.acquired[0].kill()
             await until(lambda: host.life == "failed")
             assert host.log.view is None and host.log.reader is None
-            assert [(tp, epoch) for tp, epoch, _ in dataplane.links.reports] == [((TOPIC, 0), 0)]
+            assert [(tp, epoch) for tp, epoch, _ in dataplane.controller_calls.reports] == [((TOPIC, 0), 0)]
             answer = await dataplane.produce(batch(b"lost"))
             assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
             topic = dataplane.image.topics[TOPIC]
@@ -160,7 +160,7 @@ def test_a_successor_waits_for_the_log_and_a_process_that_holds_it_long_is_kille
             replica.link.transport.abort()
             await until(lambda: host_of(dataplane).restarts == 1)
             await until(lambda: host_of(dataplane).life == "awake")
-            assert len(dataplane.links.reports) == 1
+            assert len(dataplane.controller_calls.reports) == 1
             assert (await dataplane.produce(batch(b"b"))).base_offset == 1
 
     run(test)
@@ -189,10 +189,10 @@ def test_a_log_that_can_not_be_cut_back_ends_its_leadership(tmp_path: Path, monk
         async with Dataplane(tmp_path) as dataplane:
             await dataplane.create()
             await dataplane.produce(batch(b"a"))
-            failing, dataplane.links.elects = True, False
+            failing, dataplane.controller_calls.elects = True, False
             answer = await dataplane.produce(batch(b"torn"))
             assert answer.error_code.value == ErrorCode.KAFKA_STORAGE_ERROR
-            await until(lambda: bool(dataplane.links.reports))
+            await until(lambda: bool(dataplane.controller_calls.reports))
             failing = False
             answer = await dataplane.produce(batch(b"in the same epoch"))
             assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
@@ -212,7 +212,7 @@ def test_a_full_failure_is_retried_with_each_election(tmp_path: Path) -> None:
             (tmp_path / f"{TOPIC}-0").write_text("in the way")
             answer = await dataplane.produce(batch(b"a"))
             assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
-            await until(lambda: len(dataplane.links.reports) >= 2)
+            await until(lambda: len(dataplane.controller_calls.reports) >= 2)
             (tmp_path / f"{TOPIC}-0").unlink()
             await until(lambda: host_of(dataplane).life == "awake")
             assert (await dataplane.produce(batch(b"a"))).error_code.value == ErrorCode.NONE
@@ -437,10 +437,10 @@ def test_an_epoch_of_an_earlier_life_is_not_led_again(tmp_path: Path) -> None:
     async def test() -> None:
         image, _ = await first_life(tmp_path)
         async with Dataplane(tmp_path) as dataplane:
-            dataplane.links.elects = False
+            dataplane.controller_calls.elects = False
             await dataplane.take(image.as_delta())
-            await until(lambda: len(dataplane.links.reports) == 2)
-            assert {epoch for _, epoch, _ in dataplane.links.reports} == {0}
+            await until(lambda: len(dataplane.controller_calls.reports) == 2)
+            assert {epoch for _, epoch, _ in dataplane.controller_calls.reports} == {0}
             answer = await dataplane.produce(batch(b"c"))
             assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
             await dataplane.lead()

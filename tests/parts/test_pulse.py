@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from raykafka.broker.settings import BrokerSettings, ZooKeeperSettings
-from raykafka.deploy.pulse import kill_if_silent
+from raykafka.deploy.liveness import kill_if_silent
 from tests.conftest import free_port
 
 SECRET = b"s" * 32
@@ -36,12 +36,10 @@ def _process(port: int, broker_id: int, title: str = "ray::BrokerActor") -> subp
     program = f"""
 import asyncio
 from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
-from raykafka.link import Link
-async def apply(image): ...
 async def main():
-    links = InterBrokerPort({SECRET!r}, apply, Link.close)
-    links.open("127.0.0.1", {port})
-    await links.serve("cluster", {broker_id}, 4)
+    inter_broker_port = InterBrokerPort({SECRET!r}, {{}})
+    inter_broker_port.open("127.0.0.1", {port})
+    await inter_broker_port.serve("cluster", {broker_id}, 4)
     print("ready", flush=True)
     await asyncio.sleep(1000)
 asyncio.run(main())

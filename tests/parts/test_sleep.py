@@ -53,7 +53,7 @@ def test_an_idle_partition_falls_asleep_is_read_and_wakes_in_its_epoch(tmp_path:
                 assert await stored(dataplane) == [b"%d" % i for i in range(n + 1)]
                 view = host.log.view
                 assert view is not None and (view.high_watermark, view.leader_epoch) == (n + 1, 0)
-            assert dataplane.links.reports == []
+            assert dataplane.controller_calls.reports == []
             assert len(dataplane.children.acquired) == 3
 
     run(test)
@@ -159,7 +159,7 @@ def test_a_leader_that_wakes_rouses_its_followers_at_once(tmp_path: Path) -> Non
             async def call(broker: int, method: str, args: dict[str, Any], within_s: float) -> None:
                 roused.append((broker, method, args))
 
-            dataplane.peers.call = call  # type: ignore[method-assign]
+            dataplane.broker_calls.call = call  # type: ignore[method-assign]
             topic_id = await dataplane.create()
             await dataplane.lead(leader=1)
             await dataplane.lead()
@@ -182,9 +182,9 @@ def test_a_sleeping_follower_is_roused_in_its_epoch_and_topic_only(tmp_path: Pat
             await dataplane.lead(leader=1)
             args = {"topic": TOPIC, "topic_id": str(topic_id), "partition": 0, "epoch": 1}
             for wrong in ({"epoch": 0}, {"epoch": 2}, {"partition": 1}, {"topic_id": "another"}):
-                await dataplane.peers.answer("wake_follower", {**args, **wrong})
+                await dataplane.broker_calls.answer("wake_follower", {**args, **wrong})
                 assert host_of(dataplane).life == "asleep"
-            await dataplane.peers.answer("wake_follower", args)
+            await dataplane.broker_calls.answer("wake_follower", args)
             await until(lambda: host_of(dataplane).life == "awake")
             assert len(dataplane.children.acquired) == 1
 

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raykafka.broker.children.children import CONTROLLER, COORDINATOR, REPLICA
+from raykafka.broker.children.child import CONTROLLER, COORDINATOR, REPLICA
 
 _CLASSES = {
     REPLICA: ("raykafka.replica.actor", "PartitionReplica"),
@@ -49,8 +49,8 @@ class RayChild:
 
 
 class RayStarter:
-    """Starts children as actors of the class of their role. ``arguments(role)`` are those of ``run`` behind
-    ``(socket_path, secret, token)``."""
+    """Starts children as actors of the class of their role. ``arguments(role)`` are those of the ``serve`` of the
+    role's module, by name."""
 
     def __init__(self, secret: bytes, arguments: Callable[[str], dict[str, Any]]) -> None:
         self._secret = secret
@@ -65,5 +65,5 @@ class RayStarter:
 
     def start(self, role: str, socket_path: str, token: str) -> RayChild:
         actor = _actor_class(role).options(**self._options).remote()
-        running = actor.run.remote(socket_path, self._secret, token, **self._arguments(role))
+        running = actor.run.remote(socket_path, self._secret, token, self._arguments(role))
         return RayChild(actor, running)

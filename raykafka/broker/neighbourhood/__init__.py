@@ -1,1 +1,1 @@
-"""The inter-broker port, and what brokers ask each other."""
+"""A broker among others: the inter-broker port, the controller's link and what is asked on it, the other brokers."""

@@ -1,4 +1,5 @@
-"""A socket to every other live broker, which tells of a death before anybody has decided what follows from it.
+"""The watch for silent brokers: a link to every other live one, which tells of a death before the controller has
+decided what follows from it.
 
 A client whose connection broke asks the brokers that are left who leads now, at once and then perhaps not for a second
 or more. While a broker is suspected to be dead, since its socket ended or it answers no ping, Metadata names no leader
@@ -13,11 +14,12 @@ import logging
 import socket
 from collections.abc import Mapping, Set
 
-from raykafka.broker.lease import boot_clock
 from raykafka.cluster.image import BrokerInfo
 from raykafka.errors import LinkError
 from raykafka.link import Link, connect_tcp
 from raykafka.link.link import PING_INTERVAL_S
+from raykafka.process.clock import boot_clock
+from raykafka.process.tasks import TaskSet
 
 NEIGHBOUR_ROLE = "neighbour"
 SUSPECT_AFTER_S = 3.0
@@ -31,19 +33,21 @@ logger = logging.getLogger(__name__)
 
 
 class Neighbours:
-    """The other brokers as broker ``broker_id`` sees them. ``suspects``: those of the image that seem dead."""
+    """Watches the other brokers of the image, for broker ``broker_id``."""
 
     def __init__(self, broker_id: int, secret: bytes) -> None:
         self._broker_id = broker_id
         self._secret = secret
+        self._tasks = TaskSet("neighbours")
         self._watches: dict[int, tuple[int, asyncio.Task[None]]] = {}
         self._suspects: set[int] = set()
         self._links: dict[int, Link] = {}
         self._silent_s: dict[int, float] = {}
-        self._counting: asyncio.Task[None] | None = None
+        self._counts = False
 
     @property
     def suspects(self) -> Set[int]:
+        """The brokers that seem dead: refused, cut off, or silent for SUSPECT_AFTER_S."""
         # The client that asks may have seen the end before this event loop gets to its own: so the kernel is asked.
         ended = {broker for broker, link in self._links.items() if not _is_established(link)}
         silent = {broker for broker, silent_s in self._silent_s.items() if silent_s > SUSPECT_AFTER_S}
@@ -70,14 +74,15 @@ class Neighbours:
         for broker, info in brokers.items():
             if broker != self._broker_id and broker not in self._watches:
                 self._silent_s[broker] = 0.0
-                self._watches[broker] = (info.epoch, asyncio.create_task(self._watch(info)))
-        if self._counting is None:
-            self._counting = asyncio.create_task(self._count())
+                self._watches[broker] = info.epoch, self._tasks.run(self._watch(info))
+        if not self._counts:
+            self._counts = True
+            self._tasks.run(self._count())
 
     async def stop(self) -> None:
+        """Watch nobody any more. Not to be started again."""
         self.apply({})
-        if self._counting is not None:
-            self._counting.cancel()
+        self._tasks.cancel()
 
     async def _count(self) -> None:
         """Let the silences grow by the time in which this event loop ran: after a stall of its own, signs of life may

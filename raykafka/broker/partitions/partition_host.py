@@ -15,7 +15,6 @@ import uuid
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
-from raykafka.broker.children.children import Backoff
 from raykafka.broker.partitions.broker_parts import BrokerParts
 from raykafka.broker.partitions.idleness import Idleness
 from raykafka.broker.partitions.pending_appends import PendingAppends
@@ -35,6 +34,7 @@ from raykafka.link import Link
 from raykafka.partition.appends import ANY_EPOCH, APPENDED, Appended, Done
 from raykafka.partition.log_view import LogView
 from raykafka.partition.view import VIEW, View
+from raykafka.process.backoff import Backoff
 from raykafka.process.clock import boot_clock
 from raykafka.process.tasks import TaskSet
 from raykafka.replica.rules.events import Propose

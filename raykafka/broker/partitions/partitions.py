@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from raykafka.broker.configs import Configs
 from raykafka.broker.partitions.broker_parts import BrokerParts
-from raykafka.broker.partitions.calls import BrokerCalls, ControllerCalls
+from raykafka.broker.partitions.calls import Controller, OtherBrokers
 from raykafka.broker.partitions.checkpoints import HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS
 from raykafka.broker.partitions.deletions import Deletions
 from raykafka.broker.partitions.directories import STRAY, FoundDirectory, rename_away, scan
@@ -54,9 +54,9 @@ class PartitionsServer(Protocol):
     @property
     def children(self) -> ReplicaSource: ...
     @property
-    def links(self) -> ControllerCalls: ...
+    def controller_calls(self) -> Controller: ...
     @property
-    def peers(self) -> BrokerCalls: ...
+    def broker_calls(self) -> OtherBrokers: ...
 
 
 class Partitions:
@@ -83,15 +83,15 @@ class Partitions:
         self._tasks = TaskSet("partitions")
         self._deletions = Deletions(self._tasks)
         self._image: ClusterImage | None = None
-        self._joining = Joining(server.peers, server.links, self.get, lambda: self._image is not None)
-        self._follower_waking = FollowerWaking(server.peers, self.get, self._tasks)
+        self._joining = Joining(server.broker_calls, server.controller_calls, self.get, lambda: self._image is not None)
+        self._follower_waking = FollowerWaking(server.broker_calls, self.get, self._tasks)
 
     async def _report_failed(self, tp: TopicPartition, state: PartitionState, reason: str) -> None:
-        await self._server.links.report_failed_partition(tp, state, reason)
+        await self._server.controller_calls.report_failed_partition(tp, state, reason)
 
     async def _propose(self, tp: TopicPartition, topic_id: uuid.UUID, proposal: dict[str, Any]) -> None:
         try:
-            await self._server.links.alter_partition(tp, topic_id, proposal)
+            await self._server.controller_calls.alter_partition(tp, topic_id, proposal)
         except (KafkaError, LinkError, TimeoutError) as error:
             # the leader proposes again until the state shows an answer
             logger.warning("%s: no answer to the ISR %s that was proposed: %s", tp, proposal["isr"], error)

@@ -22,10 +22,12 @@ import psutil
 
 from raykafka.broker.actor import child_arguments
 from raykafka.broker.broker import Broker
-from raykafka.broker.children.children import CONTROLLER, COORDINATOR, REPLICA
+from raykafka.broker.children.child import CONTROLLER, COORDINATOR, REPLICA
 from raykafka.broker.settings import BrokerSettings, ListenerAddress, ZooKeeperSettings
+from raykafka.metrics.exporter import Exporter
 from raykafka.process.log_output import log_to_stderr
 from tests.lab.free_ports import free_port
+from tests.lab.processes import holder
 
 MODULES = {
     REPLICA: "raykafka.replica.actor",
@@ -75,12 +77,7 @@ class PlainStarter:
 
     def start(self, role: str, socket_path: str, token: str) -> PlainChild:
         command = [sys.executable, "-m", MODULES[role], "--socket", socket_path, "--token", token]
-        arguments = child_arguments(self._settings, role)
-        if role != REPLICA:
-            command += ["--broker-id", str(arguments["broker_id"])]
-            command += [part for pair in arguments["config"].items() for part in ("--config", "=".join(pair))]
-        if role == CONTROLLER:
-            command += ["--zookeeper", json.dumps(arguments["zookeeper"])]
+        command += ["--arguments", json.dumps(child_arguments(self._settings, role))]
         environment = {**os.environ, "RAYKAFKA_SECRET_HEX": self._settings.secret_hex}
         return PlainChild(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
 
@@ -88,7 +85,7 @@ class PlainStarter:
 async def run(settings: BrokerSettings) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    broker = Broker(PlainStarter)
+    broker = Broker(PlainStarter, exporter=Exporter)
     await broker.start(settings)
     await stop.wait()
     await broker.stop()
@@ -218,8 +215,7 @@ class PlainBroker:
 
     def replica_of(self, topic: str, partition: int = 0) -> psutil.Process:
         """The process that writes a partition: the holder of its directory's lock."""
-        pid = int((self.data_dir / f"{topic}-{partition}" / ".lock").read_text().split()[0])
-        return psutil.Process(pid)
+        return holder(self.data_dir / f"{topic}-{partition}")
 
 
 def main(argv: list[str]) -> None:

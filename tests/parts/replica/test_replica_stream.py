@@ -19,7 +19,7 @@ from tests.parts.replica.streams import BROKER_EPOCH, FOLLOWER, FollowersBroker,
 @with_replica
 async def test_an_idle_stream_carries_the_high_watermark_again_and_again(leader: ReplicaProcess) -> None:
     broker = FollowersBroker()
-    await leader.open(led(), peers=await broker.start())
+    await leader.open(led(), holders=await broker.start())
     follower = await broker.stream()
     assert (await follower.hello()).log_end == 0
     follower.answer(0, -1)
@@ -37,7 +37,7 @@ async def test_an_idle_stream_carries_the_high_watermark_again_and_again(leader:
 @with_replica
 async def test_a_follower_that_says_nothing_is_given_up_and_connected_to_again(leader: ReplicaProcess) -> None:
     broker = FollowersBroker()
-    await leader.open(led(), peers=await broker.start(), config={"replica.lag.time.max.ms": "600"})
+    await leader.open(led(), holders=await broker.start(), config={"replica.lag.time.max.ms": "600"})
     silent = await broker.stream()
     await silent.hello()
     silent.answer(0, -1)
@@ -50,10 +50,10 @@ async def test_a_follower_that_says_nothing_is_given_up_and_connected_to_again(l
 @with_replica
 async def test_a_leader_that_says_nothing_is_dropped_by_its_follower(leader: ReplicaProcess) -> None:
     broker = FollowersBroker(follower := await follower_beside(leader))
-    peers = await broker.start()
-    await leader.open(led(), peers=peers)
+    holders = await broker.start()
+    await leader.open(led(), holders=holders)
     config = {"replica.lag.time.max.ms": "600"}
-    await follower.open(led(), peers=peers, config=config, broker_id=FOLLOWER, broker_epoch=BROKER_EPOCH)
+    await follower.open(led(), holders=holders, config=config, broker_id=FOLLOWER, broker_epoch=BROKER_EPOCH)
     await leader.appended(batch(b"a"))
     leader.process.send_signal(signal.SIGSTOP)
     connections = psutil.Process(follower.process.pid).net_connections
@@ -71,7 +71,7 @@ async def test_a_leader_that_says_nothing_is_dropped_by_its_follower(leader: Rep
 @with_replica
 async def test_a_leader_tells_its_broker_how_its_followers_stand(leader: ReplicaProcess) -> None:
     broker = FollowersBroker()
-    await leader.open(led(), peers=await broker.start())
+    await leader.open(led(), holders=await broker.start())
     follower = await broker.stream()
     await follower.hello()
     follower.answer(0, -1)
@@ -116,7 +116,7 @@ async def settled_memory(replica: ReplicaProcess) -> int:
 @with_replica
 async def test_a_live_follower_that_stops_reading_costs_its_leader_a_window_of_memory(leader: ReplicaProcess) -> None:
     broker, records = FollowersBroker(), batch(b"x" * 500_000)
-    await leader.open(led(), peers=await broker.start(), config=PATIENT)
+    await leader.open(led(), holders=await broker.start(), config=PATIENT)
     follower = await broker.stream()
     await follower.hello()
     follower.answer(0, -1)
@@ -137,7 +137,7 @@ async def test_a_follower_that_is_behind_and_stops_reading_costs_its_leader_a_wi
     leader: ReplicaProcess,
 ) -> None:
     broker, records = FollowersBroker(), batch(b"x" * 500_000)
-    await leader.open(led(isr=(BROKER,)), peers=await broker.start(), config=PATIENT)
+    await leader.open(led(isr=(BROKER,)), holders=await broker.start(), config=PATIENT)
     follower = await broker.stream()
     await follower.hello()
     count = MANY_BYTES // len(records)

@@ -1,4 +1,4 @@
-"""Whether a broker's process still answers, and the end of one that does not.
+"""Liveness of brokers as the Supervisor probes it: whether a process still answers, and the end of one that does not.
 
 Ray restarts a process that has ended; one that was stopped it leaves alone. A broker that stands still is ended by its
 own controller once it is deposed; this here is for the case that nobody beside it is left who could. Who hears nothing
@@ -25,7 +25,7 @@ _VERDICT_WITHIN_S = 15.0
 logger = logging.getLogger(__name__)
 
 
-class Pulse:
+class LivenessProbe:
     """Counts the rounds in which an actor has left a call without an answer. Rounds, not seconds: while the one who
     asks stood still itself, nobody could have answered."""
 
@@ -38,20 +38,21 @@ class Pulse:
         if self._asked is None or self._asked.done():
             if self._asked is not None and not self._asked.cancelled():
                 self._asked.exception()  # an actor that Ray says is away is not silent: its state tells that
-            self._asked = asyncio.ensure_future(_pulse(handle))
+            self._asked = asyncio.ensure_future(_ping(handle))
             self.silent_rounds = 0
         else:
             self.silent_rounds += 1
         return self.silent_rounds
 
     def forget(self) -> None:
+        """Begin anew: another process, or none."""
         if self._asked is not None:
             self._asked.cancel()
         self._asked, self.silent_rounds = None, 0
 
 
-async def _pulse(handle: Any) -> None:
-    await handle.pulse.remote()
+async def _ping(handle: Any) -> None:
+    await handle.ping.remote()
 
 
 def end_if_silent(node_id: str, pid: int, settings: dict[str, Any]) -> bool:
