@@ -181,7 +181,7 @@ class PartitionHost:
 
     # the replica process
 
-    def wake_for_others(self) -> None:
+    def wake_briefly(self) -> None:
         """Have a sleeping leader get others back into the ISR, and fall asleep soon after."""
         if self.life is Life.ASLEEP:
             self._idle.briefly = True
