@@ -1,43 +1,15 @@
-"""Real parts that tests share: ZooKeeper servers and cluster files. A cluster that runs already is left alone."""
+"""ZooKeeper servers for tests, and what each tier of tests may take."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from _pytest.terminal import TerminalReporter
 
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
-from tests.lab.free_ports import free_port, free_ports
-
-
-def cluster_file(folder: Path, name: str = "test", brokers: int = 3, config: dict[str, object] | None = None) -> Path:
-    """A cluster file in ``folder``: a Ray, a ZooKeeper, ports and data of its own, apart from any cluster that runs."""
-    file = folder / "cluster.yaml"
-    first = free_ports(4 * brokers)
-    file.write_text(
-        yaml.safe_dump(
-            {
-                "cluster": name,
-                "data_dir": str(folder / "data"),
-                # Ray makes Unix sockets below it, whose paths hold 107 bytes.
-                "ray": {"temp_dir": f"/tmp/rk-{os.getpid()}-{first}", "port": free_port()},
-                # A machine that is busy with other tests must not look like a dead one.
-                "zookeeper": {"session_timeout_ms": 10_000, "managed": {"client_port": free_port()}},
-                "brokers": {
-                    "count": brokers,
-                    "listeners": f"INSIDE://127.0.0.1:{first},OUTSIDE://127.0.0.1:{first + brokers}",
-                    "link_port": first + 2 * brokers,
-                    "metrics_port": first + 3 * brokers,
-                    "config": config or {},
-                },
-            }
-        )
-    )
-    return file
+from tests.lab.free_ports import free_port
 
 
 @pytest.fixture(scope="session")

@@ -24,17 +24,14 @@ class Route(NamedTuple):
 
 
 class Routes:
-    """The routes of ``apis`` by API key and version, each made when it is first asked for."""
+    """The routes of ``apis``. ``found`` has those that were asked for before, by ``key << 16 | version``."""
 
     def __init__(self, apis: Registry) -> None:
         self.apis = apis
-        self._found: dict[int, Route] = {}
+        self.found: dict[int, Route] = {}
 
     def find(self, key: int, version: int) -> Route:
         """Raises UnanswerableRequestError for an API or version that is not served."""
-        return self._found.get(key << 16 | version) or self._make(key, version)
-
-    def _make(self, key: int, version: int) -> Route:
         api = self.apis.get(key)
         if api is None:
             raise UnanswerableRequestError(f"API {key} is not served")
@@ -43,7 +40,7 @@ class Routes:
             route = Route(
                 api, True, codec.request_is_flexible(key, known), codec.response_header_is_flexible(key, known)
             )
-            self._found[key << 16 | version] = route
+            self.found[key << 16 | version] = route
             return route
         if key == api_versions.API_KEY:
             return Route(api, False, False, False)
@@ -56,7 +53,7 @@ def parse_header(frame: memoryview, routes: Routes) -> tuple[int, int, int, str 
     if len(frame) < _HEADER.size:
         raise MalformedError("a request ends within its header")
     key, version, correlation, length = _HEADER.unpack_from(frame)
-    route = routes.find(key, version)
+    route = routes.found.get(key << 16 | version) or routes.find(key, version)
     client_id, end = None, _HEADER.size
     if length >= 0:
         end += length

@@ -2,7 +2,7 @@
 nodes.
 
 It opens with a handshake (``raykafka.link.handshake``). After that both sides send frames ``kind (1 byte) + payload``.
-The kinds below ``FIRST_DATA_KIND`` are the link's own (``raykafka.link.messages``): calls (JSON, small and rare),
+The kinds below ``FIRST_DATA_KIND`` are the link's own (``raykafka.link.frame_kinds``): calls (JSON, small and rare),
 forwards (raw bytes both ways) and pings. The others, and what they carry, belong to whoever uses the link: packed
 structs and raw record batches, with ``send``.
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
-from raykafka.link import messages
+from raykafka.link import frame_kinds
 from raykafka.link.frames import FrameProtocol
 from raykafka.link.handshake import Handshake
 from raykafka.process.tasks import TaskSet
@@ -142,20 +142,20 @@ class Link(FrameProtocol):
 
     def _dispatch(self, frame: memoryview) -> None:
         kind = frame[0]
-        if kind >= messages.FIRST_DATA_KIND:
+        if kind >= frame_kinds.FIRST_DATA_KIND:
             if self._on_frame is not None:
                 self._on_frame(kind, frame[1:])
-        elif kind == messages.PING:
-            self.send(messages.PONG, frame[1:])
-        elif kind == messages.PONG or kind == messages.REPLY or kind == messages.FORWARDED:
+        elif kind == frame_kinds.PING:
+            self.send(frame_kinds.PONG, frame[1:])
+        elif kind == frame_kinds.PONG or kind == frame_kinds.REPLY or kind == frame_kinds.FORWARDED:
             self._take_reply(kind, frame)
-        elif kind == messages.CALL:
+        elif kind == frame_kinds.CALL:
             self._tasks.run(self._answer_call(frame))
-        elif kind == messages.TELL:
+        elif kind == frame_kinds.TELL:
             body = json.loads(bytes(frame[1:]))
             if self._on_call is not None:
                 self._tasks.run(self._hear(body))
-        elif kind == messages.FORWARD:
+        elif kind == frame_kinds.FORWARD:
             self._tasks.run(self._answer_forward(frame))
 
     async def _hear(self, body: dict[str, Any]) -> None:
@@ -174,7 +174,7 @@ class Link(FrameProtocol):
         except Exception as error:
             reply = {"code": int(ErrorCode.UNKNOWN_SERVER_ERROR), "message": f"{type(error).__name__}: {error}"}
         if not self._closed:
-            self.send(messages.REPLY, correlation, json.dumps(reply).encode())
+            self.send(frame_kinds.REPLY, correlation, json.dumps(reply).encode())
 
     async def _answer_forward(self, frame: memoryview) -> None:
         correlation = bytes(frame[1:9])
@@ -185,14 +185,14 @@ class Link(FrameProtocol):
             logger.exception("a forwarded request failed")
             parts = []  # an answer all the same: no bytes, which no response is
         if not self._closed:
-            self.send(messages.FORWARDED, correlation, *parts)
+            self.send(frame_kinds.FORWARDED, correlation, *parts)
 
     def _take_reply(self, kind: int, frame: memoryview) -> None:
         (correlation,) = _CORRELATION.unpack_from(frame, 1)
         future = self._replies.pop(correlation, None)
         if future is None or future.done():
             return
-        if kind == messages.REPLY:
+        if kind == frame_kinds.REPLY:
             reply = json.loads(bytes(frame[9:]))
             if "ok" in reply:
                 future.set_result(reply["ok"])
@@ -213,25 +213,25 @@ class Link(FrameProtocol):
         """Ask the peer's ``on_call``. Raises KafkaError as the peer raised it, LinkError if the link ends first,
         TimeoutError."""
         correlation, future = self._expect()
-        self.send(messages.CALL, correlation, json.dumps({"method": method, "args": args}).encode())
+        self.send(frame_kinds.CALL, correlation, json.dumps({"method": method, "args": args}).encode())
         async with asyncio.timeout(timeout_s):
             return await future
 
     def tell(self, method: str, args: dict[str, Any]) -> None:
         """Like ``call``, but nothing comes back."""
-        self.send(messages.TELL, json.dumps({"method": method, "args": args}).encode())
+        self.send(frame_kinds.TELL, json.dumps({"method": method, "args": args}).encode())
 
     async def forward(self, *parts: bytes | bytearray | memoryview, timeout_s: float | None = None) -> memoryview:
         """Send raw bytes to the peer's ``on_forward`` and return the raw bytes it answers with: none if it failed."""
         correlation, future = self._expect()
-        self.send(messages.FORWARD, correlation, *parts)
+        self.send(frame_kinds.FORWARD, correlation, *parts)
         async with asyncio.timeout(timeout_s):
             return await future
 
     async def ping(self, timeout_s: float) -> None:
         """Return once the peer's event loop has answered. Raises TimeoutError or LinkError."""
         correlation, future = self._expect()
-        self.send(messages.PING, correlation)
+        self.send(frame_kinds.PING, correlation)
         async with asyncio.timeout(timeout_s):
             await future
 
@@ -244,7 +244,7 @@ class Link(FrameProtocol):
         loop = asyncio.get_running_loop()
         while True:
             correlation, answered = self._expect()
-            self.send(messages.PING, correlation)
+            self.send(frame_kinds.PING, correlation)
             left_s = silent_after_s
             try:
                 while not answered.done():

@@ -85,10 +85,10 @@ async def add_partitions(families: Families, hosts: Sequence[PartitionSource]) -
 
 def _add_followers(families: Families, host: PartitionSource) -> None:
     """What the leader's replica process told of its followers, if that was in this leadership."""
-    figures = host.follower_progress
-    if figures.get("leader_epoch") != host.state.leader_epoch:
+    told = host.follower_progress
+    if told.get("leader_epoch") != host.state.leader_epoch:
         return
-    for follower, known in figures["followers"].items():
+    for follower, known in told["followers"].items():
         names = (host.tp.topic, host.tp.partition, follower)
         if known["lag_records"] is not None:
             families.add(catalogue.FOLLOWER_LAG_RECORDS, known["lag_records"], *names)

@@ -3,6 +3,8 @@ timers and leases; and the wall clock, which may jump, for the timestamps of rec
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from time import CLOCK_BOOTTIME, clock_gettime, clock_gettime_ns, time_ns
 
 
@@ -16,9 +18,9 @@ def boot_clock_ms() -> int:
     return clock_gettime_ns(CLOCK_BOOTTIME) // 1_000_000
 
 
-def boot_clock_ns() -> int:
-    """Nanoseconds since this machine started."""
-    return clock_gettime_ns(CLOCK_BOOTTIME)
+# Several times for each request: no frame of Python's around the call.
+boot_clock_ns: Callable[[], int] = partial(clock_gettime_ns, CLOCK_BOOTTIME)
+"""Nanoseconds since this machine started."""
 
 
 def wall_clock_ms() -> int:

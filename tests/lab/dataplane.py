@@ -35,7 +35,7 @@ from raykafka.protocol.session import ClientSession
 from raykafka.replica.rules.events import Propose
 from raykafka.replica.server import ReplicaServer
 from raykafka.types import TopicPartition
-from tests.unit.served import APIS, request_context
+from tests.lab.served import APIS, request_context
 
 BROKER = 0
 SECRET = b"secret"

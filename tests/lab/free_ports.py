@@ -1,4 +1,4 @@
-"""Free TCP ports for servers of tests."""
+"""Free TCP ports on the loopback address, for servers that must not meet others on the same machine."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ def free_port() -> int:
     return free_ports(1)
 
 
+def addresses(first: int, count: int) -> str:
+    """``host:port`` of ``count`` consecutive ports from ``first`` on, as clients take them for their bootstrap."""
+    return ",".join(f"127.0.0.1:{port}" for port in range(first, first + count))
+
+
 def free_ports(count: int) -> int:
     """The first of ``count`` consecutive free TCP ports on 127.0.0.1.
 
@@ -21,7 +26,7 @@ def free_ports(count: int) -> int:
     could take one before a server does. None is given twice: two servers of one test would get the same.
     """
     while True:
-        first = random.randrange(20_000, 32_000)
+        first = random.randrange(20_000, 32_000 - count)
         ports = range(first, first + count)
         if not _given.isdisjoint(ports):
             continue

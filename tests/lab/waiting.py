@@ -18,6 +18,7 @@ def until(
     within_s: float = WITHIN_S,
     *,
     despite: tuple[type[Exception], ...] = (),
+    look_every_s: float = LOOK_EVERY_S,
 ) -> _T:
     """Wait until ``holds()`` is true, and return it. Raises TimeoutError, which says ``what`` did not come, once
     that takes longer than ``within_s``.
@@ -36,4 +37,4 @@ def until(
         if time.monotonic() > deadline:
             said = what if isinstance(what, str) else what()
             raise TimeoutError(f"not within {within_s:g} s: {said}{problem}")
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(look_every_s)

@@ -148,6 +148,17 @@ def fetch_request(
     )
 
 
+def metadata_request(topics: Sequence[str] | None) -> Any:
+    """Metadata of ``topics``, None for all."""
+    module = request_module(METADATA, 9)
+    return module.MetadataRequest(
+        topics=None if topics is None else tuple(module.MetadataRequestTopic(name=name) for name in topics),
+        allow_auto_topic_creation=False,
+        include_cluster_authorized_operations=False,
+        include_topic_authorized_operations=False,
+    )
+
+
 def list_offsets_request(topic: str, timestamp: int, *, partition: int = 0) -> Any:
     """Ask for the offset at a timestamp, or -1 latest, -2 earliest, -3 of the greatest timestamp."""
     module = request_module(LIST_OFFSETS, 7)

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
-from tests.node.conftest import KafkaUnderTest, unique
+from tests.lab.clusters.under_test import KafkaUnderTest, unique
 
 MakeTopic = Callable[..., str]
 DEADLINE_S = 60.0

@@ -21,8 +21,8 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
+from tests.lab.clusters.under_test import KafkaUnderTest, unique
 from tests.lab.waiting import until
-from tests.node.conftest import KafkaUnderTest, unique
 
 MakeTopic = Callable[..., str]
 DEADLINE_S = 60.0

@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.lab.clusters.under_test import KafkaUnderTest
 from tests.lab.wire import (
     WireConnection,
     fetch_request,
@@ -17,7 +18,6 @@ from tests.lab.wire import (
     record_batch,
     record_values,
 )
-from tests.node.conftest import KafkaUnderTest
 
 MakeTopic = Callable[..., str]
 LATEST, EARLIEST = -1, -2

@@ -17,9 +17,14 @@ from kio.static.constants import EntityType
 from raykafka.controller.controller import Controller
 from raykafka.controller.serving import gate
 from raykafka.error_code import ErrorCode
+from raykafka.protocol import acl
+from raykafka.protocol.access import Authorizer
+from raykafka.protocol.acl import Need
 from raykafka.protocol.dispatch import serve
+from raykafka.protocol.gate import Gate
+from raykafka.protocol.session import ClientSession
+from tests.lab.served import APIS, DenyAll, request_context
 from tests.node.controller_parts import BrokerEnd, parts
-from tests.unit.served import request_context
 
 CREATE, DELETE, ALTER, GROW, INCREMENTAL = 19, 20, 33, 37, 44
 TIMEOUT = datetime.timedelta(seconds=30)
@@ -32,12 +37,13 @@ class Admin:
     def __init__(self, active: Controller, broker: BrokerEnd) -> None:
         self.active = active
         self.broker = broker
+        self.gate = gate()
 
     async def ask(self, key: int, version: int, request: Any) -> Any:
         body = io.BytesIO()
         entity_writer(load_request_schema(key, version))(body, request)
         context = request_context(key, version)
-        buffers = await serve(gate(), self.active.ledger, context, memoryview(body.getvalue()))
+        buffers = await serve(self.gate, self.active.ledger, context, memoryview(body.getvalue()))
         answer = memoryview(b"".join(buffers))
         entity, size = entity_reader(load_response_schema(key, version))(answer, 0)
         assert size == len(answer)
@@ -297,5 +303,58 @@ def test_a_resource_named_twice_is_refused_in_both_places(zookeeper: str) -> Non
             (ErrorCode.INVALID_REQUEST, "Each resource must appear at most once.")
         ] * 2
         assert admin.active.state.image.topics["t"].config == {}
+
+    play(zookeeper, scenario)
+
+
+class OnlyOf:
+    """Everybody may do everything with what is called so, and nothing else."""
+
+    def __init__(self, name: str, *refused: Need) -> None:
+        self.name = name
+        self.refused = refused
+
+    def allows(self, session: ClientSession, need: Need, name: str) -> bool:
+        return name == self.name and need not in self.refused
+
+
+def test_what_is_not_allowed_is_refused_beside_what_is_and_changes_nothing(zookeeper: str) -> None:
+    async def scenario(admin: Admin) -> None:
+        def allow(authorizer: Authorizer) -> None:
+            admin.gate = Gate(APIS, authorizer)
+
+        refused = ErrorCode.TOPIC_AUTHORIZATION_FAILED
+        allow(OnlyOf("mine", acl.DESCRIBE_TOPIC_CONFIGS))
+        created = await admin.create("mine", 2)
+        assert (code(created), created.num_partitions, created.configs) == (ErrorCode.NONE, -1, ())
+        assert ErrorCode(created.topic_config_error_code) is refused
+        assert code(await admin.create("yours")) is refused
+
+        allow(OnlyOf(acl.CLUSTER_NAME))
+        yours = await admin.create("yours")
+        assert (code(yours), ErrorCode(yours.topic_config_error_code)) == (ErrorCode.NONE, refused)
+        image = admin.active.state.image
+        for authorizer in (DenyAll(), OnlyOf("mine")):
+            allow(authorizer)
+            assert code(await admin.alter(TOPIC, "yours", ("retention.ms", 0, "1"))) is refused
+            assert code(await admin.alter(BROKER, "", ("log.retention.ms", 0, "1"))) is (
+                ErrorCode.CLUSTER_AUTHORIZATION_FAILED
+            )
+            m = request_module(GROW, 3)
+            topic = m.CreatePartitionsTopic(name="yours", count=3, assignments=None)
+            grown = await admin.ask(
+                GROW, 3, m.CreatePartitionsRequest(topics=(topic,), timeout=TIMEOUT, validate_only=False)
+            )
+            assert code(grown.results[0]) is refused
+            m = request_module(DELETE, 5)
+            deleted = await admin.ask(DELETE, 5, m.DeleteTopicsRequest(topic_names=("yours",), timeout=TIMEOUT))
+            assert code(deleted.responses[0]) is refused
+        assert admin.active.state.image is image
+
+        m = request_module(DELETE, 5)
+        both = m.DeleteTopicsRequest(topic_names=("yours", "mine"), timeout=TIMEOUT)
+        answer = await admin.ask(DELETE, 5, both)
+        assert [(r.name, code(r)) for r in answer.responses] == [("yours", refused), ("mine", ErrorCode.NONE)]
+        assert list(admin.active.state.image.topics) == ["yours"]
 
     play(zookeeper, scenario)

@@ -27,7 +27,7 @@ from raykafka.config.cluster import load_cluster_config
 from raykafka.deploy import local_ray, ray_access
 from raykafka.deploy.checks import own_processes
 from raykafka.deploy.folder import ClusterFolder
-from tests.conftest import cluster_file
+from tests.lab.clusters.files import cluster_file
 from tests.lab.waiting import until
 from tests.node.status_feed import StatusFeed
 

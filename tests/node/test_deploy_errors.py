@@ -18,7 +18,7 @@ from raykafka.config.cluster import load_cluster_config
 from raykafka.deploy import checks
 from raykafka.deploy.folder import ClusterFolder
 from raykafka.errors import DeployError
-from tests.conftest import cluster_file
+from tests.lab.clusters.files import cluster_file
 from tests.lab.free_ports import free_port
 
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from tests.lab.clusters.under_test import KafkaUnderTest, unique
 from tests.lab.peer.kafka import VERSIONS, run_tool
-from tests.node.conftest import KafkaUnderTest, unique
 
 LINES = [f"line {i}" for i in range(20)]
 

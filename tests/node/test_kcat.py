@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.lab.clusters.under_test import KafkaUnderTest
 from tests.lab.wire import WireConnection, fetch_request, record_values
-from tests.node.conftest import KafkaUnderTest
 
 MakeTopic = Callable[..., str]
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}

@@ -14,8 +14,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.lab.clusters.deployed import RaykafkaCluster
+from tests.lab.clusters.under_test import TEST_BROKER_CONFIG
 from tests.lab.waiting import until
-from tests.node.conftest import TEST_BROKER_CONFIG
 from tests.node.workload import (
     AT_LEAST_ONCE,
     IDEMPOTENT,

@@ -14,13 +14,15 @@ from tests.lab.clusters.replicated import (
     brokers,
     check,
     cluster,
+    command,
     create,
+    holders,
     metadata,
+    place,
     start,
     wait_in_sync,
 )
 from tests.lab.waiting import until
-from tests.node.test_moving_partitions import command, holders, place
 
 __all__ = ["brokers", "cluster"]
 

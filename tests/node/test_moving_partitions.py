@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from confluent_kafka.admin import NewTopic
 
 from raykafka.cli import raykafka
 from tests.lab.clusters.plain_broker import PlainBroker
@@ -18,8 +17,10 @@ from tests.lab.clusters.replicated import (
     admin,
     bootstrap,
     check,
+    command,
     create,
-    metadata,
+    holders,
+    place,
     read,
     running_brokers,
     stored,
@@ -34,24 +35,6 @@ def brokers(tmp_path_factory: pytest.TempPathFactory, zookeeper: str) -> Iterato
     """For all tests of this file, in their order: the first needs them without topics on every broker."""
     with running_brokers(tmp_path_factory.mktemp("moving"), zookeeper) as made:
         yield made
-
-
-def command(brokers: list[PlainBroker], *words: str, exit_code: int = 0) -> str:
-    """What `raykafka WORDS` prints."""
-    result = CliRunner().invoke(raykafka, [*words, "-b", bootstrap(brokers)], catch_exceptions=False)
-    assert result.exit_code == exit_code, result.output
-    return result.output
-
-
-def place(brokers: list[PlainBroker], topic: str, *replicas: list[int]) -> None:
-    new = NewTopic(topic, len(replicas), replica_assignment=list(replicas))
-    client = admin(brokers)
-    client.create_topics([new])[topic].result(WITHIN_S)
-
-
-def holders(brokers: list[PlainBroker], topic: str, partition: int = 0) -> tuple[list[int], set[int], int]:
-    found = metadata(brokers, topic, partition)
-    return found.replicas, set(found.isrs), found.leader
 
 
 def test_a_drained_broker_holds_nothing_and_one_that_is_needed_is_not_drained(brokers: list[PlainBroker]) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from confluent_kafka import Producer
 
+from tests.lab.clusters.under_test import KafkaUnderTest
 from tests.lab.peer.kafka import VERSIONS, run_tool
-from tests.node.conftest import KafkaUnderTest
 
 MakeTopic = Callable[..., str]
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]

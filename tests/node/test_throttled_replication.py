@@ -15,14 +15,16 @@ from tests.lab.clusters.replicated import (
     BROKERS,
     WITHIN_S,
     bootstrap,
+    command,
     create,
+    holders,
+    place,
     running_brokers,
     stored,
     wait_in_sync,
 )
 from tests.lab.peer.kafka import run_tool
 from tests.lab.waiting import until
-from tests.node.test_moving_partitions import command, holders, place
 
 RATE = 100_000
 BATCH_BYTES = 60_000

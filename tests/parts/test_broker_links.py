@@ -17,7 +17,7 @@ from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, connect_tcp
 from raykafka.protocol.context import unpack_forward
 from raykafka.types import TopicPartition
-from tests.unit.served import request_context
+from tests.lab.served import request_context
 
 SECRET = b"s" * 32
 EPOCH = 5

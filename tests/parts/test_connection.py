@@ -13,29 +13,17 @@ from raykafka.errors import UnanswerableRequestError
 from raykafka.front import connection as connection_module
 from raykafka.front.connection import InFlight, KafkaConnection
 from raykafka.front.routes import Routes
-from raykafka.protocol import codec, dispatch
+from raykafka.protocol import dispatch
 from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.registry import Api
 from raykafka.protocol.wire import MalformedError
-from tests.unit.served import APIS, GATE
+from tests.lab.client_frames import read_response, request
+from tests.lab.served import APIS, GATE
 
 ROUTES = Routes(APIS)
 API_VERSIONS = 18
 PRODUCE = 0
-
-
-def request(key: int, version: int, correlation: int, body: bytes = b"", client_id: str = "test") -> bytes:
-    flexible = codec.request_is_flexible(key, version)
-    name = client_id.encode()
-    head = struct.pack(">hhih", key, version, correlation, len(name)) + name + (b"\0" if flexible else b"")
-    return struct.pack(">i", len(head) + len(body)) + head + body
-
-
-async def read_response(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    (length,) = struct.unpack(">i", await reader.readexactly(4))
-    frame = await reader.readexactly(length)
-    return struct.unpack(">i", frame[:4])[0], frame[4:]
 
 
 class Steered:

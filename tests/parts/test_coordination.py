@@ -21,7 +21,7 @@ from raykafka.errors import KafkaError
 from raykafka.link import Link, connect_unix, serve_unix
 from raykafka.protocol.context import RequestContext
 from raykafka.types import OFFSETS_TOPIC
-from tests.unit.served import request_context
+from tests.lab.served import request_context
 
 SECRET = b"s" * 32
 OFFSET_FETCH, JOIN_GROUP, LIST_GROUPS = 9, 11, 16

@@ -27,7 +27,7 @@ from raykafka.link import Link, serve_unix
 from raykafka.protocol.context import pack_forward
 from raykafka.types import TopicPartition
 from tests.lab.group_log import OffsetsLogOnDisk
-from tests.unit.served import request_context
+from tests.lab.served import request_context
 
 CONFIG = GroupConfig(group_initial_rebalance_delay_ms=0)
 T0 = TopicPartition("t", 0)

@@ -38,10 +38,10 @@ from raykafka.metrics.targets import targets_of, write_targets
 from raykafka.telemetry.durations import BOUNDS_NS, FETCH, PRODUCE, RequestDurations
 from raykafka.telemetry.traffic import Traffic
 from raykafka.types import TopicPartition
+from tests.lab import REPOSITORY
 from tests.lab.dataplane import TOPIC, Dataplane, batch
-from tests.parts.test_fetch import fetch_one
+from tests.lab.fetching import fetch_one
 
-ROOT = Path(__file__).parents[2]
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 
 
@@ -368,13 +368,13 @@ def _exported() -> set[str]:
 
 
 def _dashboards() -> list[Path]:
-    found = sorted((ROOT / "dashboards").glob("*.json"))
+    found = sorted((REPOSITORY / "dashboards").glob("*.json"))
     assert found
     return found
 
 
 def test_dashboards_and_alerts_ask_for_metrics_that_exist() -> None:
-    alerts = (ROOT / "configs/alerts.yaml").read_text()
+    alerts = (REPOSITORY / "configs/alerts.yaml").read_text()
     for text in (alerts, *(path.read_text() for path in _dashboards())):
         assert _names_in(text) and _names_in(text) <= _exported()
 
@@ -398,7 +398,7 @@ def test_a_dashboard_can_be_imported(path: Path) -> None:
 
 
 def test_every_metric_is_explained() -> None:
-    explained = _names_in((ROOT / "docs/metrics.md").read_text())
+    explained = _names_in((REPOSITORY / "docs/metrics.md").read_text())
     wanted = {
         definition.name if definition.kind is Kind.HISTOGRAM else definition.sample_names[0]
         for definition in CATALOGUE.values()
@@ -410,7 +410,7 @@ def test_every_metric_is_explained() -> None:
 def test_prometheus_takes_the_example_and_finds_nothing_to_complain_of_in_names() -> None:
     promtool = shutil.which("promtool")
     assert promtool, "promtool is not installed: run scripts/setup --extra test (Debian: apt install prometheus)"
-    subprocess.run([promtool, "check", "config", str(ROOT / "configs/prometheus.yaml")], check=True)
+    subprocess.run([promtool, "check", "config", str(REPOSITORY / "configs/prometheus.yaml")], check=True)
     text, _ = asyncio.run(encode(many_families().metrics(), ""))
     checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True)
     assert checked.returncode == 0 and not checked.stderr, checked.stderr

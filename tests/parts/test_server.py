@@ -21,9 +21,9 @@ from raykafka.partition import log_view
 from raykafka.protocol.gate import Gate
 from raykafka.protocol.session import ClientSession
 from raykafka.telemetry.durations import RequestDurations
+from tests.lab.client_frames import read_response, request
 from tests.lab.dataplane import TOPIC, Dataplane, batch, decode_response, produce_body
-from tests.parts.test_connection import read_response, request
-from tests.unit.served import APIS
+from tests.lab.served import APIS
 
 PRODUCE, FETCH, API_VERSIONS, HEARTBEAT = 0, 1, 18, 12
 MS = datetime.timedelta(milliseconds=1)

@@ -17,7 +17,7 @@ from raykafka.front.api import describe_cluster, find_coordinator, metadata
 from raykafka.protocol import acl, codec
 from raykafka.protocol.context import RequestContext
 from raykafka.types import OFFSETS_TOPIC
-from tests.unit.served import admitted
+from tests.lab.served import admitted
 
 FLIGHTS = uuid.UUID(int=7)
 OFFSETS = uuid.UUID(int=8)

@@ -9,8 +9,7 @@ import pytest
 
 from raykafka.config.cluster import ClusterConfig, load_cluster_config, parse_cluster_config
 from raykafka.errors import ConfigError
-
-ROOT = Path(__file__).parents[2]
+from tests.lab import REPOSITORY
 
 
 def _refused(data: Any) -> str:
@@ -23,7 +22,7 @@ def _refused(data: Any) -> str:
 
 
 def test_the_shipped_file_is_the_defaults() -> None:
-    shipped = load_cluster_config(ROOT / "configs/local.yaml").to_json()
+    shipped = load_cluster_config(REPOSITORY / "configs/local.yaml").to_json()
     defaults = ClusterConfig.model_validate({}).to_json()
     written_out = {
         "advertised.listeners": defaults["brokers"]["listeners"],
@@ -35,7 +34,7 @@ def test_the_shipped_file_is_the_defaults() -> None:
 
 
 def test_the_shipped_file_listens_on_loopback_only() -> None:
-    assert {host for host, _, _ in load_cluster_config(ROOT / "configs/local.yaml").ports()} == {"127.0.0.1"}
+    assert {host for host, _, _ in load_cluster_config(REPOSITORY / "configs/local.yaml").ports()} == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol import codec, dispatch
 from raykafka.protocol.registry import Api, Place
-from tests.unit.served import APIS, request_context
+from tests.lab.served import APIS, request_context
 
 TOPIC = SimpleNamespace(
     name="flights",

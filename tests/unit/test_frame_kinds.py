@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from raykafka.link.messages import FIRST_DATA_KIND
+from raykafka.link.frame_kinds import FIRST_DATA_KIND
 
 PACKAGE = Path(__file__).parents[2] / "raykafka"
 _KIND = re.compile(r"^(\w+) = FrameKind\((\d+)\)$", re.MULTILINE)

@@ -33,7 +33,7 @@ from raykafka.protocol.session import ClientSession
 from raykafka.telemetry.traffic import Traffic
 from tests.lab.dataplane import batch, decode_response
 from tests.lab.group_log import OffsetsLogOnDisk
-from tests.unit.served import APIS, DenyAll, admitted, request_context
+from tests.lab.served import APIS, DenyAll, admitted, request_context
 
 TOPIC, TOPIC_ID = "flights", uuid.UUID(int=7)
 GROUP = "readers"
@@ -116,6 +116,9 @@ class Untouched:
     def holds_lease(self) -> bool:
         return True
 
+    def describe(self, group_id: str) -> None:
+        return None
+
     def list(self) -> tuple[ErrorCode, list[Any]]:
         return ErrorCode.NONE, [SimpleNamespace(group_id=GROUP, protocol_type="", state=SimpleNamespace(value="Empty"))]
 
@@ -195,6 +198,28 @@ class Only:
 
     def allows(self, session: ClientSession, need: acl.Need, name: str) -> bool:
         return need in self.needs
+
+
+@pytest.mark.parametrize(
+    ("key", "version", "needs", "bits"),
+    [
+        (3, 8, (acl.DESCRIBE_TOPIC, acl.WRITE_TOPIC), {1 << 4 | 1 << 8, acl.NONE}),
+        (3, 8, (acl.DESCRIBE_TOPIC, acl.DESCRIBE_CLUSTER), {1 << 8}),
+        (60, 1, (acl.DESCRIBE_CLUSTER, acl.ALTER_CLUSTER), {1 << 7 | 1 << 8}),
+        (60, 1, (acl.ALTER_CLUSTER,), {acl.NONE}),
+        (15, 5, (acl.DESCRIBE_GROUP, acl.DELETE_GROUP), {1 << 6 | 1 << 8}),
+    ],
+)
+def test_authorized_operations_are_those_that_the_gate_allows(
+    key: int, version: int, needs: tuple[acl.Need, ...], bits: set[int]
+) -> None:
+    api = APIS.get(key)
+    assert api is not None
+    response = ask(api, version, filled(load_request_schema(key, version)), Untouched(), Gate(APIS, Only(*needs)))
+    told: list[int] = []
+    for name in ("topic_authorized_operations", "cluster_authorized_operations", "authorized_operations"):
+        told += found_in(response, name)
+    assert set(told) == bits
 
 
 @pytest.mark.parametrize(("key", "need"), [(8, acl.READ_GROUP), (9, acl.DESCRIBE_GROUP), (47, acl.DELETE_GROUP)])

@@ -13,7 +13,7 @@ from raykafka.coordinator.group.config import GroupConfig
 from raykafka.protocol import dispatch
 from tests.lab.group_dialogues import DIALOGUES, RECORDED, TOPIC, Connection, play
 from tests.lab.group_log import OffsetsLogOnDisk
-from tests.unit.served import GATE, request_context
+from tests.lab.served import GATE, request_context
 
 CONFIG = GroupConfig(
     group_initial_rebalance_delay_ms=0,

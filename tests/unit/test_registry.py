@@ -17,7 +17,7 @@ from raykafka.protocol.context import RequestContext
 from raykafka.protocol.gate import Gate
 from raykafka.protocol.registry import Api, Place, Registry
 from tests.lab.dataplane import decode_response
-from tests.unit.served import APIS, GATE, request_context
+from tests.lab.served import APIS, GATE, request_context
 
 HEARTBEAT = 12
 DELETE_RECORDS = 21

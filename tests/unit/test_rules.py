@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-RULES = (ROOT / "docs" / "rules.md").read_text()
+from tests.lab import REPOSITORY
+
+RULES = (REPOSITORY / "docs" / "rules.md").read_text()
 _ROW = re.compile(r"^\| ([\d, ]+) \| (.*) \| (.*)\|$", re.MULTILINE)
 
 
@@ -27,8 +27,8 @@ def test_every_rule_has_its_code_and_its_tests() -> None:
 
 
 def test_what_the_table_names_exists() -> None:
-    sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    sources = "\n".join(path.read_text() for path in (REPOSITORY / "tests").rglob("test_*.py"))
     there = set(re.findall(r"^(?:async )?def (test_\w+)", sources, re.MULTILINE))
     for code, tests in rows().values():
         assert set(tests) <= there
-        assert [name for name in code if not (ROOT / "raykafka" / name).is_file()] == []
+        assert [name for name in code if not (REPOSITORY / "raykafka" / name).is_file()] == []

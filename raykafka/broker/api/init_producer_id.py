@@ -3,7 +3,8 @@
 Versions: 0-5.
 v2: flexible. v3: a producer may name its old id and epoch; without a transactional id it gets a new id all the same, as
 from Kafka. v4: PRODUCER_FENCED. v5: transaction errors.
-Transactional ids are refused with INVALID_REQUEST until transactions exist.
+Transactional ids are refused with INVALID_REQUEST until transactions exist. Left out: Kafka also serves who may write
+to some topic, whichever (KIP-679); here it takes IDEMPOTENT_WRITE on the cluster.
 """
 
 from __future__ import annotations

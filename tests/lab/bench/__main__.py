@@ -16,8 +16,9 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from tests.lab.bench.clients import ClientError, Measured, confluent_producer, consumer_perf, producer_perf
 from tests.lab.bench.report import Results, Sample, cpu_table, errors, machine, table
 from tests.lab.bench.rows import BIG_BATCHES, SMALL_BATCHES, Row, rows
-from tests.lab.bench.systems import SYSTEMS, System
+from tests.lab.bench.systems import SYSTEMS
 from tests.lab.clusters.deployed import ClusterError
+from tests.lab.clusters.systems import CountedCluster
 from tests.lab.cpu import cpu_seconds, used_by_role
 from tests.lab.peer.kafka import PeerError
 
@@ -93,7 +94,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def topic_for(system: System, name: str, replication: int) -> Callable[[], None]:
+def topic_for(system: CountedCluster, name: str, replication: int) -> Callable[[], None]:
     """Create a topic of one partition; returns what deletes it again."""
     admin = AdminClient({"bootstrap.servers": system.bootstrap, "log_level": 4})
     config = {"min.insync.replicas": str(min(replication, 2))}
@@ -105,7 +106,7 @@ def topic_for(system: System, name: str, replication: int) -> Callable[[], None]
     return delete
 
 
-def warm_up(system: System, replication: int, scale: float) -> None:
+def warm_up(system: CountedCluster, replication: int, scale: float) -> None:
     """Let the servers' just-in-time compilers and caches see the work before it counts."""
     delete = topic_for(system, "warm-up", replication)
     for size, props in ((1000, BIG_BATCHES), (1000, SMALL_BATCHES), (100, BIG_BATCHES)):
@@ -115,7 +116,7 @@ def warm_up(system: System, replication: int, scale: float) -> None:
     delete()
 
 
-def settle(system: System, topic: str) -> None:
+def settle(system: CountedCluster, topic: str) -> None:
     """Write a first record, and wait until the processes that this or earlier work started are up and idle."""
     confluent_producer(system.bootstrap, topic, records=1, size=100, props={})
     deadline = time.monotonic() + SETTLE_TIMEOUT_S
@@ -127,7 +128,7 @@ def settle(system: System, topic: str) -> None:
         used_cores = sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
 
 
-def measure(system: System, row: Row, replication: int, scale: float) -> Sample:
+def measure(system: CountedCluster, row: Row, replication: int, scale: float) -> Sample:
     topic = "".join(letter if letter.isalnum() else "-" for letter in row.title)
     records = int(row.records * scale)
     delete = topic_for(system, topic, replication)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.lab.bench.clients import Measured
 from tests.lab.bench.rows import Row
-from tests.lab.bench.systems import RAY
+from tests.lab.clusters.systems import RAY
 
 
 @dataclass
@@ -23,6 +23,7 @@ class Sample:
     error: str | None = None
 
     def servers_cpu_per_gb(self) -> float | None:
+        """Of all roles but Ray's daemons."""
         return self._per_gb(sum(seconds for role, seconds in self.cpu_s.items() if role != RAY))
 
     def ray_cpu_per_gb(self) -> float | None:

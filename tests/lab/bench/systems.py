@@ -5,29 +5,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Protocol
 
 from tests.lab.clusters.deployed import RaykafkaCluster
+from tests.lab.clusters.systems import RAY
 from tests.lab.peer.kafka import ApacheKafka
-
-RAY = "Ray's daemons"  # the one role that is not counted among a system's servers
-
-
-class System(Protocol):
-    name: str
-
-    @property
-    def bootstrap(self) -> str: ...
-
-    def start(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-    def pids(self) -> list[int]: ...
-
-    def roles(self) -> dict[int, str]:
-        """The role of each process; asked outside of the measured time."""
-        ...
 
 
 class Kafka:

@@ -16,17 +16,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
-
+from tests.lab import REPOSITORY
 from tests.lab.catchup.watch import Memory, Watch, arriving, peak
 from tests.lab.clusters.systems import BROKERS, Deployed, Plain, System
+from tests.lab.clusters.topic import Topic
 
-ROOT = Path(__file__).parents[3]
-TOPIC = "backlog"
+TOPIC = "catchup"
 WITHIN_S = 120.0
 CALM_S = 10.0
-POLL_S = 0.1
 MB = 1_000_000
 
 
@@ -82,15 +79,15 @@ class Run:
 
     def __init__(self, system: System, options: argparse.Namespace) -> None:
         self._system, self._options = system, options
-        self._admin = AdminClient({"bootstrap.servers": system.bootstrap, "log_level": 0})
+        self._topic = Topic(system, TOPIC, 1)
         self.failed = False
 
     def measure(self) -> Found:
         system, options = self._system, self._options
-        self._create()
+        self._topic.create()
         self._write(20 * MB)
-        self._wait_in_sync(WITHIN_S)
-        leader = self._leader()
+        self._topic.wait_in_sync(WITHIN_S)
+        leader = self._topic.leaders()[0]
         follower, other = (leader + 1) % BROKERS, (leader + 2) % BROKERS
         system.shut_down(follower)
         began = time.monotonic()
@@ -110,7 +107,7 @@ class Run:
             time.sleep(CALM_S)
             started = time.monotonic()
             system.bring_back(follower)
-            in_sync = self._wait_in_sync(options.within)
+            in_sync = self._in_sync(options.within)
             ended = time.monotonic()
             time.sleep(CALM_S)
         before, during = watch.between(started - CALM_S + 2, started), watch.between(started, ended)
@@ -137,25 +134,13 @@ class Run:
             os.getloadavg()[0],
         )
 
-    def _create(self) -> None:
-        deadline = time.monotonic() + WITHIN_S
-        while len(self._admin.list_topics(timeout=10).brokers) < BROKERS and time.monotonic() < deadline:
-            time.sleep(POLL_S)
-        new = NewTopic(TOPIC, 1, BROKERS, config={"min.insync.replicas": "2"})
-        self._admin.create_topics([new])[TOPIC].result(WITHIN_S)
-
-    def _leader(self) -> int:
-        return int(self._admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions[0].leader)
-
-    def _wait_in_sync(self, within_s: float) -> bool:
+    def _in_sync(self, within_s: float) -> bool:
         """Whether every replica is in sync within that time."""
-        deadline = time.monotonic() + within_s
-        while time.monotonic() < deadline:
-            with contextlib.suppress(KafkaException):
-                if len(self._admin.list_topics(TOPIC, timeout=5).topics[TOPIC].partitions[0].isrs) == BROKERS:
-                    return True
-            time.sleep(POLL_S)
-        return False
+        try:
+            self._topic.wait_in_sync(within_s)
+        except TimeoutError:
+            return False
+        return True
 
     def _write(self, size: int) -> None:
         with self._flow(0, size) as process:
@@ -165,7 +150,7 @@ class Run:
     def _flow(self, rate: float, size: int) -> Iterator[subprocess.Popen[bytes]]:
         """A producer that goes on until the context ends, or ``size`` bytes are written."""
         command = [sys.executable, "-m", "tests.lab.catchup.flow", self._system.bootstrap, TOPIC, str(rate), str(size)]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
         try:
             yield process
         finally:

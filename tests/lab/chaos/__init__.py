@@ -1,2 +1,2 @@
-"""Torture of a whole cluster: faults at random under load, and a check of everything that clients saw. The model is in
+"""Chaos in a whole cluster: faults at random under load, and a check of everything that clients saw. The model is in
 docs/chaos.md."""

@@ -13,6 +13,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.lab import REPOSITORY
 from tests.lab.chaos import evidence, report, scraped
 from tests.lab.chaos.archive import Archive
 from tests.lab.chaos.history import Fault
@@ -23,7 +24,6 @@ from tests.lab.chaos.watch import Watch
 from tests.lab.prometheus import NotInstalled, Prometheus
 from tests.lab.zookeeper_history import changes, counts_of
 
-ROOT = Path(__file__).parents[3]
 TOPIC = "chaos"
 IN_SYNC_WITHIN_S = 180.0
 LOAD_ENDS_WITHIN_S = 300.0
@@ -43,7 +43,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="rk-chaos-") as scratch:
         folder: Path = options.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        code = show(folder, torture(options, folder, began))
+        code = show(folder, do_faults(options, folder, began))
     print(f"{(time.monotonic() - began) / 60:.1f} minutes; load average now {os.getloadavg()[0]:.1f}.")
     if code:
         print(f"Repeat it with: {command(options)}")
@@ -73,7 +73,7 @@ def command(options: argparse.Namespace) -> str:
     return " ".join(["scripts/chaos", *words])
 
 
-def torture(options: argparse.Namespace, folder: Path, began: float) -> list[str]:
+def do_faults(options: argparse.Namespace, folder: Path, began: float) -> list[str]:
     """Deploy, inject, settle, and gather what the verdict needs in ``folder``. What went wrong beside the history is
     returned, a line each."""
     system = choose(options.hosts)
@@ -129,7 +129,7 @@ def start_load(system: System, partitions: int, cleanup: ExitStack) -> subproces
     words = [sys.executable, "-m", "tests.lab.chaos.load", system.bootstrap, TOPIC, str(partitions), str(system.folder)]
     words += ["--quick"] * system.quick_clients
     log = cleanup.enter_context((system.folder / evidence.LOAD_LOG).open("wb"))
-    load = subprocess.Popen(system.client(words), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    load = subprocess.Popen(system.client(words), cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     cleanup.callback(load.kill)
     return load
 

@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from raykafka.types import TopicPartition
+from tests.lab import REPOSITORY
 from tests.lab.chaos.machine import empty
-from tests.lab.chaos.system import Target
+from tests.lab.chaos.system import Victim
 from tests.lab.clusters.deployed import ClusterError
 from tests.lab.hosts.netlab import Host, Lab, LabError, unavailable
 from tests.lab.hosts.power_cut import cut_logs
-from tests.lab.hosts.production import NODES, REPOSITORY, Production
+from tests.lab.hosts.production import NODES, Production
 
 SUPERVISOR_TITLE = "SupervisorActor"
 
@@ -87,7 +88,7 @@ class Hosts:
 
     # processes
 
-    def targets(self, role: str) -> list[Target]:
+    def victims(self, role: str) -> list[Victim]:
         found = []
         for broker in self.brokers:
             host = self.host(broker)
@@ -109,18 +110,18 @@ class Hosts:
                     found += self._titled(host, broker, title, title)
         return found
 
-    def _holder(self, host: Host, broker: int, directory: Path, what: str) -> list[Target]:
+    def _holder(self, host: Host, broker: int, directory: Path, what: str) -> list[Victim]:
         """Who holds the lock of a directory; its pid is one of the host's own."""
         try:
             pid = int((directory / ".lock").read_text().split()[0])
         except (FileNotFoundError, ValueError, IndexError):
             return []
-        return [Target(what, broker, partial(_signal, host, pid))]
+        return [Victim(what, broker, partial(_signal, host, pid))]
 
-    def _titled(self, host: Host, broker: int, title: str, what: str) -> list[Target]:
+    def _titled(self, host: Host, broker: int, title: str, what: str) -> list[Victim]:
         lines = host.run("ps", "-eo", "pid,args", "--no-headers").splitlines()
         pids = [int(line.split()[0]) for line in lines if title in line and " ps " not in line]
-        return [Target(what, broker, partial(_signal, host, pid)) for pid in pids[:1]]
+        return [Victim(what, broker, partial(_signal, host, pid)) for pid in pids[:1]]
 
     # links and power
 
@@ -158,10 +159,10 @@ class Hosts:
 
     def lose_disk(self, broker: int) -> None:
         """Kill a broker and its replicas and empty its data directory."""
-        for target in (*self.targets("broker"), *self.targets("replica")):
-            if target.broker == broker:
+        for victim in (*self.victims("broker"), *self.victims("replica")):
+            if victim.broker == broker:
                 try:
-                    target.signal(signal.SIGKILL)
+                    victim.signal(signal.SIGKILL)
                 except ProcessLookupError:
                     continue
         empty(self.data(broker))

@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import psutil
 
 from tests.lab.chaos.history import Fault
-from tests.lab.chaos.system import Network, SmallDisks, System, Target
+from tests.lab.chaos.system import Network, SmallDisks, System, Victim
 from tests.lab.chaos.watch import Watch
 from tests.lab.clusters.deployed import ClusterError
 
@@ -57,7 +57,7 @@ class Injector:
         groups = (*system.faults, ALONE) if may_lose else system.faults
         self._kinds = [kind for kind in KINDS if kind.group in groups]
         self.done: list[Fault] = []
-        self._stopped: list[Target] = []
+        self._stopped: list[Victim] = []
 
     def run(self, faults: int, seconds: float) -> None:
         begun = time.monotonic()
@@ -89,34 +89,34 @@ class Injector:
 
     def go_on(self) -> None:
         """Let everything that was stopped go on, as far as it still is there."""
-        for target in self._stopped:
+        for victim in self._stopped:
             with contextlib.suppress(*GONE):
-                target.signal(signal.SIGCONT)
+                victim.signal(signal.SIGCONT)
         self._stopped.clear()
 
     # what the kinds do
 
-    def pick(self, role: str) -> Target:
+    def pick(self, role: str) -> Victim:
         """One process of a role."""
         active = -1
         if role == ACTIVE:
             role, active = "controller", self.watch.controller()
-        found = [target for target in self.system.targets(role) if active in (-1, target.broker)]
+        found = [victim for victim in self.system.victims(role) if active in (-1, victim.broker)]
         if not found:
             raise NotNow
         return found[self.rng.randrange(len(found))]
 
     def kill(self, role: str) -> Done:
-        target = self.pick(role)
-        target.signal(signal.SIGKILL)
-        return target.what, None, 0.0
+        victim = self.pick(role)
+        victim.signal(signal.SIGKILL)
+        return victim.what, None, 0.0
 
     def stand_still(self, role: str) -> Done:
-        target = self.pick(role)
+        victim = self.pick(role)
         seconds = self.rng.uniform(*STOPPED_S)
-        target.signal(signal.SIGSTOP)
-        self._stopped.append(target)
-        return f"{target.what} for {seconds:.1f} s", self.go_on, seconds
+        victim.signal(signal.SIGSTOP)
+        self._stopped.append(victim)
+        return f"{victim.what} for {seconds:.1f} s", self.go_on, seconds
 
     def full_disk(self) -> Done:
         system = cast(SmallDisks, self.system)
@@ -138,9 +138,9 @@ class Injector:
         if self.watch.wait_in_sync(PATIENCE_S):
             raise NotNow
         alone, *others = self.rng.sample(list(self.system.brokers), len(self.system.brokers))
-        for target in self.system.targets("broker"):
-            if target.broker in others:
-                target.signal(signal.SIGKILL)
+        for victim in self.system.victims("broker"):
+            if victim.broker in others:
+                victim.signal(signal.SIGKILL)
         time.sleep(ALONE_S)
         self.system.lose_disk(alone)
         return f"of broker {alone}, alone in the ISR", self.give_up_what_is_lost, ALONE_S

@@ -26,6 +26,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from tests.lab.chaos import history
 from tests.lab.chaos.checker import GROUP
 from tests.lab.chaos.history import Acked, Assigned, Committed, Event, Failed, Latest, Read, Refused, Sent
+from tests.lab.client_settings import EAGER, QUICK_TO_NOTICE
 
 RATE_PER_S = {"idempotent": 120.0, "keyed": 60.0, "plain": 40.0, "leader": 40.0}
 KEYS = 50
@@ -37,15 +38,7 @@ LATEST_EVERY_S = 0.25
 FLUSH_WITHIN_S = 120.0
 READ_WITHIN_S = 120.0
 SHOWN_EVERY_S = 0.2
-QUICK = {"socket.timeout.ms": 2000, "socket.connection.setup.timeout.ms": 1500}
-CLIENT = {
-    "log_level": 0,
-    "reconnect.backoff.ms": 20,
-    "reconnect.backoff.max.ms": 200,
-    "retry.backoff.ms": 20,
-    "retry.backoff.max.ms": 100,
-    "topic.metadata.refresh.interval.ms": 1000,
-}
+CLIENT = {"log_level": 0, **EAGER}
 WRITER = {"linger.ms": 2, "message.timeout.ms": 600_000}
 SETTINGS: dict[str, dict[str, Any]] = {
     "idempotent": {"enable.idempotence": True},
@@ -89,7 +82,7 @@ class Clients:
 
     def __init__(self, bootstrap: str, topic: str, partitions: int, folder: Path, quick: bool) -> None:
         self.topic, self.partitions = topic, partitions
-        self.settings = {"bootstrap.servers": bootstrap, **CLIENT, **(QUICK if quick else {})}
+        self.settings = {"bootstrap.servers": bootstrap, **CLIENT, **(QUICK_TO_NOTICE if quick else {})}
         self.enough = threading.Event()
         self.ends: list[int] | None = None  # of each partition, once nobody writes any more
         self.acknowledged = [0.0] * partitions  # when a partition last acknowledged acks=all

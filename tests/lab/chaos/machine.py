@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psutil
 
-from tests.lab.chaos.system import Target
+from tests.lab.chaos.system import Victim
 from tests.lab.clusters.deployed import ClusterError, RaykafkaCluster
+from tests.lab.processes import running_holder, runs
 
 BROKERS = 3
 DISK_MB = 1024  # of memory, where a broker's disk is one of its own
@@ -61,7 +62,7 @@ class Machine:
         return self._cluster.data_dir / "prometheus-targets.json"
 
     def data(self, broker: int) -> Path:
-        return self._cluster.data_dir / f"broker-{broker}"
+        return self._cluster.data(broker)
 
     def start(self) -> None:
         self._cluster.data_dir.mkdir(mode=0o700)
@@ -82,7 +83,7 @@ class Machine:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def keep_logs(self, to: Path) -> None:
-        for path in (self._cluster.folder / "ray").glob("session_latest/logs/worker-*.err"):
+        for path in self._cluster.logs():
             shutil.copy(path, to)
 
     def client(self, words: Sequence[str]) -> list[str]:
@@ -99,38 +100,32 @@ class Machine:
 
     # processes
 
-    def targets(self, role: str) -> list[Target]:
+    def victims(self, role: str) -> list[Victim]:
         """The processes of a role that run now."""
         match role:
             case "broker":
-                found = [(f"broker {b}", b, _lock_holder(self.data(b))) for b in self.brokers]
+                found = [(f"broker {b}", b, running_holder(self.data(b))) for b in self.brokers]
             case "replica":
                 found = [
-                    (f"replica of {directory.name} on broker {b}", b, _lock_holder(directory))
+                    (f"replica of {directory.name} on broker {b}", b, running_holder(directory))
                     for b in self.brokers
                     for directory in sorted(path for path in self.data(b).iterdir() if path.is_dir())
                 ]
             case "zookeeper":
                 found = [("ZooKeeper", -1, self._zookeeper())]
             case "supervisor":
-                found = [("the Supervisor", -1, self._titled("Supervisor"))]
+                found = [("the Supervisor", -1, self._cluster.titled("Supervisor"))]
             case _:
-                found = [(f"{role} of broker {b}", b, self._titled(f"{role} of broker {b}")) for b in self.brokers]
-        return [Target(what, broker, process.send_signal) for what, broker, process in found if process is not None]
-
-    def _titled(self, words: str) -> psutil.Process | None:
-        for process in self._cluster.processes():
-            with contextlib.suppress(psutil.Error):
-                title = " ".join(process.cmdline()).strip()
-                if title.startswith("ray") and words in title and _runs(process):
-                    return process
-        return None
+                found = [
+                    (f"{role} of broker {b}", b, self._cluster.titled(f"{role} of broker {b}")) for b in self.brokers
+                ]
+        return [Victim(what, broker, process.send_signal) for what, broker, process in found if process is not None]
 
     def _zookeeper(self) -> psutil.Process | None:
         """The ZooKeeper server, a Java process."""
         with contextlib.suppress(OSError, ValueError, IndexError, psutil.Error):
             process = psutil.Process(int((self.zookeepers[0] / "zookeeper.pid").read_text().split()[0]))
-            return process if _runs(process) else None
+            return process if runs(process) else None
         return None
 
     # what a person does
@@ -138,10 +133,10 @@ class Machine:
     def shut_down(self, broker: int) -> None:
         """A controlled shutdown; the broker stays away until ``bring_back``. Raises ClusterError."""
         self._halted.add(broker)
-        self._cluster.run("brokers", "stop", str(broker), "-f", str(self._cluster.config_file))
+        self._cluster.shut_down(broker)
 
     def bring_back(self, broker: int) -> None:
-        self._cluster.run("brokers", "start", str(broker), "-f", str(self._cluster.config_file))
+        self._cluster.bring_back(broker)
         self._halted.discard(broker)
 
     def halted(self) -> Sequence[int]:
@@ -169,7 +164,7 @@ class Machine:
     def _writers(self, broker: int) -> Iterator[psutil.Process]:
         data = self.data(broker)
         for directory in (data, *(path for path in data.iterdir() if path.is_dir())):
-            process = _lock_holder(directory)
+            process = running_holder(directory)
             if process is not None:
                 yield process
 
@@ -181,14 +176,3 @@ def empty(directory: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
         else:
             entry.unlink(missing_ok=True)
-
-
-def _lock_holder(directory: Path) -> psutil.Process | None:
-    with contextlib.suppress(OSError, ValueError, IndexError, psutil.Error):
-        process = psutil.Process(int((directory / ".lock").read_text().split()[0]))
-        return process if _runs(process) else None
-    return None
-
-
-def _runs(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 
-class Target(NamedTuple):
-    """A process. ``signal`` sends it one; who has ended by then makes it raise ProcessLookupError or NoSuchProcess."""
+class Victim(NamedTuple):
+    """A process that faults are done to. ``signal`` sends it one; where the process has ended, it raises
+    ProcessLookupError or NoSuchProcess."""
 
     what: str
     broker: int
@@ -61,7 +62,7 @@ class System(Protocol):
 
     def client(self, words: Sequence[str]) -> list[str]: ...
 
-    def targets(self, role: str) -> list[Target]: ...
+    def victims(self, role: str) -> list[Victim]: ...
 
     def shut_down(self, broker: int) -> None: ...
 

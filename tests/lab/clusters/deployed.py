@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -21,10 +22,11 @@ from typing import Any, Self
 import psutil
 import yaml
 
-from tests.lab.peer.ports import free_port_block
+from tests.lab.clusters.files import cluster_settings
+from tests.lab.free_ports import addresses
+from tests.lab.processes import runs
 
 COMMAND_TIMEOUT_S = 120.0
-_LINK, _METRICS, _ZOOKEEPER, _RAY, _BLOCK = 20, 30, 40, 41, 42  # offsets in the block: INSIDE 0-9, OUTSIDE 10-19, ...
 
 
 class ClusterError(Exception):
@@ -34,7 +36,7 @@ class ClusterError(Exception):
 class RaykafkaCluster:
     """As a context: deployed at the start, undeployed with its data at the end.
 
-    ``config`` holds Kafka's broker settings; ``brokers`` at most 10.
+    ``config`` holds Kafka's broker settings.
     """
 
     def __init__(self, *, brokers: int = 3, config: Mapping[str, object] | None = None) -> None:
@@ -42,30 +44,29 @@ class RaykafkaCluster:
         self.folder = Path(tempfile.mkdtemp(prefix="rk-"))
         self.name = f"own-{secrets.token_hex(3)}"
         self.brokers = brokers
-        self.port = free_port_block(_BLOCK)
         self.data_dir = self.folder / "data"
         self.config_file = self.folder / "cluster.yaml"
-        self.settings: dict[str, Any] = {
-            "cluster": self.name,
-            "data_dir": str(self.data_dir),
-            "ray": {"address": "auto", "start_local": True, "temp_dir": f"{self.folder}/ray", "port": self.port + _RAY},
-            "zookeeper": {"managed": {"servers": 1, "client_port": self.port + _ZOOKEEPER}},
-            "brokers": {
-                "count": brokers,
-                "listeners": f"INSIDE://127.0.0.1:{self.port},OUTSIDE://127.0.0.1:{self.port + 10}",
-                "link_port": self.port + _LINK,
-                "metrics_port": self.port + _METRICS,
-                "config": dict(config or {}),
-            },
-        }
+        self.settings = cluster_settings(self.name, self.data_dir, brokers, config, self.folder / "ray")
 
     @property
     def bootstrap(self) -> str:
-        return ",".join(f"127.0.0.1:{self.port + i}" for i in range(self.brokers))
+        return self._addresses("INSIDE")
 
     @property
     def bootstrap_outside(self) -> str:
-        return ",".join(f"127.0.0.1:{self.port + 10 + i}" for i in range(self.brokers))
+        return self._addresses("OUTSIDE")
+
+    def _addresses(self, listener: str) -> str:
+        (first,) = re.findall(rf"{listener}://[^:]*:(\d+)", self.settings["brokers"]["listeners"])
+        return addresses(int(first), self.brokers)
+
+    def data(self, broker: int) -> Path:
+        """The data directory of a broker."""
+        return self.data_dir / f"broker-{broker}"
+
+    def logs(self) -> list[Path]:
+        """What Ray's workers wrote on their standard error, the brokers' processes among them."""
+        return sorted((self.folder / "ray").glob("session_latest/logs/worker-*.err"))
 
     def __enter__(self) -> Self:
         try:
@@ -92,6 +93,14 @@ class RaykafkaCluster:
         self.config_file.write_text(yaml.safe_dump(self.settings, sort_keys=False))
         return self.run("deploy", "-f", str(self.config_file))
 
+    def shut_down(self, broker: int) -> None:
+        """A controlled shutdown; the broker stays away until ``bring_back``. Raises ``ClusterError``."""
+        self.run("brokers", "stop", str(broker), "-f", str(self.config_file))
+
+    def bring_back(self, broker: int) -> None:
+        """Start a broker that was shut down. Raises ``ClusterError``."""
+        self.run("brokers", "start", str(broker), "-f", str(self.config_file))
+
     def status(self) -> dict[str, Any]:
         status: dict[str, Any] = json.loads(self.run("status", "-f", str(self.config_file), "--json"))
         return status
@@ -115,6 +124,15 @@ class RaykafkaCluster:
                     found[process.pid] = process
                     found |= {child.pid: child for child in process.children(recursive=True)}
         return list(found.values())
+
+    def titled(self, words: str) -> psutil.Process | None:
+        """The process of this cluster that runs and has ``words`` in the title that Ray or raykafka gave it."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                title = " ".join(process.cmdline()).strip()
+                if title.startswith("ray") and words in title and runs(process):
+                    return process
+        return None
 
     def kill_everything(self) -> int:
         """``kill -9`` of every process, all stopped first so that none sees another's death; how many there were."""

@@ -27,6 +27,7 @@ from raykafka.broker.settings import BrokerSettings, ListenerAddress, ZooKeeperS
 from raykafka.metrics.exporter import Exporter
 from raykafka.process.log_output import log_to_stderr
 from tests.lab.free_ports import free_port
+from tests.lab.processes import holder
 
 MODULES = {
     REPLICA: "raykafka.replica.actor",
@@ -214,8 +215,7 @@ class PlainBroker:
 
     def replica_of(self, topic: str, partition: int = 0) -> psutil.Process:
         """The process that writes a partition: the holder of its directory's lock."""
-        pid = int((self.data_dir / f"{topic}-{partition}" / ".lock").read_text().split()[0])
-        return psutil.Process(pid)
+        return holder(self.data_dir / f"{topic}-{partition}")
 
 
 def main(argv: list[str]) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 
 import psutil
 import pytest
+from click.testing import CliRunner
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from raykafka.cli import raykafka
 from raykafka.log.batch import iter_batches
 from tests.lab.clusters.plain_broker import PATIENT_SESSION_MS, PlainBroker
 from tests.lab.waiting import until
@@ -104,6 +106,26 @@ def create(brokers: list[PlainBroker], topic: str, partitions: int = 1, **config
 
 def metadata(brokers: list[PlainBroker], topic: str, partition: int = 0) -> Any:
     return admin(brokers).list_topics(topic, timeout=10).topics[topic].partitions[partition]
+
+
+def command(brokers: list[PlainBroker], *words: str, exit_code: int = 0) -> str:
+    """What `raykafka WORDS` prints."""
+    result = CliRunner().invoke(raykafka, [*words, "-b", bootstrap(brokers)], catch_exceptions=False)
+    assert result.exit_code == exit_code, result.output
+    return result.output
+
+
+def place(brokers: list[PlainBroker], topic: str, *replicas: list[int]) -> None:
+    """Create a topic whose partitions have these replicas, the preferred leader first."""
+    new = NewTopic(topic, len(replicas), replica_assignment=list(replicas))
+    client = admin(brokers)
+    client.create_topics([new])[topic].result(WITHIN_S)
+
+
+def holders(brokers: list[PlainBroker], topic: str, partition: int = 0) -> tuple[list[int], set[int], int]:
+    """The replicas of a partition, those in sync, and its leader."""
+    found = metadata(brokers, topic, partition)
+    return found.replicas, set(found.isrs), found.leader
 
 
 def wait_in_sync(brokers: list[PlainBroker], topic: str, members: int, partition: int = 0) -> None:

@@ -19,6 +19,7 @@ from raykafka.log import lock_holder
 from tests.lab.clusters.deployed import RaykafkaCluster
 from tests.lab.clusters.plain_broker import PlainBroker
 from tests.lab.free_ports import free_port
+from tests.lab.processes import holder
 
 BROKERS = 3
 SPARE, ZOOKEEPER, RAY = "spare replica", "zookeeper", "Ray's daemons"
@@ -37,8 +38,8 @@ _TITLES = {
 _LINE = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) (.*)")
 
 
-class Target(Protocol):
-    """A cluster to be measured."""
+class Cluster(Protocol):
+    """Brokers that are measured, Kafka's or ours; ``name`` is what figures are shown under."""
 
     name: str
 
@@ -49,10 +50,26 @@ class Target(Protocol):
 
     def stop(self) -> None: ...
 
+
+class CountedCluster(Cluster, Protocol):
+    """A cluster whose processes are counted and timed."""
+
+    def pids(self) -> list[int]:
+        """Every process of the cluster."""
+        ...
+
+    def roles(self) -> dict[int, str]:
+        """What each process of the cluster is, by pid. It takes time: ask outside of what is measured."""
+        ...
+
+
+class Target(Cluster, Protocol):
+    """A cluster that faults are done to, and whose logs are read then."""
+
     def logs(self) -> list[Path]: ...
 
 
-class System(Target, Protocol):
+class System(Target, CountedCluster, Protocol):
     """A cluster whose processes can be killed one by one."""
 
     @property
@@ -86,18 +103,6 @@ class System(Target, Protocol):
         """Start a broker that was shut down."""
         ...
 
-    def pids(self) -> list[int]:
-        """Every process of the cluster."""
-        ...
-
-    def roles(self) -> dict[int, str]:
-        """What each process of the cluster is, by pid."""
-        ...
-
-
-def holder(directory: Path) -> psutil.Process:
-    return psutil.Process(int((directory / ".lock").read_text().split()[0]))
-
 
 class Deployed:
     """``raykafka deploy``: a Ray, a ZooKeeper and brokers of its own."""
@@ -123,18 +128,16 @@ class Deployed:
         self._cluster.take_down()
 
     def data(self, broker: int) -> Path:
-        return self._cluster.data_dir / f"broker-{broker}"
+        return self._cluster.data(broker)
 
     def broker(self, broker: int) -> psutil.Process:
         return holder(self.data(broker))
 
     def controller(self, broker: int) -> psutil.Process:
         title = f"controller of broker {broker}"
-        for process in self._cluster.processes():
-            with contextlib.suppress(psutil.Error):
-                if any(word.endswith(title) for word in process.cmdline()):
-                    return process
-        raise LookupError(f"no process is the {title}")
+        if (found := self._cluster.titled(title)) is None:
+            raise LookupError(f"no process is the {title}")
+        return found
 
     def replica(self, broker: int, topic: str, partition: int) -> psutil.Process:
         return holder(self.data(broker) / f"{topic}-{partition}")
@@ -143,13 +146,13 @@ class Deployed:
         """Ray restarts it."""
 
     def shut_down(self, broker: int) -> None:
-        self._cluster.run("brokers", "stop", str(broker), "-f", str(self._cluster.config_file))
+        self._cluster.shut_down(broker)
 
     def bring_back(self, broker: int) -> None:
-        self._cluster.run("brokers", "start", str(broker), "-f", str(self._cluster.config_file))
+        self._cluster.bring_back(broker)
 
     def logs(self) -> list[Path]:
-        return sorted((self._cluster.folder / "ray").glob("session_latest/logs/worker-*.err"))
+        return self._cluster.logs()
 
     def pids(self) -> list[int]:
         return [process.pid for process in self._cluster.processes()]

@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 from tests.lab.clusters.systems import Deployed, Plain
-from tests.lab.failover.faults import TOPIC, Cluster, Faults, Outcome
-from tests.lab.failover.hosts import CLIENT_SETTINGS, ROLES, HostFaults, Hosts, HostsCluster
+from tests.lab.clusters.topic import Topic
+from tests.lab.failover.faults import TOPIC, Faults, Outcome
+from tests.lab.failover.hosts import CLIENT_SETTINGS, ROLES, HostFaults, Hosts, HostsTopic
 from tests.lab.failover.load import SETTINGS, Load
 
 WARM_UP_S = 8.0
@@ -34,11 +35,11 @@ def main() -> int:
     try:
         system.start()
         count = options.partitions
-        cluster = HostsCluster(system, count) if isinstance(system, Hosts) else Cluster(system, count)
-        cluster.create_topic()
+        topic = HostsTopic(system, TOPIC, count) if isinstance(system, Hosts) else Topic(system, TOPIC, count)
+        topic.create()
         with Load(system.bootstrap, TOPIC, options.partitions, client) as load:
             load.wait_begun()
-            cluster.wait_in_sync()
+            topic.wait_in_sync()
             time.sleep(WARM_UP_S)
 
             def note(outcome: Outcome) -> None:
@@ -46,13 +47,13 @@ def main() -> int:
                 say(outcome)
 
             if isinstance(system, Hosts):
-                of_hosts = HostFaults(system, cluster, load, rng, options.timeline)
+                of_hosts = HostFaults(system, topic, load, rng, options.timeline)
                 note(of_hosts.calm(CALM_S))
                 for number in range(options.hosts):
                     note(of_hosts.cut(ROLES[number % len(ROLES)]))
                     note(of_hosts.power_off(ROLES[number % len(ROLES)]))
             else:
-                faults = Faults(system, cluster, load, rng, options.timeline)
+                faults = Faults(system, topic, load, rng, options.timeline)
                 note(faults.calm(CALM_S))
                 for number in range(options.kills):
                     note(faults.kill_broker(number % 10 in WITH_CONTROLLER))

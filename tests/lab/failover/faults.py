@@ -9,15 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import psutil
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.lab.clusters.systems import BROKERS, System, Target, timeline
+from tests.lab.clusters.systems import BROKERS, System, timeline
+from tests.lab.clusters.topic import Topic
 from tests.lab.failover.load import Load
 
 TOPIC = "failover"
-CREATE_WITHIN_S = 60.0
-IN_SYNC_WITHIN_S = 120.0
 SETTLE_S = 2.0
 WATCH_S = 3.0
 STOP_WATCH_S = 14.0
@@ -37,49 +34,11 @@ class Outcome:
     in_sync_after_s: float
 
 
-class Cluster:
-    """The topic, who leads what, and whether all is well again."""
-
-    def __init__(self, system: Target, partitions: int) -> None:
-        self.system = system
-        self.partitions = partitions
-        self._admin = AdminClient({"bootstrap.servers": system.bootstrap, "log_level": 0})
-
-    def create_topic(self) -> None:
-        deadline = time.monotonic() + CREATE_WITHIN_S
-        while len(self._admin.list_topics(timeout=10).brokers) < BROKERS and time.monotonic() < deadline:
-            time.sleep(0.1)
-        new = NewTopic(TOPIC, self.partitions, BROKERS, config={"min.insync.replicas": "2"})
-        self._admin.create_topics([new])[TOPIC].result(CREATE_WITHIN_S)
-
-    def leaders(self) -> dict[int, int]:
-        partitions = self._admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions
-        return {number: partition.leader for number, partition in partitions.items()}
-
-    def controller(self) -> int:
-        return int(self._admin.list_topics(TOPIC, timeout=10).controller_id)
-
-    def wait_in_sync(self) -> None:
-        """Until every broker lives and every replica is in sync. Raises TimeoutError."""
-        deadline = time.monotonic() + IN_SYNC_WITHIN_S
-        while not self._in_sync():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not all replicas were in sync again within {IN_SYNC_WITHIN_S:.0f} s")
-            time.sleep(0.1)
-
-    def _in_sync(self) -> bool:
-        with contextlib.suppress(KafkaException):
-            answer = self._admin.list_topics(TOPIC, timeout=5)
-            partitions = answer.topics[TOPIC].partitions.values()
-            return len(answer.brokers) == BROKERS and all(len(p.isrs) == BROKERS for p in partitions)
-        return False
-
-
 class Measured:
-    """Measures what is done to ``cluster`` under ``load``."""
+    """Measures what is done to the cluster of ``topic`` under ``load``."""
 
-    def __init__(self, cluster: Cluster, load: Load, rng: random.Random, show_timeline: bool) -> None:
-        self.cluster, self.load, self.rng = cluster, load, rng
+    def __init__(self, topic: Topic, load: Load, rng: random.Random, show_timeline: bool) -> None:
+        self.topic, self.load, self.rng = topic, load, rng
         self._show_timeline = show_timeline
 
     def calm(self, seconds: float) -> Outcome:
@@ -108,12 +67,12 @@ class Measured:
             print(line, flush=True)
         heal()
         if in_sync:
-            self.cluster.wait_in_sync()
+            self.topic.wait_in_sync()
         in_sync_after_s = time.time() - moment if in_sync else 0.0
         end = time.time()
         gap = load.longest_gap(moment - 0.5, end, moment)
         if self._show_timeline:
-            for line in timeline(self.cluster.system, moment, min(end, moment + max(gap.ended_after_s, 1.0) + 0.5)):
+            for line in timeline(self.topic.system, moment, min(end, moment + max(gap.ended_after_s, 1.0) + 0.5)):
                 print(line)
         failed = len(load.errors) - errors
         time.sleep(SETTLE_S)
@@ -123,14 +82,14 @@ class Measured:
 class Faults(Measured):
     """Faults of the processes of ``system``."""
 
-    def __init__(self, system: System, cluster: Cluster, load: Load, rng: random.Random, show_timeline: bool) -> None:
-        super().__init__(cluster, load, rng, show_timeline)
+    def __init__(self, system: System, topic: Topic, load: Load, rng: random.Random, show_timeline: bool) -> None:
+        super().__init__(topic, load, rng, show_timeline)
         self._system = system
 
     def kill_broker(self, controllers: bool) -> Outcome:
         """``kill -9`` of a broker that leads: the active controller's, or another one."""
-        system, active = self._system, self.cluster.controller()
-        leading = sorted({leader for leader in self.cluster.leaders().values() if leader >= 0})
+        system, active = self._system, self.topic.controller()
+        leading = sorted({leader for leader in self.topic.leaders().values() if leader >= 0})
         choices = [b for b in leading if (b == active) == controllers] or leading
         broker = self.rng.choice(choices)
         process = system.broker(broker)
@@ -139,8 +98,8 @@ class Faults(Measured):
 
     def stop(self, role: str) -> Outcome:
         """SIGSTOP of a process; what is still the same one afterwards goes on."""
-        partition = self.rng.randrange(self.cluster.partitions)
-        leader = self.cluster.leaders()[partition]
+        partition = self.rng.randrange(self.topic.partitions)
+        leader = self.topic.leaders()[partition]
         process, broker, what = self._stopped(role, leader, partition)
 
         def go_on() -> None:
@@ -162,14 +121,14 @@ class Faults(Measured):
                 broker = (leader + 1) % BROKERS
                 return system.replica(broker, TOPIC, partition), broker, f"of partition {partition} on broker {broker}"
             case "controller":
-                active = self.cluster.controller()
+                active = self.topic.controller()
                 return system.controller(active), active, f"on broker {active}"
         raise ValueError(role)
 
     def shut_down(self) -> list[Outcome]:
         """Controlled shutdown of a leader broker, and its start afterwards."""
         system = self._system
-        broker = self.rng.choice(sorted(set(self.cluster.leaders().values())))
+        broker = self.rng.choice(sorted(set(self.topic.leaders().values())))
         what = f"broker {broker}"
         return [
             self._measure(

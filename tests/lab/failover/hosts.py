@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from tests.lab.failover.faults import Cluster, Measured, Outcome
+from tests.lab.client_settings import QUICK_TO_NOTICE
+from tests.lab.clusters.topic import Topic
+from tests.lab.failover.faults import Measured, Outcome
 from tests.lab.failover.load import SETTINGS, Load
+from tests.lab.hosts.cluster import IN_SYNC_WITHIN_S as HOSTS_IN_SYNC_WITHIN_S
 from tests.lab.hosts.cluster import Cluster as HostedCluster
 from tests.lab.hosts.cluster import started
-from tests.lab.hosts.flights import QUICK_TO_NOTICE
 from tests.lab.hosts.netlab import Host
 
-# A client notices a silent host by its own time-outs alone: docs/deploy.md.
 CLIENT_SETTINGS = {**SETTINGS, **QUICK_TO_NOTICE, "request.timeout.ms": 2000}
 ROLES = ("follower", "controller", "ZooKeeper's leader")
 _WATCH_S = 8.0
@@ -42,22 +43,22 @@ class Hosts:
         return sorted(log for folder in folders for log in folder.glob("session_2*/logs/worker-*.err"))
 
 
-class HostsCluster(Cluster):
+class HostsTopic(Topic):
     """Asks every host: one that was cut off takes everything to be well until it hears otherwise."""
 
-    def __init__(self, hosts: Hosts, partitions: int) -> None:
-        super().__init__(hosts, partitions)
+    def __init__(self, hosts: Hosts, name: str, partitions: int) -> None:
+        super().__init__(hosts, name, partitions)
         self._hosted = hosts.hosted
 
-    def wait_in_sync(self) -> None:
-        self._hosted.await_in_sync("the fault")
+    def wait_in_sync(self, within_s: float = HOSTS_IN_SYNC_WITHIN_S) -> None:
+        self._hosted.await_in_sync("the fault", within_s)
 
 
 class HostFaults(Measured):
     """Faults of the hosts of ``hosts``: one that leads partitions, and has a given role besides."""
 
-    def __init__(self, hosts: Hosts, cluster: Cluster, load: Load, rng: random.Random, show_timeline: bool) -> None:
-        super().__init__(cluster, load, rng, show_timeline)
+    def __init__(self, hosts: Hosts, topic: Topic, load: Load, rng: random.Random, show_timeline: bool) -> None:
+        super().__init__(topic, load, rng, show_timeline)
         self._hosted = hosts.hosted
 
     def cut(self, role: str) -> Outcome:
@@ -74,7 +75,7 @@ class HostFaults(Measured):
 
     def _host(self, role: str, choices: list[Host]) -> Host:
         """Of the hosts whose broker leads, one with ``role``, else one with any, else any; a follower has none."""
-        leaders = set(self.cluster.leaders().values())
+        leaders = set(self.topic.leaders().values())
         roles = {host: self._hosted.roles(host) for host in choices}
 
         def fitness(host: Host) -> tuple[bool, bool, int, float]:

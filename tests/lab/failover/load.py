@@ -12,6 +12,8 @@ from typing import Any
 from confluent_kafka import Producer
 
 from tests.lab.background import Background
+from tests.lab.client_settings import EAGER
+from tests.lab.waiting import until
 
 INTERVAL_S = 0.02
 FLUSH_WITHIN_S = 60.0
@@ -22,11 +24,7 @@ SETTINGS = {
     "enable.idempotence": True,
     "linger.ms": 0,
     "message.timeout.ms": 120_000,
-    "retry.backoff.ms": 20,
-    "retry.backoff.max.ms": 100,
-    "reconnect.backoff.ms": 20,
-    "reconnect.backoff.max.ms": 200,
-    "topic.metadata.refresh.interval.ms": 1000,
+    **EAGER,
 }
 
 
@@ -98,11 +96,7 @@ class Load(Background):
 
     def wait_begun(self) -> None:
         """Until every partition has acknowledged something: its first write wakes it. Raises TimeoutError."""
-        deadline = time.monotonic() + BEGUN_WITHIN_S
-        while not all(self._acks):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not every partition was written within {BEGUN_WITHIN_S:.0f} s")
-            time.sleep(0.1)
+        until(lambda: all(self._acks), "every partition is written", BEGUN_WITHIN_S)
 
     def _note_statistics(self, text: str) -> None:
         self._statistics = text

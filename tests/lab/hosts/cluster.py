@@ -16,11 +16,13 @@ from typing import Any
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from raykafka.deploy.zookeeper_process import ask
+from tests.lab import REPOSITORY
 from tests.lab.hosts.netlab import Host, Lab
-from tests.lab.hosts.production import NODES, REPOSITORY, Production
+from tests.lab.hosts.production import NODES, Production
 from tests.lab.waiting import until
-from tests.lab.wire import METADATA, WireConnection, request_module
+from tests.lab.wire import WireConnection, metadata_request
 
+IN_SYNC_WITHIN_S = 150.0
 _ZOOKEEPER_PORT = 2181
 # while hosts are away, what asks them may fail in any way
 until_answered = partial(until, within_s=60.0, despite=(Exception,))
@@ -78,7 +80,7 @@ class Cluster(Production):
         admin = self.admin()
         admin.create_topics([NewTopic(topic, partitions, 3)])[topic].result(30)
 
-    def await_in_sync(self, what: str, within_s: float = 150.0) -> None:
+    def await_in_sync(self, what: str, within_s: float = IN_SYNC_WITHIN_S) -> None:
         """Wait until every broker knows three replicas in sync of every partition, all name the same leaders, and all
         ZooKeeper servers are in step."""
         began = time.time()
@@ -103,12 +105,8 @@ class Cluster(Production):
 
 def _partitions(host: Host) -> dict[tuple[str, int], tuple[int, int, int]]:
     """Leader, its epoch, and how many are in sync, of every partition, as this host's broker knows it."""
-    module = request_module(METADATA, 12)
-    request = module.MetadataRequest(
-        topics=None, allow_auto_topic_creation=False, include_topic_authorized_operations=False
-    )
     with WireConnection(f"{host.address}:9192", timeout_s=5.0) as wire:
-        answer = wire.call(request)
+        answer = wire.call(metadata_request(None))
     return {
         (topic.name, p.partition_index): (p.leader_id, p.leader_epoch, len(p.isr_nodes))
         for topic in answer.topics

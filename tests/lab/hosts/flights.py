@@ -24,18 +24,12 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer
 
+from tests.lab.client_settings import EAGER, QUICK_TO_NOTICE
+
 PACE_PER_S = 1000
 SHOWN_GAP_S = 0.5
 READ_WITHIN_S = 120.0
-QUICK_TO_NOTICE = {
-    "socket.timeout.ms": 2000,
-    "socket.connection.setup.timeout.ms": 1500,
-    "reconnect.backoff.ms": 20,
-    "reconnect.backoff.max.ms": 200,
-    "retry.backoff.ms": 20,
-    "retry.backoff.max.ms": 100,
-    "topic.metadata.refresh.interval.ms": 1000,
-}
+CLIENT = {**EAGER, **QUICK_TO_NOTICE}
 
 
 def flights() -> Iterator[tuple[str, bytes]]:
@@ -65,7 +59,7 @@ class Reader(threading.Thread):
                 "group.id": "readers",
                 "auto.offset.reset": "earliest",
                 "session.timeout.ms": 10_000,
-                **QUICK_TO_NOTICE,
+                **CLIENT,
             }
         )
         self._consumer.subscribe([topic])
@@ -115,7 +109,7 @@ class Writer:
                 "linger.ms": 5,
                 "delivery.timeout.ms": 120_000,
                 "request.timeout.ms": 2000,
-                **QUICK_TO_NOTICE,
+                **CLIENT,
             }
         )
 

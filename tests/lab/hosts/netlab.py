@@ -199,7 +199,7 @@ class Host:
         self._await(lambda: _accepts(self.address, 22), "answer on its SSH port")
 
     def power_off(self) -> None:
-        """As if the cord were pulled: everything ends at once, and no peer hears of it."""
+        """As if the cord were pulled: everything ends at once, and nobody at another end hears of it."""
         if self._init is None:
             return
         with suppress(LabError):  # the link is gone when the host has died by itself

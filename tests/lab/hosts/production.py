@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from tests.lab import REPOSITORY
 from tests.lab.hosts.netlab import Host, Lab
 
-REPOSITORY = Path(__file__).parents[3]
 _BIN = Path(sys.executable).parent
 NODES = 3
 

@@ -1,6 +1,6 @@
 """A real Apache Kafka: its jars by Maven, its tools, and clusters of it in ZooKeeper mode.
 
-It is the oracle of the integration tests and the rival in the benchmarks. Standard library only, so that it runs
+Tests compare raykafka with it, and benchmarks race against it. It needs the standard library alone, so that it runs
 before anything is installed. Needs ``java`` and, the first time, ``mvn``.
 
 Environment: ``RAYKAFKA_PEER_CACHE`` (folder of the jars, default ``~/.cache/raykafka/kafka``) and ``KAFKA_VERSION``
@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab.peer.ports import free_port_block
+from tests.lab.free_ports import addresses, free_ports
 
 HERE = Path(__file__).resolve().parent
 VERSIONS = ("3.9.2", "4.3.1")
@@ -174,17 +174,17 @@ class ApacheKafka:
     def __post_init__(self) -> None:
         self.directory = Path(self.directory).resolve()
         if not self.port:
-            self.port = free_port_block(21)
+            self.port = free_ports(21)
         self.zookeeper_port = self.zookeeper_port or self.port + 20
         self.heap = self.heap or ("1G" if self.brokers == 1 else "512M")
 
     @property
     def bootstrap(self) -> str:
-        return ",".join(f"127.0.0.1:{self.port + i}" for i in range(self.brokers))
+        return addresses(self.port, self.brokers)
 
     @property
     def bootstrap_outside(self) -> str:
-        return ",".join(f"127.0.0.1:{self.port + 10 + i}" for i in range(self.brokers))
+        return addresses(self.port + 10, self.brokers)
 
     def start(self) -> None:
         """Start ZooKeeper and the brokers and wait until they serve. Data from an earlier start is kept."""

@@ -18,11 +18,12 @@ import psutil
 
 from tests.lab.clusters.systems import BROKERS, CONFIG, Deployed, Plain
 from tests.lab.cpu import cpu_seconds
-from tests.lab.sleepers.cluster import WRITTEN, WRITTEN_PARTITIONS, Dormitory
-from tests.lab.sleepers.probes import Place, call_ms, metadata_request, scrape, states, write_ms
+from tests.lab.sleepers.cluster import WRITTEN, WRITTEN_PARTITIONS, Cluster
+from tests.lab.sleepers.probes import Place, call_ms, scrape, states, write_ms
 from tests.lab.sleepers.restarts import Restart, kill, restart
 from tests.lab.sleepers.steady import Steady
 from tests.lab.sleepers.usage import Usage, usage
+from tests.lab.wire import metadata_request
 
 USAGE_OVER_S = 30.0
 CALLS = 20
@@ -35,12 +36,12 @@ def main() -> int:
     options = parse()
     config = {**CONFIG, "replica.idle.ms": str(IDLE_MS)}
     system = Plain(config) if options.without_ray else Deployed(config)
-    dormitory = Dormitory(system, options.partitions, options.topics, options.replication)
+    cluster = Cluster(system, options.partitions, options.topics, options.replication)
     figures: dict[str, Any] = {"system": system.name, **{k: v for k, v in vars(options).items() if k != "json"}}
     say(f"{system.name}, {options.partitions:,} partitions, replication factor {options.replication}")
     try:
         system.start()
-        measure(dormitory, options, figures)
+        measure(cluster, options, figures)
     finally:
         system.stop()
         if options.json is not None:
@@ -49,44 +50,44 @@ def main() -> int:
     return 0
 
 
-def measure(dormitory: Dormitory, options: argparse.Namespace, figures: dict[str, Any]) -> None:
+def measure(cluster: Cluster, options: argparse.Namespace, figures: dict[str, Any]) -> None:
     if options.usage_s:
-        dormitory.wait_quiet()
-        figures["empty"] = show_usage("no partition", dormitory, options.usage_s)
-    figures["create_s"] = dormitory.create()
+        cluster.wait_quiet()
+        figures["empty"] = show_usage("no partition", cluster, options.usage_s)
+    figures["create_s"] = cluster.create()
     say(f"created in {figures['create_s']:.2f} s")
     if options.usage_s:
-        dormitory.wait_quiet()
-        figures["created"] = show_usage("all created, none written", dormitory, options.usage_s)
-        figures["requests"] = requests(dormitory)
-        with Steady(dormitory.system.bootstrap, WRITTEN, WRITTEN_PARTITIONS):
-            dormitory.wait_awake(WRITTEN_PARTITIONS * options.replication)
-            dormitory.wait_quiet()
-            figures["written"] = show_usage("ten written once a second", dormitory, options.usage_s)
-    data = dormitory.places()[:: max(1, options.partitions // options.with_data)][: options.with_data]
+        cluster.wait_quiet()
+        figures["created"] = show_usage("all created, none written", cluster, options.usage_s)
+        figures["requests"] = requests(cluster)
+        with Steady(cluster.system.bootstrap, WRITTEN, WRITTEN_PARTITIONS):
+            cluster.wait_awake(WRITTEN_PARTITIONS * options.replication)
+            cluster.wait_quiet()
+            figures["written"] = show_usage("ten written once a second", cluster, options.usage_s)
+    data = cluster.places()[:: max(1, options.partitions // options.with_data)][: options.with_data]
     if options.first_writes or options.kills or options.restarts:
         say(f"writing to {len(data)} partitions, which then fall asleep")
-        dormitory.write(data)
-        dormitory.wait_asleep()
+        cluster.write(data)
+        cluster.wait_asleep()
     if options.first_writes:
-        figures["first_writes_ms"] = first_writes(dormitory, data, options.first_writes)
+        figures["first_writes_ms"] = first_writes(cluster, data, options.first_writes)
     figures["restarts"] = []
     for number in range(options.kills + options.restarts):
-        dormitory.wait_quiet()
-        active = dormitory.controller()
+        cluster.wait_quiet()
+        active = cluster.controller()
         # every other one hits the active controller's broker
         broker = active if number % 2 == 0 else (active + 1) % BROKERS
         how = kill if number < options.kills else restart
-        outcome = how(dormitory, broker, set(data), options.timeline)
+        outcome = how(cluster, broker, set(data), options.timeline)
         figures["restarts"].append(dataclasses.asdict(outcome))
         say_restart(outcome)
-        dormitory.wait_asleep()
+        cluster.wait_asleep()
     if options.usage_s and (options.kills or options.restarts):
-        figures["after"] = show_usage("after all that", dormitory, options.usage_s)
+        figures["after"] = show_usage("after all that", cluster, options.usage_s)
 
 
-def show_usage(title: str, dormitory: Dormitory, over_s: float) -> dict[str, Any]:
-    found = usage(dormitory.system, over_s)
+def show_usage(title: str, cluster: Cluster, over_s: float) -> dict[str, Any]:
+    found = usage(cluster.system, over_s)
     width = max(map(len, found))
     say(f"{title}:")
     total = Usage(*(sum(values) for values in zip(*map(dataclasses.astuple, found.values()), strict=True)))
@@ -98,10 +99,10 @@ def show_usage(title: str, dormitory: Dormitory, over_s: float) -> dict[str, Any
     return {role: dataclasses.asdict(u) for role, u in found.items()}
 
 
-def requests(dormitory: Dormitory) -> dict[str, Any]:
+def requests(cluster: Cluster) -> dict[str, Any]:
     """A Metadata of everything, and a scrape: how long each takes, and what it costs the broker."""
-    broker = dormitory.system.broker(0).pid
-    port = dormitory.system.metrics_ports[0]
+    broker = cluster.system.broker(0).pid
+    port = cluster.system.metrics_ports[0]
     found: dict[str, Any] = {}
 
     def timed(name: str, call: Any) -> None:
@@ -118,32 +119,32 @@ def requests(dormitory: Dormitory) -> dict[str, Any]:
         scrape(port)
         return (time.perf_counter() - began) * 1000
 
-    with dormitory.wires() as wires:
+    with cluster.wires() as wires:
         timed("Metadata of all topics", lambda: call_ms(wires[0], metadata_request(None)))
         timed("Metadata of one topic", lambda: call_ms(wires[0], metadata_request([WRITTEN])))
     timed("scrape", timed_scrape)
     return found
 
 
-def first_writes(dormitory: Dormitory, data: list[Place], count: int) -> dict[str, list[float]]:
+def first_writes(cluster: Cluster, data: list[Place], count: int) -> dict[str, list[float]]:
     """The first write to a sleeping partition, one after the other; before each, every broker has a spare replica and
     the machine is calm: the processes that the last one left starting have started. Of
     ``count`` writes with each acks, half go to partitions that hold records and have fallen asleep again by their next
     turn, half to such as were never written."""
     held = set(data)
-    never = [place for place in dormitory.places() if place not in held]
-    kinds = {"acks=1": 1, "acks=all": -1} if dormitory.replication > 1 else {"acks=1": 1}
+    never = [place for place in cluster.places() if place not in held]
+    kinds = {"acks=1": 1, "acks=all": -1} if cluster.replication > 1 else {"acks=1": 1}
     found: dict[str, list[float]] = {}
     turns = {
         (kind, what): itertools.cycle(places[i :: len(kinds)])
         for what, places in (("never written", never), ("written before", data))
         for i, kind in enumerate(kinds)
     }
-    with dormitory.wires() as wires:
+    with cluster.wires() as wires:
         for _ in range(count // 2):
             for (kind, what), places in turns.items():
                 place = next(places)
-                dormitory.wait_spares()
+                cluster.wait_spares()
                 wait_calm()
                 leader, _ = states(wires[0], [place.topic])[place]
                 found.setdefault(f"{kind}, {what}", []).append(write_ms(wires[leader], place, kinds[kind]))

@@ -10,8 +10,10 @@ from confluent_kafka import ElectionType, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.lab.clusters.systems import BROKERS, System
+from tests.lab.clusters.topic import wait_all_brokers
 from tests.lab.cpu import cpu_seconds
 from tests.lab.sleepers.probes import Place, spares
+from tests.lab.waiting import until
 from tests.lab.wire import WireConnection
 
 WRITTEN = "written"
@@ -22,7 +24,7 @@ QUIET_WITHIN_S = 120.0
 RECORDS_EACH = 20
 
 
-class Dormitory:
+class Cluster:
     """``partitions`` in all, over ``topics`` topics that sleep and one, of ten partitions, that is written."""
 
     def __init__(self, system: System, partitions: int, topics: int, replication: int) -> None:
@@ -53,9 +55,7 @@ class Dormitory:
 
     def create(self) -> float:
         """All topics, by one request; how long its answer took."""
-        deadline = time.monotonic() + CREATE_WITHIN_S
-        while len(self._admin.list_topics(timeout=10).brokers) < BROKERS and time.monotonic() < deadline:
-            time.sleep(0.1)
+        wait_all_brokers(self._admin, CREATE_WITHIN_S)
         settings = {"min.insync.replicas": "2"} if self.replication > 1 else {}
         sizes = {WRITTEN: WRITTEN_PARTITIONS, **self.sleeping}
         new = [NewTopic(name, count, self.replication, config=settings) for name, count in sizes.items()]
@@ -89,28 +89,26 @@ class Dormitory:
             raise RuntimeError(f"records were not acknowledged: {failed[:3]}")
 
     def wait_spares(self, at_least: int = 1) -> None:
-        deadline = time.monotonic() + QUIET_WITHIN_S
-        while any(spares(port) < at_least for port in self.system.metrics_ports):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not every broker has a spare replica after {QUIET_WITHIN_S:.0f} s")
-            time.sleep(0.1)
+        """Until every broker has spare replicas. Raises TimeoutError."""
+        until(
+            lambda: all(spares(port) >= at_least for port in self.system.metrics_ports),
+            "every broker has a spare replica",
+            QUIET_WITHIN_S,
+            look_every_s=0.1,
+        )
 
     def wait_awake(self, replicas: int) -> None:
         """Until so many replicas have a process."""
-        deadline = time.monotonic() + QUIET_WITHIN_S
-        while sum(role == "replica" for role in self.system.roles().values()) < replicas:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not {replicas} replicas are awake after {QUIET_WITHIN_S:.0f} s")
-            time.sleep(1)
+        what = f"{replicas} replicas are awake"
+        until(lambda: self._awake() >= replicas, what, QUIET_WITHIN_S, look_every_s=1)
 
     def wait_asleep(self) -> None:
         """Until every replica sleeps and the processes are quiet."""
-        deadline = time.monotonic() + QUIET_WITHIN_S * 3
-        while any(role == "replica" for role in self.system.roles().values()):
-            if time.monotonic() > deadline:
-                raise TimeoutError("replicas do not fall asleep")
-            time.sleep(1)
+        until(lambda: not self._awake(), "every replica sleeps", QUIET_WITHIN_S * 3, look_every_s=1)
         self.wait_quiet()
+
+    def _awake(self) -> int:
+        return sum(role == "replica" for role in self.system.roles().values())
 
     def wait_quiet(self) -> None:
         """Until the cluster's processes take little of the processors."""

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from tests.lab.wire import (
     FETCH,
-    METADATA,
     WireConnection,
+    metadata_request,
     milliseconds,
     produce_request,
     record_batch,
@@ -26,18 +26,6 @@ ANSWER_WITHIN_S = 30.0
 class Place(NamedTuple):
     topic: str
     partition: int
-
-
-def metadata_request(topics: Sequence[str] | None) -> object:
-    """Metadata of ``topics``, None for all."""
-    module = request_module(METADATA, 9)
-    wanted = None if topics is None else tuple(module.MetadataRequestTopic(name=name) for name in topics)
-    return module.MetadataRequest(
-        topics=wanted,
-        allow_auto_topic_creation=False,
-        include_cluster_authorized_operations=False,
-        include_topic_authorized_operations=False,
-    )
 
 
 def states(wire: WireConnection, topics: Sequence[str] | None = None) -> dict[Place, tuple[int, int]]:

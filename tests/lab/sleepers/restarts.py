@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tests.lab.clusters.systems import BROKERS, timeline
 from tests.lab.cpu import began_at, cpu_seconds
 from tests.lab.failover.load import Load
-from tests.lab.sleepers.cluster import WRITTEN, WRITTEN_PARTITIONS, Dormitory
+from tests.lab.sleepers.cluster import WRITTEN, WRITTEN_PARTITIONS, Cluster
 from tests.lab.sleepers.probes import Place, states, until_read
 from tests.lab.wire import WireConnection
 
@@ -48,10 +48,10 @@ class Restart:
     most_processes: int
 
 
-def kill(dormitory: Dormitory, broker: int, with_data: set[Place], show_timeline: bool) -> Restart:
-    system = dormitory.system
+def kill(cluster: Cluster, broker: int, with_data: set[Place], show_timeline: bool) -> Restart:
+    system = cluster.system
     return _restart(
-        dormitory,
+        cluster,
         "kill -9",
         broker,
         with_data,
@@ -62,16 +62,16 @@ def kill(dormitory: Dormitory, broker: int, with_data: set[Place], show_timeline
     )
 
 
-def restart(dormitory: Dormitory, broker: int, with_data: set[Place], show_timeline: bool) -> Restart:
+def restart(cluster: Cluster, broker: int, with_data: set[Place], show_timeline: bool) -> Restart:
     """In order. The start counts from the moment at which it is asked for."""
-    system, asked = dormitory.system, [0.0]
+    system, asked = cluster.system, [0.0]
 
     def bring_back() -> None:
         asked[0] = time.time()
         system.bring_back(broker)
 
     return _restart(
-        dormitory,
+        cluster,
         "controlled restart",
         broker,
         with_data,
@@ -83,7 +83,7 @@ def restart(dormitory: Dormitory, broker: int, with_data: set[Place], show_timel
 
 
 def _restart(
-    dormitory: Dormitory,
+    cluster: Cluster,
     kind: str,
     broker: int,
     with_data: set[Place],
@@ -93,37 +93,37 @@ def _restart(
     show_timeline: bool,
 ) -> Restart:
     others = [b for b in range(BROKERS) if b != broker]
-    alone = dormitory.replication == 1
-    was_controller = dormitory.controller() == broker
-    with WireConnection(dormitory.address(others[0])) as wire:
+    alone = cluster.replication == 1
+    was_controller = cluster.controller() == broker
+    with WireConnection(cluster.address(others[0])) as wire:
         led = {place for place, (leader, _) in states(wire).items() if leader == broker} & with_data
-        written = Load(dormitory.system.bootstrap, WRITTEN, WRITTEN_PARTITIONS)
+        written = Load(cluster.system.bootstrap, WRITTEN, WRITTEN_PARTITIONS)
         with written:
             written.wait_begun()
-            _wait_steady(dormitory, written)
-            census = _Census(dormitory)
+            _wait_steady(cluster, written)
+            census = _Census(cluster)
             moment = time.time()
             end()
             beginning = threading.Thread(target=begin)
             beginning.start()
             others_read = leaders = -1.0
             if not alone:
-                leaders = _until_led(wire, dormitory.partitions) - moment
-                others_read = until_read([dormitory.address(b) for b in others], led, READ_WITHIN_S)[1] - moment
+                leaders = _until_led(wire, cluster.partitions) - moment
+                others_read = until_read([cluster.address(b) for b in others], led, READ_WITHIN_S)[1] - moment
             beginning.join()
             first = last = 0.0
             if alone:
-                first, last = until_read([dormitory.address(broker)], led, READ_WITHIN_S)
-            sleepers = _until_in_sync(dormitory, wire, list(dormitory.sleeping))
+                first, last = until_read([cluster.address(broker)], led, READ_WITHIN_S)
+            sleepers = _until_in_sync(cluster, wire, list(cluster.sleeping))
             if not alone and sleepers:
-                dormitory.elect_preferred()
-                first, last = until_read([dormitory.address(broker)], led, READ_WITHIN_S)
-            in_sync = _until_in_sync(dormitory, wire, None)
+                cluster.elect_preferred()
+                first, last = until_read([cluster.address(broker)], led, READ_WITHIN_S)
+            in_sync = _until_in_sync(cluster, wire, None)
             cpu_s, most = census.end()
             time.sleep(max(0.0, moment + GAP_WITHIN_S - time.time()))
             gap = written.longest_gap(moment - 0.5, moment + GAP_WITHIN_S, moment)
             if show_timeline:
-                for line in timeline(dormitory.system, moment, moment + GAP_WITHIN_S):
+                for line in timeline(cluster.system, moment, moment + GAP_WITHIN_S):
                     print(line, flush=True)
     begun = started_at()
     return Restart(
@@ -144,10 +144,10 @@ def _restart(
     )
 
 
-def _wait_steady(dormitory: Dormitory, written: Load) -> None:
+def _wait_steady(cluster: Cluster, written: Load) -> None:
     """Until every replica of what is written is awake, the next ones have a spare, and no write waits."""
-    dormitory.wait_awake(WRITTEN_PARTITIONS * dormitory.replication)
-    dormitory.wait_spares()
+    cluster.wait_awake(WRITTEN_PARTITIONS * cluster.replication)
+    cluster.wait_spares()
     deadline = time.monotonic() + STEADY_WITHIN_S
     while written.longest_gap(time.time() - STEADY_FOR_S, now := time.time(), now).seconds > STEADY_GAP_S:
         if time.monotonic() > deadline:
@@ -167,13 +167,13 @@ def _until_led(wire: WireConnection, partitions: int) -> float:
         time.sleep(WATCH_S)
 
 
-def _until_in_sync(dormitory: Dormitory, wire: WireConnection, topics: list[str] | None) -> float:
+def _until_in_sync(cluster: Cluster, wire: WireConnection, topics: list[str] | None) -> float:
     """When all partitions of ``topics``, None for all, were in sync; 0.0 where that takes too long."""
     deadline = time.monotonic() + IN_SYNC_WITHIN_S
     while True:
         asked = time.time()
         found = states(wire, topics)
-        count = sum(leader >= 0 and isr == dormitory.replication for leader, isr in found.values())
+        count = sum(leader >= 0 and isr == cluster.replication for leader, isr in found.values())
         if count == len(found):
             return asked
         if time.monotonic() > deadline:
@@ -185,8 +185,8 @@ def _until_in_sync(dormitory: Dormitory, wire: WireConnection, topics: list[str]
 class _Census:
     """Counts processes and their time on the processors, twice a second; one that lives for less is missed."""
 
-    def __init__(self, dormitory: Dormitory) -> None:
-        self._system = dormitory.system
+    def __init__(self, cluster: Cluster) -> None:
+        self._system = cluster.system
         self._before = cpu_seconds(self._system.pids())
         self._latest = dict(self._before)
         self._most = len(self._before)

@@ -1,4 +1,4 @@
-"""The kinds of frames that every link has, whatever travels on it. Format number: ``link.FORMAT``.
+"""The kinds of frames that every link has, whatever travels on it. Format number: ``link.handshake.FORMAT``.
 
 Data kinds are those of whoever speaks on the link: ``partition.appends``, ``partition.view``, ``coordinator.messages``,
 ``replica.stream_frames``. A number stands for one kind.
