@@ -74,7 +74,7 @@ def status_of(broker: StatusSource, partitions: bool) -> dict[str, Any]:
         "age_s": round(now - broker.started_at, 1),
         "spare_replicas": broker.children.spares,
         "summary": partition_summary(image, min_insync),
-        "troubled": [host.describe() for host in broker.partitions if host.restarts],
+        "troubled": [host.describe() for host in broker.partitions if host.failures.count],
         "partitions": broker.partitions.status() if partitions else None,
     }
 

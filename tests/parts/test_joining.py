@@ -12,7 +12,7 @@ from raykafka.cluster.image import ImageDelta, PartitionState, Topic
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.replica.rules.events import Propose, Seal
-from raykafka.replica.rules.sealed import SealedEnd, ask_asleep
+from raykafka.replica.rules.sealed import SealedEnd, propose_asleep
 from tests.lab.dataplane import TOPIC, Dataplane, batch
 
 STATE = PartitionState((1, 2, 3, 4), 1, 7, (1, 2), 5)
@@ -22,7 +22,7 @@ EPOCHS = {1: 11, 2: 12, 3: 13, 4: 14}
 
 
 def test_all_replicas_that_sleep_on_the_same_log_are_asked_for_at_once() -> None:
-    proposal = ask_asleep(1, SEAL, OWN, STATE, EPOCHS, {3: OWN, 4: OWN})
+    proposal = propose_asleep(1, SEAL, OWN, STATE, EPOCHS, {3: OWN, 4: OWN})
     assert proposal == Propose((1, 2, 3, 4), (11, 12, 13, 14), 7, 5)
 
 
@@ -31,14 +31,14 @@ def test_all_replicas_that_sleep_on_the_same_log_are_asked_for_at_once() -> None
 )
 def test_a_replica_that_follows_another_epoch_or_ends_elsewhere_is_left_out(other: SealedEnd | None) -> None:
     found = {3: OWN} if other is None else {3: OWN, 4: other}
-    assert ask_asleep(1, SEAL, OWN, STATE, EPOCHS, found) == Propose((1, 2, 3), (11, 12, 13), 7, 5)
+    assert propose_asleep(1, SEAL, OWN, STATE, EPOCHS, found) == Propose((1, 2, 3), (11, 12, 13), 7, 5)
 
 
 def test_nobody_is_asked_for_by_who_does_not_lead_or_for_who_is_dead_or_in_sync() -> None:
     found = {2: OWN, 3: OWN, 4: OWN}
-    assert ask_asleep(1, SEAL._replace(leading=False), OWN, STATE, EPOCHS, found) is None
-    assert ask_asleep(2, SEAL, OWN, STATE, EPOCHS, found) is None
-    assert ask_asleep(1, SEAL, OWN, STATE, {1: 11, 2: 12}, found) is None
+    assert propose_asleep(1, SEAL._replace(leading=False), OWN, STATE, EPOCHS, found) is None
+    assert propose_asleep(2, SEAL, OWN, STATE, EPOCHS, found) is None
+    assert propose_asleep(1, SEAL, OWN, STATE, {1: 11, 2: 12}, found) is None
 
 
 def test_a_broker_tells_how_its_sleeping_replicas_end(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_dead_replica_is_reported_and_leads_again_only_in_a_new_epoch(tmp_path
             assert (await dataplane.produce(batch(b"b"))).base_offset == 1
             assert await stored(dataplane) == [b"a", b"b"]
             assert host.log.view is not None and host.log.view.leader_epoch == 1
-            assert host.restarts == 1
+            assert host.failures.count == 1
 
     run(test)
 
@@ -158,7 +158,7 @@ def test_a_successor_waits_for_the_log_and_a_process_that_holds_it_long_is_kille
             replica = dataplane.children.acquired[0]
             replica.stop_reading()  # it does not notice that its link has ended
             replica.link.transport.abort()
-            await until(lambda: host_of(dataplane).restarts == 1)
+            await until(lambda: host_of(dataplane).failures.count == 1)
             await until(lambda: host_of(dataplane).life == "awake")
             assert len(dataplane.controller_calls.reports) == 1
             assert (await dataplane.produce(batch(b"b"))).base_offset == 1

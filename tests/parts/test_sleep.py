@@ -151,13 +151,13 @@ def test_a_seal_opens_a_log_for_one_writer_only(tmp_path: Path) -> None:
     assert open_log(tmp_path / "t-0", clean=True).note is None
 
 
-def test_a_leader_that_wakes_rouses_its_followers_at_once(tmp_path: Path) -> None:
+def test_a_leader_that_wakes_has_its_followers_wake_at_once(tmp_path: Path) -> None:
     async def test() -> None:
         async with Dataplane(tmp_path, config=IDLE) as dataplane:
-            roused: list[tuple[int, str, dict[str, Any]]] = []
+            woken: list[tuple[int, str, dict[str, Any]]] = []
 
             async def call(broker: int, method: str, args: dict[str, Any], within_s: float) -> None:
-                roused.append((broker, method, args))
+                woken.append((broker, method, args))
 
             dataplane.broker_calls.call = call  # type: ignore[method-assign]
             topic_id = await dataplane.create()
@@ -165,17 +165,17 @@ def test_a_leader_that_wakes_rouses_its_followers_at_once(tmp_path: Path) -> Non
             await dataplane.lead()
             dataplane.children.gate.clear()
             waiting = asyncio.ensure_future(dataplane.produce(batch(b"a"), acks=1))
-            await until(lambda: bool(roused))
+            await until(lambda: bool(woken))
             assert not waiting.done()
             args = {"topic": TOPIC, "topic_id": str(topic_id), "partition": 0, "epoch": 2}
-            assert roused == [(1, "wake_follower", args)]
+            assert woken == [(1, "wake_follower", args)]
             dataplane.children.gate.set()
             assert (await waiting).base_offset == 0
 
     run(test)
 
 
-def test_a_sleeping_follower_is_roused_in_its_epoch_and_topic_only(tmp_path: Path) -> None:
+def test_a_sleeping_follower_is_woken_in_its_epoch_and_topic_only(tmp_path: Path) -> None:
     async def test() -> None:
         async with Dataplane(tmp_path) as dataplane:
             topic_id = await dataplane.create()

@@ -16,14 +16,15 @@ from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from raykafka.broker.partitions.broker_parts import BrokerParts
+from raykafka.broker.partitions.failures import Failures
 from raykafka.broker.partitions.idleness import Idleness
 from raykafka.broker.partitions.pending_appends import PendingAppends
 from raykafka.broker.partitions.replica_process import (
     CLOSE_WITHIN_S,
-    LEAVE_WITHIN_S,
     LOCK_POLL_S,
     Orders,
     ReplicaProcess,
+    end,
 )
 from raykafka.broker.partitions.sleeping import Checkpoint, SleepingLog
 from raykafka.broker.partitions.waiting_streams import WaitingStreams
@@ -34,8 +35,6 @@ from raykafka.link import Link
 from raykafka.partition.appends import ANY_EPOCH, APPENDED, Appended, Done
 from raykafka.partition.log_view import LogView
 from raykafka.partition.view import VIEW, View
-from raykafka.process.backoff import Backoff
-from raykafka.process.clock import boot_clock
 from raykafka.process.tasks import TaskSet
 from raykafka.replica.rules.events import Propose
 from raykafka.replica.rules.sealed import SealedEnd, behind
@@ -86,20 +85,15 @@ class PartitionHost:
         self.log = LogView(parts.log_dir / directory_name(tp), parts.cold_reads)
         self.sleeping = SleepingLog(self.log, checkpoint, left, has_files=on_disk)
         self.appends = PendingAppends()
-        self.restarts = 0
-        self.failure = ""
+        self.failures = Failures()
         self.follower_progress: dict[str, Any] = {}
         self._parts = parts
         self._process = ReplicaProcess(tp, self.log.directory, parts.replicas)
         self._tasks = TaskSet(str(tp))
         self._streams = WaitingStreams(tp, self._tasks)
         self._after = after
-        self._last_end = 0.0
-        self._diverged = False
         self._telling: asyncio.Task[None] | None = None
-        self._failed_epoch = -1
         self._loop = asyncio.get_running_loop()
-        self._backoff = Backoff()
         self._idle = Idleness()
         if self.sleeping.left is None or self.sleeping.obey(parts.broker_id, state):
             self._wake()
@@ -136,7 +130,7 @@ class PartitionHost:
         if not self.is_leader:
             self.appends.fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER, "this broker leads the partition no longer")
         self.log.changed()
-        if self.life is Life.FAILED and self._may_try_again():
+        if self.life is Life.FAILED and self.failures.may_try_again(self.state.leader_epoch, leads=self.is_leader):
             self._wake()
         if needed:
             self._wake()
@@ -148,11 +142,6 @@ class PartitionHost:
             # who else is alive is news that nobody waits for
             return None if heard else self._telling
         return None
-
-    def _may_try_again(self) -> bool:
-        """An epoch whose leader failed is led no more (rule 1), and from a leader whose log is another one there is
-        nothing to follow (rule 10)."""
-        return self.state.leader_epoch != self._failed_epoch or not (self.is_leader or self._diverged)
 
     def behind(self) -> tuple[int, ...]:
         """The live replicas that this broker has to get back into the ISR; none unless it leads and sleeps."""
@@ -192,7 +181,7 @@ class PartitionHost:
 
     # the replica process
 
-    def wake_for_others(self) -> None:
+    def wake_briefly(self) -> None:
         """Have a sleeping leader get others back into the ISR, and fall asleep soon after."""
         if self.life is Life.ASLEEP:
             self._idle.briefly = True
@@ -212,14 +201,14 @@ class PartitionHost:
         if self.is_leader:
             self._parts.wake_followers(self.tp, self.topic_id, self.state)
         self.life = Life.WAKING
-        self._diverged = False
+        self.failures.diverged = False
         self._tasks.run(self._wake_replica())
 
     async def _wake_replica(self) -> None:
         if self._after is not None:
             await asyncio.wait([asyncio.ensure_future(self._after)])  # where it failed, opening the log tells why
             self._after = None
-        await asyncio.sleep(self._backoff.delay_s)
+        await asyncio.sleep(self.failures.delay_s)
         child = await self._process.acquire(
             lambda: self.appends.fail_waiting(
                 ErrorCode.REQUEST_TIMED_OUT, "no replica process could be started in time"
@@ -251,8 +240,7 @@ class PartitionHost:
             logger.warning("%s: recovery cut a torn tail of %d bytes", self.tp, answer["recovered_bytes_cut"])
         self._check_refused(answer["refused"])
         self._process.told = orders
-        self.failure = ""
-        self._backoff.succeeded()
+        self.failures.opened()
         self._go_on_awake()
         self.log.changed()
 
@@ -288,7 +276,7 @@ class PartitionHost:
         match method:
             case "failed":
                 if self._process.child is not None:
-                    self._diverged = bool(args.get("diverged"))
+                    self.failures.diverged = bool(args.get("diverged"))
                     self._ended(self._process.child.link, args["reason"])
             case "propose":
                 await self._parts.propose(self.tp, self.topic_id, args)
@@ -311,7 +299,7 @@ class PartitionHost:
     def take_stream(self, link: Link, leader_epoch: int) -> None:
         """A leader has connected: hand its connection to the replica once that knows of this leader epoch, which wakes
         one that sleeps (rules 3, 11). Closes one of an older epoch."""
-        if leader_epoch < self.state.leader_epoch or self.life is Life.CLOSED or self._diverged:
+        if leader_epoch < self.state.leader_epoch or self.life is Life.CLOSED or self.failures.diverged:
             link.close()
             return
         self._streams.add(link, leader_epoch)
@@ -396,17 +384,13 @@ class PartitionHost:
         if closed:
             return
         logger.error("%s (leader epoch %d): %s", self.tp, self.state.leader_epoch, reason)
-        self.restarts += 1
-        self._last_end = boot_clock()
-        self.failure = reason
+        self.failures.failed(reason, self.state.leader_epoch)
         self._parts.replica_failures += 1
-        self._failed_epoch = self.state.leader_epoch
-        self._backoff.failed()
         self.appends.fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER, reason)
         self.log.changed()
         if self.is_leader:
             self._report(reason)
-        elif self._may_try_again():
+        elif self.failures.may_try_again(self.state.leader_epoch, leads=self.is_leader):
             self._wake()
 
     # frames of the replica
@@ -423,7 +407,7 @@ class PartitionHost:
                 self._idle.used()
             self.log.show(view)
 
-    # the end, and figures
+    # the end, and status
 
     async def close(
         self, reason: ErrorCode = ErrorCode.NOT_LEADER_OR_FOLLOWER, *, frees_directory: bool = False
@@ -451,11 +435,8 @@ class PartitionHost:
             except (KafkaError, LinkError, TimeoutError) as error:
                 logger.error("%s was not closed cleanly: %s", self.tp, error)
         if child is not None:
-            if frees_directory and not clean:
-                child.kill()  # it may be about to open the log, and has no lock yet that could be waited for
-                await asyncio.wait([child.link.ended], timeout=LEAVE_WITHIN_S)
-            child.link.close()
-            await asyncio.wait([child.link.ended])
+            # a process that is about to open the log has no lock yet that could be waited for
+            await end(child, kill=frees_directory and not clean)
             self._ended(child.link, "the partition was closed")
         if frees_directory:
             await self._process.log_is_free()
@@ -463,7 +444,7 @@ class PartitionHost:
         return clean
 
     def describe(self) -> dict[str, Any]:
-        """Figures for status."""
+        """Plain data for status."""
         view, child = self.log.view, self._process.child
         return {
             "topic": self.tp.topic,
@@ -473,9 +454,9 @@ class PartitionHost:
             "leader_epoch": self.state.leader_epoch,
             "pid": child.pid if child else None,
             "actor_id": child.actor_id if child else None,
-            "restarts": self.restarts,
-            "since_restart_s": round(boot_clock() - self._last_end, 1) if self.restarts else None,
-            "failure": self.failure,
+            "restarts": self.failures.count,
+            "since_restart_s": self.failures.since_last_s,
+            "failure": self.failures.reason,
             "log_start_offset": view.log_start_offset if view else None,
             "high_watermark": view.high_watermark if view else None,
             "log_end_offset": view.log_end_offset if view else None,

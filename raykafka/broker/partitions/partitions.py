@@ -252,7 +252,7 @@ class Partitions:
                 needed = await self._joining.round(behind)
                 up = sum(host.is_up_briefly for host in self._hosts.values())
                 for host in needed[: max(0, CATCH_UPS_AT_ONCE - up)]:
-                    host.wake_for_others()
+                    host.wake_briefly()
 
     # closing and deleting
 

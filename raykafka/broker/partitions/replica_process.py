@@ -140,6 +140,15 @@ class ReplicaProcess:
         return child
 
 
+async def end(child: ReplicaChild, *, kill: bool) -> None:
+    """Close the link of ``child`` and wait for its end; ``kill`` the process first."""
+    if kill:
+        child.kill()
+        await asyncio.wait([child.link.ended], timeout=LEAVE_WITHIN_S)
+    child.link.close()
+    await asyncio.wait([child.link.ended])
+
+
 def _is_locked(directory: Path) -> bool:
     try:
         return lock_holder(directory) is not None

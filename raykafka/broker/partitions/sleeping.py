@@ -12,7 +12,7 @@ from raykafka.cluster.image import PartitionState
 from raykafka.partition.log_view import LogView
 from raykafka.partition.view import empty_view
 from raykafka.replica.rules.events import Propose
-from raykafka.replica.rules.sealed import NEVER_WRITTEN, SealedEnd, ask_asleep, must_wake, told_asleep
+from raykafka.replica.rules.sealed import NEVER_WRITTEN, SealedEnd, must_wake, propose_asleep, told_asleep
 from raykafka.replica.seal_note import SealNote
 from raykafka.types import NO_EPOCH
 
@@ -94,12 +94,12 @@ class SleepingLog:
     def propose(
         self, broker: int, state: PartitionState, broker_epochs: Mapping[int, int], found: Mapping[int, SealedEnd]
     ) -> Propose | None:
-        """The ISR to ask the controller for (``sealed.ask_asleep``), which counts as undecided from now on; None if
+        """The ISR to ask the controller for (``sealed.propose_asleep``), which counts as undecided from now on; None if
         there is none."""
         left, own = self.left, self.sealed_end()
         if left is None or own is None:
             return None
-        proposal = ask_asleep(broker, left.seal, own, state, broker_epochs, found)
+        proposal = propose_asleep(broker, left.seal, own, state, broker_epochs, found)
         if proposal is not None and (isr := frozenset(proposal.isr)) not in self.undecided:
             self.undecided.append(isr)
         return proposal

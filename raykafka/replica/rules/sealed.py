@@ -43,7 +43,7 @@ def must_wake(broker: int, state: PartitionState, seal: Seal) -> bool:
     return state.leader == broker and (seal.high_watermark < seal.log_end or not seal.leading)
 
 
-def ask_asleep(
+def propose_asleep(
     broker: int,
     seal: Seal,
     own: SealedEnd,

@@ -17,7 +17,7 @@ from raykafka.epoch_history import EpochHistory
 from raykafka.error_code import ErrorCode
 from raykafka.replica.rules import events as ev
 from raykafka.replica.rules.partition import Partition
-from raykafka.replica.rules.sealed import NEVER_WRITTEN, SealedEnd, ask_asleep, behind, must_wake, told_asleep
+from raykafka.replica.rules.sealed import NEVER_WRITTEN, SealedEnd, behind, must_wake, propose_asleep, told_asleep
 from raykafka.replica.rules.state import Settings
 from tests.unit.partition.register import Controller, ControllerRules, Register
 
@@ -260,7 +260,7 @@ class World:
         state, epochs = b.told
         ends = {b: self.brokers[b].sealed_end() for b in epochs if self.brokers[b].epoch == epochs[b]}
         found = {b: end for b, end in ends.items() if end is not None and self.random.random() < 0.8}
-        proposal = ask_asleep(b.id, b.disk.seal, own, state, epochs, found)
+        proposal = propose_asleep(b.id, b.disk.seal, own, state, epochs, found)
         if proposal is not None:
             b.asked_asleep.append(frozenset(proposal.isr))
             self.proposals.append(proposal)
