@@ -74,6 +74,16 @@ TIERS = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite-transcripts", action="store_true", help="write what transcripts' commands print now")
+
+
+@pytest.fixture
+def rewrite_transcripts(request: pytest.FixtureRequest) -> bool:
+    """Whether tests write transcripts instead of comparing them (tests/transcripts.py)."""
+    return bool(request.config.getoption("--rewrite-transcripts"))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = [folder for folder, _ in TIERS.values()]
 

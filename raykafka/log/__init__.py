@@ -3,8 +3,9 @@
 Knows nothing of Ray, sockets or event loops. ``Log`` is the writer, ``LogReader`` a reader.
 """
 
+from raykafka.epoch_history import EpochEntry
 from raykafka.log.config import LogConfig
-from raykafka.log.epochs import EpochEntry, LeaderEpochs
+from raykafka.log.epochs import LeaderEpochs
 from raykafka.log.lock import DirectoryLocked, LockHolder, lock_holder
 from raykafka.log.log import AppendInfo, Log
 from raykafka.log.producers import DuplicateSequence, ProducerStates

@@ -1,53 +1,43 @@
 """Record batches (magic 2), the unit that a log stores: their header, the records inside, and how to make one.
 
-A batch is ``base_offset:8 length:4 leader_epoch:4 magic:1 crc:4`` and, covered by the CRC-32C, ``attributes:2
-last_offset_delta:4 base_timestamp:8 max_timestamp:8 producer_id:8 producer_epoch:2 base_sequence:4 count:4 records``,
-all big-endian; ``length`` counts the bytes behind itself. So offset and leader epoch can be written in place without
-a new CRC.
+``log/batch_layout.py`` says where each field stands.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from crc32c import crc32c
 
+from raykafka.log.batch_layout import (
+    ATTRIBUTES,
+    ATTRIBUTES_POSITION,
+    CODEC_MASK,
+    CONTROL_BIT,
+    CRC,
+    CRC_POSITION,
+    CRC_START,
+    HEADER,
+    HEADER_BYTES,
+    LOG_APPEND_TIME_BIT,
+    MAGIC,
+    MAX_INT32,
+    MAX_TIMESTAMP,
+    MAX_TIMESTAMP_POSITION,
+    NO_PRODUCER_EPOCH,
+    NO_PRODUCER_ID,
+    NO_SEQUENCE,
+    NO_TIMESTAMP,
+    PREFIX_BYTES,
+    TRANSACTIONAL_BIT,
+)
 from raykafka.log.compression import NONE, Buffer, UnreadableRecords, compress, decompress
-
-HEADER = struct.Struct(">qiibIhiqqqhii")
-HEADER_BYTES = HEADER.size  # 61
-PREFIX_BYTES = 12  # base offset and length, which ``length`` does not count
-MAGIC_POSITION = 16
-MAGIC = 2
-CRC_POSITION = 17
-CRC_START = 21
-
-NO_TIMESTAMP = -1
-NO_PRODUCER_ID = -1
-NO_PRODUCER_EPOCH = -1
-NO_SEQUENCE = -1
-MAX_INT32 = 2**31 - 1
-
-CODEC_MASK = 0x07
-LOG_APPEND_TIME_BIT = 0x08
-TRANSACTIONAL_BIT = 0x10
-CONTROL_BIT = 0x20
-
-BASE_OFFSET = struct.Struct(">q")
-LEADER_EPOCH = struct.Struct(">i")
-CRC = struct.Struct(">I")
-_ATTRIBUTES = struct.Struct(">h")
-_MAX_TIMESTAMP = struct.Struct(">q")
-RECORD_COUNT = struct.Struct(">i")
-LEADER_EPOCH_POSITION = 12
-RECORD_COUNT_POSITION = 57
-_ATTRIBUTES_POSITION = 21
-_MAX_TIMESTAMP_POSITION = 35
 
 
 class BatchHeader(NamedTuple):
+    """The fields of ``batch_layout.FIELDS``, in their order."""
+
     base_offset: int
     length: int
     leader_epoch: int
@@ -69,26 +59,32 @@ class BatchHeader(NamedTuple):
 
     @property
     def last_offset(self) -> int:
+        """The offset of the last record."""
         return self.base_offset + self.last_offset_delta
 
     @property
     def last_sequence(self) -> int:
+        """The sequence number of the last record."""
         return advance_sequence(self.base_sequence, self.last_offset_delta)
 
     @property
     def codec(self) -> int:
+        """The compression codec of the records (``compression.CODEC_NAMES``)."""
         return self.attributes & CODEC_MASK
 
     @property
     def is_control(self) -> bool:
+        """Whether the batch holds a marker of a transaction, which no client reads."""
         return bool(self.attributes & CONTROL_BIT)
 
     @property
     def is_transactional(self) -> bool:
+        """Whether the batch belongs to a transaction."""
         return bool(self.attributes & TRANSACTIONAL_BIT)
 
     @property
     def uses_log_append_time(self) -> bool:
+        """Whether ``max_timestamp`` is when the leader appended, and holds for every record."""
         return bool(self.attributes & LOG_APPEND_TIME_BIT)
 
 
@@ -140,9 +136,9 @@ def crc_of(buffer: memoryview, position: int, size: int) -> int:
 
 def stamp_log_append_time(buffer: memoryview, position: int, size: int, now_ms: int) -> None:
     """Make the batch at ``position`` one of LogAppendTime ``now_ms``, with the CRC that this needs."""
-    (attributes,) = _ATTRIBUTES.unpack_from(buffer, position + _ATTRIBUTES_POSITION)
-    _ATTRIBUTES.pack_into(buffer, position + _ATTRIBUTES_POSITION, attributes | LOG_APPEND_TIME_BIT)
-    _MAX_TIMESTAMP.pack_into(buffer, position + _MAX_TIMESTAMP_POSITION, now_ms)
+    (attributes,) = ATTRIBUTES.unpack_from(buffer, position + ATTRIBUTES_POSITION)
+    ATTRIBUTES.pack_into(buffer, position + ATTRIBUTES_POSITION, attributes | LOG_APPEND_TIME_BIT)
+    MAX_TIMESTAMP.pack_into(buffer, position + MAX_TIMESTAMP_POSITION, now_ms)
     CRC.pack_into(buffer, position + CRC_POSITION, crc_of(buffer, position, size))
 
 

@@ -1,4 +1,4 @@
-"""Names of the files in a partition's directory, and what all of them need."""
+"""The names of the files in a partition's directory, and how they are written."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ METADATA_FILE = "partition.metadata"
 
 
 def storage_error(doing: str, error: OSError) -> KafkaError:
+    """A KafkaError with KAFKA_STORAGE_ERROR for a call to the operating system that failed while ``doing``
+    something."""
     return KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{doing}: {error.strerror or error}")
 
 
@@ -39,7 +41,7 @@ def offset_of_name(name: str) -> int | None:
 
 
 def write_all(fd: int, data: memoryview | bytes | bytearray, position: int) -> None:
-    """pwrite until everything is written. OSError; how much was written before it is unknown."""
+    """pwrite until everything is written. Raises OSError; how much was written before it is unknown."""
     written = os.pwrite(fd, data, position)
     if written != len(data):
         view = memoryview(data)
@@ -71,7 +73,8 @@ def read_topic_id(directory: Path) -> uuid.UUID | None:
 
 
 def claim(directory: Path, topic_id: uuid.UUID) -> None:
-    """Write ``topic_id`` into a new partition directory. OSError; KafkaError if the directory is another topic's."""
+    """Write ``topic_id`` into a new partition directory. Raises OSError, and KafkaError with INCONSISTENT_TOPIC_ID if
+    the directory is another topic's."""
     found = read_topic_id(directory)
     if found is None:
         text = f"version: 0\ntopic_id: {topic_id_text(topic_id)}\n"

@@ -55,10 +55,12 @@ class Index:
 
     @property
     def fd(self) -> int:
+        """The descriptor of the file. Only while it is open."""
         return self._fd
 
     @property
     def count(self) -> int:
+        """Entries, those in memory included."""
         return self._written + len(self._held) // self._layout.size
 
     @property
@@ -68,6 +70,7 @@ class Index:
 
     @property
     def wants_writing(self) -> bool:
+        """Whether enough entries are held in memory to be worth a write."""
         return len(self._held) >= _HELD_BACK * self._layout.size
 
     def append(self, key: int, value: int) -> None:
@@ -103,6 +106,7 @@ class Index:
         os.ftruncate(self._fd, self._written * self._layout.size)
 
     def close(self) -> None:
+        """Close the file. ``reopen`` opens it again."""
         os.close(self._fd)
 
     def reopen(self, *, create: bool = False) -> None:

@@ -31,6 +31,7 @@ class DirectoryLocked(RaykafkaError):
 
 
 def boot_id() -> str:
+    """The id that the kernel gave this boot of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
@@ -67,6 +68,7 @@ class DirectoryLock:
         os.pwrite(self._fd, f"{pid} {process_start_time(pid)} {boot_id()}\n".encode(), 0)
 
     def release(self) -> None:
+        """Release the lock."""
         os.close(self._fd)
 
 
@@ -78,7 +80,7 @@ def _parse(content: bytes) -> LockHolder | None:
 
 
 def lock_holder(directory: Path) -> LockHolder | None:
-    """Who holds the lock on ``directory`` now; None when it is free. Does not take it for longer than the look."""
+    """Who holds the lock on ``directory`` now; None when it is free. Takes the lock for the moment of looking."""
     try:
         fd = os.open(directory / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

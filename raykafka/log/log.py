@@ -14,24 +14,24 @@ from typing import Any, NamedTuple
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.log.batch import (
+from raykafka.log.batch import BatchHeader
+from raykafka.log.batch_layout import (
     BASE_OFFSET,
     LEADER_EPOCH,
     LEADER_EPOCH_POSITION,
     MAX_INT32,
     NO_PRODUCER_ID,
     PREFIX_BYTES,
-    BatchHeader,
 )
 from raykafka.log.config import LogConfig
 from raykafka.log.epochs import LeaderEpochs
 from raykafka.log.files import claim, storage_error, write_all
 from raykafka.log.lock import DirectoryLock
 from raykafka.log.producers import ProducerStates
-from raykafka.log.recovery import marker_of, rebuild_producers, recover_segments, tidy
+from raykafka.log.recovery import Recovered, marker_of, rebuild_producers, recover
 from raykafka.log.recovery_bound import RecoveryBound
 from raykafka.log.retention import expired_count
-from raykafka.log.seal import LogSeal, take_seal, write_seal
+from raykafka.log.seal import LogSeal, write_seal
 from raykafka.log.segment import Segment
 from raykafka.log.segments import Segments
 from raykafka.log.validation import check_batches, check_stored_batches
@@ -54,28 +54,39 @@ class AppendInfo(NamedTuple):
 
 
 class Log:
-    """A partition's segments, indexes, leader epochs and producer states on disk.
+    """A partition's segments, indexes, leader epochs and producer states on disk, kept in step.
 
     One thread owns it; only ``flush`` and ``purge`` may run in another one meanwhile. Errors of the disk are
     KafkaError with KAFKA_STORAGE_ERROR: after a failed write the log is as it was before, after a failed fsync it
     takes no more writes.
     """
 
-    def __init__(self, directory: Path, config: LogConfig, lock: DirectoryLock, topic_id: uuid.UUID) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: LogConfig,
+        lock: DirectoryLock,
+        topic_id: uuid.UUID,
+        segments: Segments,
+        epochs: LeaderEpochs,
+        producers: ProducerStates,
+        bound: RecoveryBound,
+        recovered: Recovered,
+    ) -> None:
         self.directory = directory
         self.config = config
-        self.note: Mapping[str, Any] | None = None
-        self._topic_id = topic_id
-        self.epochs = LeaderEpochs(directory)
-        self.producers = ProducerStates(directory)
-        self.log_start_offset = 0
-        self.log_end_offset = 0
-        self.recovery_point = 0
-        self.recovered_bytes_cut = 0
+        self.note = recovered.note
+        self.epochs = epochs
+        self.producers = producers
+        self.log_start_offset = recovered.log_start_offset
+        self.log_end_offset = recovered.log_end_offset
+        self.recovery_point = recovered.recovery_point
+        self.recovered_bytes_cut = recovered.bytes_cut
         self.truncations = 0
+        self._topic_id = topic_id
         self._lock = lock
-        self._segments = Segments(directory)
-        self._bound = RecoveryBound(directory)
+        self._segments = segments
+        self._bound = bound
         self._boundaries: dict[int, tuple[int, int]] = {}
         self._failure: KafkaError | None = None
         self._unflushed_since_ms: int | None = None
@@ -108,42 +119,26 @@ class Log:
             on_failure.callback(lock.release)
             try:
                 claim(directory, topic_id)
-                log = Log(directory, config, lock, topic_id)
-                on_failure.callback(log._segments.close)
-                log._recover(log_start_offset, recovery_point, now_ms)
+                segments, bound = Segments(directory), RecoveryBound(directory)
+                on_failure.callback(segments.close)
+                epochs, producers = LeaderEpochs(directory), ProducerStates(directory)
+                recovered = recover(
+                    directory,
+                    config,
+                    segments,
+                    epochs,
+                    producers,
+                    bound,
+                    log_start_offset=log_start_offset,
+                    recovery_point=recovery_point,
+                    now_ms=now_ms,
+                )
             except ValueError as error:
                 raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
             except OSError as error:
                 raise storage_error(f"opening {directory}", error) from error
             on_failure.pop_all()
-        return log
-
-    def _recover(self, log_start_offset: int, recovery_point: int, now_ms: int) -> None:
-        seal = take_seal(self.directory)
-        clean = seal is not None
-        told, recovery_point = recovery_point, self._bound.limit(recovery_point)
-        tidy(self.directory)
-        segments = self._segments
-        # A cleanly closed log is whole; the batches behind the last index entry are read all the same.
-        trusted_below = 2**62 if clean else recovery_point
-        end, self.recovered_bytes_cut = recover_segments(
-            segments, self.directory, self.config, self.epochs, trusted_below, now_ms
-        )
-        if not segments or end < log_start_offset:
-            segments.drop_behind(-1, now_ms)
-            segments.begin(log_start_offset, self.config, now_ms)
-            end = log_start_offset
-        self.log_end_offset = end
-        self.log_start_offset = max(log_start_offset, segments[0].base_offset)
-        self.recovery_point = end if clean else max(min(recovery_point, end), segments[0].base_offset)
-        self._bound.lower(told, self.recovery_point)
-        self.epochs.forget_beyond(end)
-        self.epochs.truncate_from_start(self.log_start_offset)
-        rebuild_producers(self.producers, segments, self.log_start_offset, end)
-        self.producers.keep_snapshots(segments.bases)
-        segments.rest(self.recovery_point)
-        if seal is not None and seal.log_end_offset == end:
-            self.note = seal.note
+        return Log(directory, config, lock, topic_id, segments, epochs, producers, bound, recovered)
 
     # looking
 
@@ -241,7 +236,7 @@ class Log:
     def _store(
         self, records: memoryview, headers: list[BatchHeader], offsets: list[int], max_timestamp: int, now_ms: int
     ) -> None:
-        """Write stamped batches at the log end, and take them into every account."""
+        """Write batches that have their offsets at the log end; keep indexes, producer states and offsets in step."""
         size = len(records)
         last_offset = offsets[-1] + headers[-1].last_offset_delta
         self._roll_if_due(size, last_offset, max_timestamp, now_ms)
@@ -350,7 +345,7 @@ class Log:
                 self._bound.flushed(self.recovery_point)
 
     def close(self, note: Mapping[str, Any] | None = _NO_NOTE) -> None:
-        """Flush, write the producers' snapshot and the seal with ``note`` (None: no seal), and let go of the directory.
+        """Flush, write the producers' snapshot and the seal with ``note`` (None: no seal), and release the directory.
         Raises KAFKA_STORAGE_ERROR; the lock is released even then, and the log is not sealed.
         """
         try:
@@ -426,12 +421,12 @@ class Log:
     # retention
 
     def expire(self, now_ms: int, high_watermark: int, *, by_retention: bool = True) -> int:
-        """Take away the segments that retention no longer keeps, and producers too long silent; how many segments.
-        Without ``by_retention`` only those wholly below the log start: a follower's retention is its leader's.
+        """Remove the segments that retention no longer keeps, and producers silent for too long. Returns how many
+        segments. Without ``by_retention`` only segments wholly below the log start go: a follower's retention is its
+        leader's.
 
         Files are renamed at once and unlinked by ``purge`` after ``file.delete.delay.ms``. Nothing at or above the high
-        watermark goes. Raises KAFKA_STORAGE_ERROR.
-        """
+        watermark goes. Raises KAFKA_STORAGE_ERROR."""
         self.producers.expire(now_ms, self.config.producer_id_expiration_ms)
         segments = self._segments
         config = self.config if by_retention else replace(self.config, delete=False)
@@ -449,8 +444,8 @@ class Log:
         return count
 
     def purge(self, now_ms: int | None) -> int:
-        """Unlink deleted segments whose delay is over (all, without a time); how many files wait on. Safe in another
-        thread. Raises KAFKA_STORAGE_ERROR.
+        """Unlink deleted segments whose delay is over (all, without a time). Returns how many files are left. Safe in
+        another thread. Raises KAFKA_STORAGE_ERROR.
         """
         return self._segments.purge(now_ms)
 

@@ -19,7 +19,8 @@ from crc32c import crc32c
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.log.batch import MAX_INT32, NO_PRODUCER_EPOCH, NO_SEQUENCE, BatchHeader, advance_sequence
+from raykafka.log.batch import BatchHeader, advance_sequence
+from raykafka.log.batch_layout import MAX_INT32, NO_PRODUCER_EPOCH, NO_SEQUENCE
 from raykafka.log.files import SNAPSHOT, offset_name, offset_of_name, write_all
 
 REMEMBERED_BATCHES = 5  # as many as a producer may have in flight
@@ -64,6 +65,7 @@ class Producer:
 
     @property
     def last_sequence(self) -> int:
+        """The sequence number of its last record."""
         return self.batches[-1].last_sequence if self.batches else NO_SEQUENCE
 
 
@@ -101,6 +103,7 @@ class ProducerStates:
         return len(self._producers)
 
     def get(self, producer_id: int) -> Producer | None:
+        """What is known of a producer id, None if nothing is."""
         return self._producers.get(producer_id)
 
     @property
@@ -109,11 +112,10 @@ class ProducerStates:
         return min(self._open.values()) if self._open else None
 
     def check(self, header: BatchHeader, pending: dict[int, tuple[int, int]]) -> None:
-        """Whether a client's batch comes in turn. ``pending`` holds (epoch, last sequence) by producer id of earlier
-        batches of the same append, and is given this one's.
+        """Check that a client's batch is the next one of its producer. ``pending`` holds (epoch, last sequence) by
+        producer id of earlier batches of the same append, and is given this one's.
 
-        Raises DuplicateSequence, or KafkaError with INVALID_PRODUCER_EPOCH or OUT_OF_ORDER_SEQUENCE_NUMBER.
-        """
+        Raises DuplicateSequence, or KafkaError with INVALID_PRODUCER_EPOCH or OUT_OF_ORDER_SEQUENCE_NUMBER."""
         producer_id, epoch, sequence = header.producer_id, header.producer_epoch, header.base_sequence
         producer = self._producers.get(producer_id)
         last_sequence = header.last_sequence
@@ -174,7 +176,7 @@ class ProducerStates:
             producer.transaction_start = self._open[producer_id] = base_offset
 
     def expire(self, now_ms: int, expiration_ms: int) -> int:
-        """Forget the producers without an open transaction whose last record is that old; how many."""
+        """Forget the producers without an open transaction whose last record is that old. Returns how many."""
         expired = [
             producer_id
             for producer_id, producer in self._producers.items()
@@ -192,6 +194,7 @@ class ProducerStates:
     # snapshots
 
     def snapshot_path(self, offset: int) -> Path:
+        """The snapshot file that holds the state at ``offset``."""
         return self._directory / offset_name(offset, SNAPSHOT)
 
     def snapshot_offsets(self) -> list[int]:

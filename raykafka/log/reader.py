@@ -16,11 +16,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from raykafka.epoch_history import EpochEntry
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, RaykafkaError
 from raykafka.log.batch import BatchHeader, Record, iter_records
 from raykafka.log.compression import UnreadableRecords
-from raykafka.log.epochs import EpochEntry, end_offset_for, read_entries
+from raykafka.log.epochs import read_entries
 from raykafka.log.files import INDEX, LOG, TIME_INDEX, offset_name
 from raykafka.log.index import OFFSET_ENTRY, TIME_ENTRY, Entry, Pread, floor_entry
 from raykafka.log.segment import walk_headers
@@ -39,7 +40,7 @@ class StaleRange(RaykafkaError):
 
 
 class SegmentFiles:
-    """A segment's files, opened for reading when they are needed, closed when the last one who uses them lets go."""
+    """A segment's files, opened for reading when they are needed, closed when nobody refers to them any more."""
 
     def __init__(self, directory: Path, base_offset: int) -> None:
         self._directory = directory
@@ -74,7 +75,7 @@ class SegmentFiles:
 
 class FileRange:
     """Whole batches in a file: ``length`` bytes at ``position`` of ``fd``, which stays open as long as the range is
-    kept. ``next_offset`` is the one behind them, -1 where nobody had to know.
+    kept. ``next_offset`` is the offset after their last record, -1 where it was not looked up.
     """
 
     __slots__ = ("files", "length", "next_offset", "position", "truncations")
@@ -154,7 +155,7 @@ class LogReader:
             self._view = _View(segments, truncations, files, positions)
 
     def close(self) -> None:
-        """Let go of the files. Ranges handed out stay readable."""
+        """Close the files. Ranges that were handed out stay readable."""
         self._view = _View((), -1, {}, {})
 
     # ranges of records
@@ -354,7 +355,7 @@ class LogReader:
         """The largest epoch <= ``epoch`` and the offset behind its last record, from the epoch file; (-1, -1):
         unknown.
         """
-        return end_offset_for(read_entries(self._directory), epoch, log_end_offset)
+        return read_entries(self._directory).end_offset_for(epoch, log_end_offset)
 
 
 def _remember(view: _View, offset: int, at: LogPosition) -> None:

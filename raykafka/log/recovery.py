@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.log.batch import NO_PRODUCER_ID, BatchHeader, iter_records
+from raykafka.log.batch import BatchHeader, iter_records
+from raykafka.log.batch_layout import NO_PRODUCER_ID
 from raykafka.log.compression import UnreadableRecords
 from raykafka.log.config import LogConfig
 from raykafka.log.epochs import LeaderEpochs
@@ -27,6 +28,8 @@ from raykafka.log.files import (
     offset_of_name,
 )
 from raykafka.log.producers import ProducerStates
+from raykafka.log.recovery_bound import RecoveryBound
+from raykafka.log.seal import take_seal
 from raykafka.log.segment import Segment, walk_headers
 from raykafka.log.segments import Segments
 
@@ -36,8 +39,62 @@ _ABORT, _COMMIT = 0, 1
 
 
 class Recovered(NamedTuple):
+    """What a log was found to be. ``bytes_cut``: of a torn tail; ``note``: what the last writer left in the seal, None
+    without an intact one."""
+
+    log_start_offset: int
+    log_end_offset: int
+    recovery_point: int
+    bytes_cut: int
+    note: Mapping[str, Any] | None
+
+
+class RecoveredSegments(NamedTuple):
+    """Where the sound batches end, and how many bytes behind them were cut."""
+
     log_end_offset: int
     bytes_cut: int
+
+
+def recover(
+    directory: Path,
+    config: LogConfig,
+    segments: Segments,
+    epochs: LeaderEpochs,
+    producers: ProducerStates,
+    bound: RecoveryBound,
+    *,
+    log_start_offset: int,
+    recovery_point: int,
+    now_ms: int,
+) -> Recovered:
+    """Take a log's seal away and bring its files, and what is kept of them in memory, to one and the same log end.
+
+    ``recovery_point`` is the offset below which the caller knows everything to be flushed; nothing starts below
+    ``log_start_offset``. Raises OSError, ValueError for a file of unknown form, KafkaError.
+    """
+    seal = take_seal(directory)
+    clean = seal is not None
+    told, recovery_point = recovery_point, bound.limit(recovery_point)
+    tidy(directory)
+    # A cleanly closed log is whole; the batches behind the last index entry are read all the same.
+    trusted_below = 2**62 if clean else recovery_point
+    end, bytes_cut = recover_segments(segments, directory, config, epochs, trusted_below, now_ms)
+    if not segments or end < log_start_offset:
+        segments.drop_behind(-1, now_ms)
+        segments.begin(log_start_offset, config, now_ms)
+        end = log_start_offset
+    first = segments[0].base_offset
+    log_start_offset = max(log_start_offset, first)
+    recovery_point = end if clean else max(min(recovery_point, end), first)
+    bound.lower(told, recovery_point)
+    epochs.forget_beyond(end)
+    epochs.truncate_from_start(log_start_offset)
+    rebuild_producers(producers, segments, log_start_offset, end)
+    producers.keep_snapshots(segments.bases)
+    segments.rest(recovery_point)
+    note = seal.note if seal is not None and seal.log_end_offset == end else None
+    return Recovered(log_start_offset, end, recovery_point, bytes_cut, note)
 
 
 def tidy(directory: Path) -> None:
@@ -63,7 +120,7 @@ def segment_offsets(directory: Path) -> list[int]:
 
 def recover_segments(
     segments: Segments, directory: Path, config: LogConfig, epochs: LeaderEpochs, recovery_point: int, now_ms: int
-) -> Recovered:
+) -> RecoveredSegments:
     """Open all segments; check every batch from ``recovery_point`` on and cut what is not whole and sound.
 
     What comes before was flushed and is taken as it is, but for indexes that cannot be right: those are made again.
@@ -111,7 +168,7 @@ def recover_segments(
             "%s: cut %d bytes behind offset %d, where no sound batch follows", directory, bytes_cut, log_end_offset
         )
         break
-    return Recovered(log_end_offset, bytes_cut)
+    return RecoveredSegments(log_end_offset, bytes_cut)
 
 
 def rebuild_producers(producers: ProducerStates, segments: Segments, log_start_offset: int, end_offset: int) -> None:

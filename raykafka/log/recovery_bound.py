@@ -1,4 +1,4 @@
-"""What a cut takes back of the recovery point, until a flush has got there again.
+"""The upper bound of a log's recovery point after a truncation, until a flush has reached that point again.
 
 The broker's file of recovery points is some seconds old. A log that was cut below what that file says, written on, and
 then lost with the page cache would be trusted up to there, though nothing behind the cut was flushed. So a cut leaves a
@@ -24,7 +24,7 @@ class RecoveryBound:
         self._until: int | None = None
 
     def limit(self, told: int) -> int:
-        """How far a log is known to be flushed of which ``told`` was remembered."""
+        """The recovery point to go by, where the broker's file says ``told``: no higher than the bound."""
         try:
             version, offset = self._path.read_text().split()
         except FileNotFoundError:
@@ -35,13 +35,14 @@ class RecoveryBound:
         return min(told, int(offset))
 
     def lower(self, told: int, flushed_to: int) -> None:
-        """The log is flushed up to ``flushed_to``, and up to ``told`` may be remembered of it."""
+        """The log is flushed up to ``flushed_to`` only, and the broker's file may say ``told``: write the bound."""
         if flushed_to < told:
             write_whole(self._path, f"{_FORMAT}\n{flushed_to}\n".encode())
             self._until = max(told, self._until or 0)
 
     def flushed(self, recovery_point: int) -> None:
-        """The log is flushed up to ``recovery_point``. A file that stays all the same costs a longer recovery."""
+        """The log is flushed up to ``recovery_point``: remove a bound that this reaches. If the file can't be removed,
+        the next recovery takes longer."""
         if self._until is not None and recovery_point >= self._until:
             self._until = None
             with suppress(OSError):

@@ -36,7 +36,7 @@ class LogSeal(NamedTuple):
 
 
 def write_seal(directory: Path, seal: LogSeal) -> None:
-    """Durable when this returns. OSError."""
+    """Put the seal into ``directory``; it is durable when this returns. Raises OSError."""
     values = {**seal._asdict(), "topic_id": str(seal.topic_id), "note": dict(seal.note)}
     text = json.dumps(values).encode()
     write_whole(directory / SEAL_FILE, b"%s %08x\n%s\n" % (_FORMAT.encode(), zlib.crc32(text), text))
@@ -61,7 +61,7 @@ def read_seal(directory: Path) -> LogSeal | None:
 
 
 def take_seal(directory: Path) -> LogSeal | None:
-    """``read_seal``, and the seal is gone: it opens the log for one writer only."""
+    """``read_seal``, and remove the seal: it opens the log for one writer only."""
     seal = read_seal(directory)
     (directory / SEAL_FILE).unlink(missing_ok=True)
     return seal

@@ -9,16 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from raykafka.log.batch import (
-    CRC_START,
-    HEADER_BYTES,
-    MAGIC,
-    MAX_INT32,
-    PREFIX_BYTES,
-    BatchHeader,
-    crc_of,
-    read_header,
-)
+from raykafka.log.batch import BatchHeader, crc_of, read_header
+from raykafka.log.batch_layout import CRC_START, HEADER_BYTES, MAGIC, MAX_INT32, PREFIX_BYTES
 from raykafka.log.files import (
     DELETED,
     INDEX,
@@ -149,7 +141,7 @@ class Segment:
             self.max_timestamp, self.max_timestamp_offset = -1, self.base_offset
 
     def note(self, position: int, size: int, last_offset: int, max_timestamp: int, interval_bytes: int) -> None:
-        """Take the batch at ``position`` into the account: timestamps, and an index entry each ``interval_bytes``."""
+        """A batch was written at ``position``: note its timestamp, and add an index entry every ``interval_bytes``."""
         if max_timestamp > self.max_timestamp:
             self.max_timestamp, self.max_timestamp_offset = max_timestamp, last_offset
         if self.first_timestamp is None:
@@ -299,7 +291,7 @@ class Segment:
         return int(self.path(LOG).stat().st_mtime * 1000)
 
     def close(self) -> None:
-        """Let go of the files: for good, or until ``wake``. What was not flushed then needs ``sync`` after a
+        """Close the files: for good, or until ``wake``. What was not flushed then needs ``sync`` after a
         ``wake``.
         """
         with self._index_lock:
@@ -310,7 +302,7 @@ class Segment:
                 self.time_index.close()
 
     def wake(self) -> None:
-        """Have the files open, so that ``fd`` can be used. OSError."""
+        """Open the files if they are closed, so that ``fd`` can be used. Raises OSError."""
         if self._open:
             return
         with self._index_lock, ExitStack() as opened:

@@ -1,4 +1,4 @@
-"""The segments of one log, in order: the active one at the end, and those on their way out."""
+"""The segments of one log, in order, the active one last; and the files of those that are deleted after a delay."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ class Segments:
 
     @property
     def size_bytes(self) -> int:
+        """Bytes of all records."""
         return sum(segment.size for segment in self._list)
 
     def open_existing(self, base_offset: int, config: LogConfig, now_ms: int) -> Segment:
@@ -122,13 +123,14 @@ class Segments:
                 segment.close()
 
     def close(self) -> None:
+        """Close all files."""
         for segment in self._list:
             segment.close()
 
     # taking away
 
     def drop_first(self, count: int, due_ms: int) -> None:
-        """Take the oldest ``count`` away; their files are renamed, and unlinked by ``purge`` from ``due_ms`` on."""
+        """Drop the oldest ``count``; their files are renamed now, and unlinked by ``purge`` from ``due_ms`` on."""
         self._drop(self._list[:count], self._list[count:], due_ms)
 
     def drop_behind(self, offset: int, due_ms: int) -> None:
@@ -142,8 +144,8 @@ class Segments:
         self._changed(kept)
 
     def purge(self, now_ms: int | None) -> int:
-        """Unlink the dropped segments' files that are due (all, without a time); how many wait on.
-        KAFKA_STORAGE_ERROR.
+        """Unlink the dropped segments' files that are due (all, without a time). Returns how many
+        are left. Raises KAFKA_STORAGE_ERROR.
         """
         while self._marked_deleted and (now_ms is None or self._marked_deleted[0][0] <= now_ms):
             _, path = self._marked_deleted.popleft()

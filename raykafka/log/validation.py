@@ -1,4 +1,5 @@
-"""What is asked of batches before they are written: by a leader of what clients send, by a follower of its leader's."""
+"""The checks of batches before they are written: a leader's of what clients send, a follower's of what its leader
+sent."""
 
 from __future__ import annotations
 
@@ -7,6 +8,15 @@ import struct
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log.batch import (
+    BatchHeader,
+    crc_of,
+    iter_batches,
+    iter_records,
+    read_header,
+    recompress,
+    stamp_log_append_time,
+)
+from raykafka.log.batch_layout import (
     CODEC_MASK,
     CONTROL_BIT,
     HEADER_BYTES,
@@ -16,13 +26,6 @@ from raykafka.log.batch import (
     NO_PRODUCER_ID,
     NO_TIMESTAMP,
     PREFIX_BYTES,
-    BatchHeader,
-    crc_of,
-    iter_batches,
-    iter_records,
-    read_header,
-    recompress,
-    stamp_log_append_time,
 )
 from raykafka.log.compression import ZSTD, UnreadableRecords
 from raykafka.log.config import LogConfig

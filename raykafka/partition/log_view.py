@@ -153,8 +153,8 @@ class LogView:
     async def epoch_at(self, offset: int) -> int | None:
         if self.reader is None:
             return None
-        entries = await self._in_thread(lambda: read_entries(self.directory))
-        return max((entry.epoch for entry in entries if entry.start_offset <= offset), default=-1)
+        history = await self._in_thread(lambda: read_entries(self.directory))
+        return history.epoch_at(offset)
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         """Run what may wait for the disk in a thread."""

@@ -39,6 +39,11 @@ class TaskSet:
         for task in tuple(self._tasks):
             task.cancel()
 
+    async def wait(self) -> None:
+        """Wait until no task runs any more, those included that are begun meanwhile. Cancels none."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def close(self) -> None:
         """Cancel all tasks that run and wait for their end. A task that closes its own set is left alone."""
         own = asyncio.current_task()

@@ -18,7 +18,8 @@ VIEW_WITHIN_S = 0.2
 
 
 class Outbox:
-    """Collects until the turn ends. An answer that has to wait for an fsync is held, and no later one overtakes it."""
+    """Collects messages until the turn of the event loop ends, then sends them in one write. An answer that has to wait
+    for an fsync is held back, and no later one overtakes it."""
 
     def __init__(self, link: Link, log: Log, partition: Partition) -> None:
         self._link = link
@@ -36,7 +37,7 @@ class Outbox:
     def answer(
         self, correlation: int, error: ErrorCode, base_offset: int = -1, time_ms: int = -1, message: str = ""
     ) -> None:
-        """Answer an append."""
+        """Answer the append of ``correlation``. ``time_ms`` is its LogAppendTime, -1 for CreateTime."""
         packed = pack_appended(correlation, error, base_offset, time_ms, self._log.log_start_offset, message)
         if self._held:
             self._held.append((-1, APPENDED, packed))
@@ -70,13 +71,13 @@ class Outbox:
         self.send()
 
     def view_changes(self) -> None:
-        """Something changed that no reader waits for: tell it within VIEW_WITHIN_S, with all that changes until
+        """Something changed that no reader waits for: send a view within VIEW_WITHIN_S, with all that changes until
         then."""
         if self._changes is None:
             self._changes = self._loop.call_later(VIEW_WITHIN_S, self.view_changed)
 
     def view_changed(self) -> None:
-        """Tell the view at the end of this turn."""
+        """Send a view at the end of this turn of the event loop."""
         self._view_due = True
         if not self._scheduled:
             self._schedule()
@@ -86,6 +87,7 @@ class Outbox:
         self._paused = True
 
     def resume(self) -> None:
+        """Send again, at once what has collected."""
         self._paused = False
         self.send()
 
@@ -94,7 +96,8 @@ class Outbox:
         self._loop.call_soon(self.send)
 
     def send(self) -> None:
-        """Write what has collected. Nothing if the link is gone: the broker has emptied its view by then (rule 20)."""
+        """Send what has collected. Nothing once the link has ended: the broker has emptied its view by then (rule
+        20)."""
         self._scheduled = False
         if self._paused:
             return

@@ -14,12 +14,16 @@ from typing import Any
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, adopt
 from raykafka.log import Log
-from raykafka.log.batch import BASE_OFFSET
+from raykafka.log.batch_layout import BASE_OFFSET
+from raykafka.process.clock import wall_clock_ms
+from raykafka.process.tasks import TaskSet
 from raykafka.replica import stream_frames as frames
+from raykafka.replica.outbox import Outbox
 from raykafka.replica.rules.events import Ack, Answer, Hello, Received, Sleep, StreamId, StreamLost
 from raykafka.replica.rules.partition import Partition
 from raykafka.replica.throttle import FOLLOWER, Throttle
-from raykafka.replica.turns import Turns
+from raykafka.replica.upkeep import Upkeep
+from raykafka.replica.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +33,7 @@ Step = Callable[[Hello | Received | Sleep | StreamLost], None]
 class Receiver:
     """The streams that leaders have open to this replica: one that is followed, and older ones on their way out.
 
-    ``step`` gives an event to the rules, ``write`` has the log take whole batches at its end (raises KafkaError).
+    ``step`` gives an event to the rules; ``failed(reason)`` is called when the log takes no more writes.
     """
 
     def __init__(
@@ -37,19 +41,23 @@ class Receiver:
         log: Log,
         partition: Partition,
         broker_epoch: int,
-        turns: Turns,
+        queue: WorkQueue,
+        upkeep: Upkeep,
+        out: Outbox,
         step: Step,
-        write: Callable[[memoryview], None],
         throttle: Throttle,
+        failed: Callable[[str], None],
     ) -> None:
         self._log = log
         self._partition = partition
         self._broker_epoch = broker_epoch
-        self._turns = turns
+        self._queue = queue
         self._step = step
-        self._write = write
+        self._upkeep = upkeep
+        self._out = out
         self._throttle = throttle
-        self._granting: set[asyncio.Task[None]] = set()
+        self._failed = failed
+        self._tasks = TaskSet(f"{log.directory.name}: the streams from its leaders")
         self._loop = asyncio.get_running_loop()
         self._links: dict[StreamId, Link] = {}
         self._quiet_beats: dict[Link, int] = {}
@@ -59,7 +67,8 @@ class Receiver:
         self._closed = False
 
     async def take(self, sock: socket.socket, peer: dict[str, Any]) -> None:
-        """Serve a connection from a leader."""
+        """Serve a connection from a leader. ``peer`` is what the leader said of itself and of the stream when it
+        connected."""
         link = await adopt(sock, peer)
         if self._closed:
             link.transport.abort()
@@ -80,7 +89,8 @@ class Receiver:
             self._beat = self._loop.call_later(frames.BEAT_S, self._beats)
 
     def _beats(self) -> None:
-        """Drop the connection of a leader that has long said nothing: one that lives speaks at every beat (rule 12)."""
+        """Drop the connection of a leader that has been silent for longer than the allowed lag: one that lives sends a
+        frame at every beat (rule 12)."""
         for link, quiet in tuple(self._quiet_beats.items()):
             self._quiet_beats[link] = quiet + 1
             silent_s = quiet * frames.BEAT_S
@@ -94,12 +104,10 @@ class Receiver:
             return  # what an older stream still brings is dropped (rule 11)
         if kind == frames.ASK:
             self._quiet_beats[link] = 0
-            task = self._loop.create_task(self._grant(link, frames.unpack_bytes(payload)))
-            self._granting.add(task)
-            task.add_done_callback(self._granting.discard)
+            self._tasks.run(self._grant(link, frames.unpack_bytes(payload)))
             return
-        if self._turns.busy:
-            self._turns.take(lambda: self._frame(link, stream, kind, payload))
+        if self._queue.busy:
+            self._queue.submit(lambda: self._frame(link, stream, kind, payload))
             return
         self._quiet_beats[link] = 0
         if kind == frames.DATA:
@@ -154,13 +162,30 @@ class Receiver:
             self._count(len(records))
         self._step(Received(stream, self._log.log_end_offset, log_start, high_watermark))
 
+    def _write(self, records: memoryview) -> None:
+        """Write what the leader sent, whole batches, at the log's end. Raises KafkaError."""
+        log = self._log
+        try:
+            log.append_as_follower(records, wall_clock_ms())
+        except KafkaError as error:
+            if log.failed:
+                self._failed(error.message)
+            raise
+        if self._upkeep.must_flush():
+            self.hold(log.log_end_offset)
+            self._upkeep.flush()
+        self._out.view_changes()
+        self._upkeep.flush_rolled()
+
     def _count(self, size: int) -> None:
-        """What comes to a replica that is not in sync was asked for."""
+        """Count what an in-sync replica received against the throttle. What comes to one that is not in sync has been
+        granted before."""
         broker, state = self._partition.broker, self._partition.state
         if self._throttle.holds(FOLLOWER, broker) and state is not None and broker in state.isr:
             self._throttle.spent(FOLLOWER, size)
 
     def answer(self, effect: Answer) -> None:
+        """Send the answer to a Hello."""
         link = self._links.get(effect.stream)
         self._held_until = 0  # what has to be flushed was, before this
         if link is not None and not link.is_closed:
@@ -168,12 +193,13 @@ class Receiver:
             link.send(frames.ANSWER, position.pack())
 
     def ack(self, effect: Ack) -> None:
+        """Acknowledge at the end of this turn of the event loop."""
         if not self._acks:
             self._loop.call_soon(self._send_acks)
         self._acks[effect.stream] = effect.log_end
 
     def hold(self, until_flushed_to: int) -> None:
-        """Acknowledge nothing but what is flushed, until the log is flushed to an offset."""
+        """Until the log is flushed to the offset ``until_flushed_to``, acknowledge only what is flushed."""
         self._held_until = until_flushed_to
 
     def flushed(self) -> None:
@@ -199,6 +225,7 @@ class Receiver:
             link.transport.abort()
 
     def close_all(self) -> None:
+        """Drop all connections; none is taken any more."""
         self._closed = True
         if self._beat is not None:
             self._beat.cancel()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from raykafka.error_code import ErrorCode
@@ -20,6 +20,7 @@ from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, connect_tcp
 from raykafka.log import Log, LogReader, WouldBlock
 from raykafka.log.batch import iter_batches
+from raykafka.process.tasks import TaskSet
 from raykafka.replica import stream_frames as frames
 from raykafka.replica.rules.events import Acked, Answered, AskSleep, Hello, OpenStream, StreamId, StreamLost
 from raykafka.replica.rules.partition import Partition
@@ -35,8 +36,8 @@ logger = logging.getLogger(__name__)
 Step = Callable[[Acked | Answered | StreamLost], None]
 
 
-class Peer(NamedTuple):
-    """Where a life of a broker answers on its inter-broker port."""
+class Holder(NamedTuple):
+    """A live broker that holds a replica of this partition: its inter-broker port, in its life ``broker_epoch``."""
 
     host: str
     port: int
@@ -62,7 +63,7 @@ class Streams:
         self.step = step
         self.throttle = throttle
         self.held: set[Sender] = set()
-        self._peers: Mapping[int, Peer] = {}
+        self._holders: Mapping[int, Holder] = {}
         self.reader = LogReader(log.directory)
         self._segments_version = -1
         self._partition = partition
@@ -76,15 +77,15 @@ class Streams:
         self._beat: asyncio.TimerHandle | None = None
 
     @property
-    def peers(self) -> Mapping[int, Peer]:
+    def holders(self) -> Mapping[int, Holder]:
         """The live brokers that hold this partition. Streams to lives that have ended are lost."""
-        return self._peers
+        return self._holders
 
-    @peers.setter
-    def peers(self, peers: Mapping[int, Peer]) -> None:
-        self._peers = peers
+    @holders.setter
+    def holders(self, holders: Mapping[int, Holder]) -> None:
+        self._holders = holders
         for sender in tuple(self._senders.values()):
-            if sender.peer != peers.get(sender.follower):
+            if sender.holder != holders.get(sender.follower):
                 self.lost(sender, "that life of its broker has ended")
 
     def open(self, effect: OpenStream) -> None:
@@ -97,21 +98,22 @@ class Streams:
             self._beat = self._loop.call_later(frames.BEAT_S, self._beats)
 
     def _beats(self) -> None:
-        """Let each idle follower know where the high watermark is, and give up one that has long said nothing (rule
-        12). A beat is a turn of our own event loop, so a stall of this process does not count as another's silence."""
+        """Send the high watermark to each idle follower, and end the stream to one that has been silent for longer than
+        the allowed lag (rule 12). Silence is counted in beats of this event loop, so that a stall of this process does
+        not count as a follower's."""
         head, lag_s = self.head(), self._partition.settings.lag_ms / 1000
         for sender in tuple(self._senders.values()):
             sender.beat(head, lag_s)
         self._beat = self._loop.call_later(frames.BEAT_S, self._beats) if self._senders else None
 
     def throttle_changed(self) -> None:
-        """Go by the throttle as it is now."""
+        """The topic's throttle was configured anew."""
         for sender in self._senders.values():
             sender.throttle.configured()
             sender.go_on()
 
-    def let_in_sync_go(self) -> None:
-        """Have those go on that waited for an allowance and need none any more: the high watermark waits for them."""
+    def release_in_sync(self) -> None:
+        """Resume the senders that waited for an allowance and need none any more: the high watermark waits for them."""
         for sender in tuple(self.held):
             if not sender.throttle.holds:
                 sender.go_on()
@@ -128,13 +130,14 @@ class Streams:
             sender.close()
 
     def ask_sleep(self, effect: AskSleep) -> None:
-        """Have a follower fall asleep, which ends its stream."""
+        """Send a follower the request to fall asleep, which ends its stream."""
         sender = self._senders.get(effect.follower)
         if sender is not None and sender.stream == effect.stream:
             del self._senders[effect.follower]
             sender.ask_sleep(effect.log_end)
 
     def close_all(self) -> None:
+        """End all streams."""
         for timer in (self._idle, self._beat):
             if timer is not None:
                 timer.cancel()
@@ -144,8 +147,7 @@ class Streams:
         self.reader.close()
 
     def lost(self, sender: Sender, reason: str, refused: bool = False) -> None:
-        """The sender's connection is over, and nobody had asked for that. ``refused``: what it brought could not be
-        written."""
+        """A sender's connection ended, or has to. ``refused``: the follower could not write what it was sent."""
         if self._senders.get(sender.follower) is not sender:
             return
         del self._senders[sender.follower]
@@ -195,6 +197,7 @@ class Streams:
             sender.tell(head)
 
     def fresh_reader(self) -> LogReader:
+        """A reader of the log as it is now, for what is sent from the files."""
         log = self.log
         if log.segments_version != self._segments_version or log.truncations != self.reader.truncations:
             self._segments_version = log.segments_version
@@ -202,14 +205,14 @@ class Streams:
         return self.reader
 
     def describe(self, now_ms: int) -> dict[int, dict[str, Any]]:
-        """Figures for status and metrics, by follower: ``live`` while it is fed from memory, ``throttled`` while it
-        waits for an allowance, ``unacked_bytes`` on their way to it, ``log_end`` as last acknowledged, ``lag_records``
-        and ``lag_ms`` (None and -1: not known)."""
+        """How each follower stands, for status and metrics: ``live`` while it is fed from memory, ``throttled`` while
+        it waits for an allowance, ``unacked_bytes`` on their way to it, ``log_end`` as last acknowledged,
+        ``lag_records`` and ``lag_ms`` (None and -1: not known)."""
         leading = self._partition.leading
         figures: dict[int, dict[str, Any]] = {}
         for broker, follower in leading.followers.items() if leading else ():
             sender = self._senders.get(broker)
-            lag_records, lag_ms = leading.lag_of(follower, now_ms) if leading else (None, 0)
+            lag_records, lag_ms = follower.lag(self._state.end, now_ms)
             figures[broker] = {
                 "live": sender is not None and sender.live,
                 "throttled": sender in self.held,
@@ -242,54 +245,53 @@ class Sender:
         self._pumping = False
         self._quiet_beats = 0
         self._beaten = True
-        self.peer = streams.peers.get(follower)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.holder = streams.holders.get(follower)
+        self._tasks = TaskSet(f"{streams.log.directory.name}: the stream to broker {follower}", self._failed)
         self.throttle = StreamThrottle(
-            streams.throttle, follower, self._ask_follower, lambda: streams.waits_for(follower), self._run, self.go_on
+            streams.throttle,
+            follower,
+            self._ask_follower,
+            lambda: streams.waits_for(follower),
+            self._tasks.run,
+            self.go_on,
         )
-        self._run(self._connect())
+        self._tasks.run(self._connect())
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("the stream to broker %d failed", self.follower, exc_info=error)
-            self._streams.lost(self, f"{type(error).__name__}: {error}")
+    def _failed(self, error: BaseException) -> None:
+        self._streams.lost(self, f"{type(error).__name__}: {error}")
 
     async def _connect(self) -> None:
-        streams, peer = self._streams, self.peer
-        if peer is None:
+        streams, holder = self._streams, self.holder
+        if holder is None:
             streams.lost(self, "its broker is not registered")
             return
         identity = {**streams.identity, "role": frames.STREAM_ROLE, "stream": list(self.stream)}
         try:
             async with asyncio.timeout(_CONNECT_WITHIN_S):
-                link = await connect_tcp(peer.host, peer.port, streams.secret, identity)
+                link = await connect_tcp(holder.host, holder.port, streams.secret, identity)
         except (OSError, LinkError, TimeoutError) as error:
-            streams.lost(self, f"{peer.host}:{peer.port} can't be reached: {error or type(error).__name__}")
+            streams.lost(self, f"{holder.host}:{holder.port} can't be reached: {error or type(error).__name__}")
             return
         if self._closed:
             link.close()
             return
-        if (link.peer.get("broker_id"), link.peer.get("broker_epoch")) != (self.follower, peer.broker_epoch):
+        if (link.peer.get("broker_id"), link.peer.get("broker_epoch")) != (self.follower, holder.broker_epoch):
             link.close()
-            streams.lost(self, f"{peer.host}:{peer.port} is answered by another life or broker")
+            streams.lost(self, f"{holder.host}:{holder.port} is answered by another life or broker")
             return
         frames.notice_silence(link)
         self._link = link
         link.start(on_frame=self._frame, on_close=lambda error: streams.lost(self, str(error or "end of file")))
 
     def ask_sleep(self, log_end: int) -> None:
+        """Ask the follower to fall asleep at the leader's log end, and end the stream."""
         self._end()
         if self._link is not None and not self._link.is_closed:
             self._link.send(frames.SLEEP, frames.pack_sleep(log_end))
             self._link.close()
 
     def close(self) -> None:
+        """Drop the connection, with whatever is unread on it."""
         self._end()
         if self._link is not None:
             self._link.transport.abort()
@@ -332,7 +334,8 @@ class Sender:
     def offer(
         self, head: tuple[int, int], base_offset: int, end_offset: int, records: list[memoryview], size: int
     ) -> None:
-        """What one turn appended."""
+        """One turn of the event loop appended ``records``, of ``size`` bytes, from ``base_offset`` to ``end_offset``:
+        send them, if all before them has been sent and the window is not full."""
         fits = self._next == base_offset and self.unacked_bytes < WINDOW_BYTES
         if self.live and fits and not self.throttle.holds:
             self._send(head, end_offset, records, size)
@@ -352,7 +355,7 @@ class Sender:
         self._link.send(frames.DATA, frames.pack_data(*head), *records)
 
     def tell(self, head: tuple[int, int]) -> None:
-        """The same without records, unless it was told."""
+        """Send ``head`` without records, unless it was sent already."""
         if self._answered and head != self._told:
             self._tell(head)
 
@@ -362,7 +365,8 @@ class Sender:
             self._link.send(frames.DATA, frames.pack_data(*head))
 
     def beat(self, head: tuple[int, int], lag_s: float) -> None:
-        """One beat passed: speak if nothing was said in it, and listen."""
+        """One beat passed: send a frame if none was sent in it, and end the stream if the follower has been silent for
+        longer than ``lag_s``."""
         silent_s = self._quiet_beats * frames.BEAT_S
         self._quiet_beats += 1
         if silent_s > lag_s:
@@ -376,10 +380,10 @@ class Sender:
     def _pump_soon(self) -> None:
         if not self._pumping and not self._closed and self not in self._streams.held:
             self._pumping = True
-            self._run(self._pump())
+            self._tasks.run(self._pump())
 
     def go_on(self) -> None:
-        """Look again whether anything may be sent."""
+        """Look again whether anything may be sent: the throttle, or who is in sync, has changed."""
         self._streams.held.discard(self)
         if self._answered and not self.live:
             self._pump_soon()

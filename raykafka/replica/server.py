@@ -1,4 +1,5 @@
-"""A replica process's end of its link: opens the replica, hands it what the broker says, ends it when the link ends.
+"""The replica process's end of the link to its broker: opens the replica, passes on what the broker says, and closes
+the replica when the link ends.
 
 Control calls: ``open`` once, then ``state``, ``config`` and ``close``. Data frames: APPEND in, VIEW and APPENDED out.
 """
@@ -14,25 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from raykafka.cluster.image import PartitionState, partition_from_json
+from raykafka.epoch_history import EpochHistory
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, RaykafkaError
 from raykafka.link import Link, handover
 from raykafka.log import DirectoryLocked, Log, LogConfig
 from raykafka.partition.appends import APPEND, APPENDED, pack_appended, unpack_append
-from raykafka.replica.replica import Replica, Surroundings
+from raykafka.process.clock import wall_clock_ms
+from raykafka.process.tasks import TaskSet
+from raykafka.replica.replica import Replica, ReplicaIdentity
 from raykafka.replica.rules.events import Seal
-from raykafka.replica.rules.history import EpochHistory
-from raykafka.replica.rules.leading import Settings
 from raykafka.replica.rules.partition import Partition
-from raykafka.replica.sending import Peer
-from raykafka.replica.upkeep import wall_ms
+from raykafka.replica.rules.state import Settings
+from raykafka.replica.sending import Holder
 from raykafka.types import NO_EPOCH
 
 logger = logging.getLogger(__name__)
 
 
 class ReplicaServer:
-    """Serves one broker over ``link``. ``ended`` is done when the link has ended and the log is let go of. ``named`` is
+    """Serves one broker over ``link``. ``ended`` is done when the link has ended and the log is closed. ``named`` is
     called with the partition's name once it is known."""
 
     def __init__(
@@ -51,8 +53,7 @@ class ReplicaServer:
         self._replica: Replica | None = None
         self._opened_once = False
         self._opening: asyncio.Future[Log] | None = None
-        self._ending: asyncio.Task[None] | None = None
-        self._taking: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet("a replica process")
         self._calls = {"open": self._open, "state": self._state, "config": self._config}
         self._calls |= {"sleep": self._sleep, "close": self._close}
         self.ended: asyncio.Future[None] = self._loop.create_future()
@@ -71,14 +72,7 @@ class ReplicaServer:
         if self._replica is None:
             connection.close()
             return
-        task = self._loop.create_task(self._replica.take_stream(connection, peer))
-        self._taking.add(task)
-        task.add_done_callback(self._taken)
-
-    def _taken(self, task: asyncio.Task[None]) -> None:
-        self._taking.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a leader's connection could not be taken", exc_info=error)
+        self._tasks.run(self._replica.take_stream(connection, peer))
 
     def _on_frame(self, kind: int, payload: memoryview) -> None:
         if kind != APPEND:
@@ -110,7 +104,7 @@ class ReplicaServer:
                 LogConfig.from_topic_config(config),
                 topic_id=uuid.UUID(args["topic_id"]),
                 recovery_point=args["recovery_point"],
-                now_ms=wall_ms(),
+                now_ms=wall_clock_ms(),
                 log_start_offset=args["log_start_offset"],
             )
         )
@@ -120,7 +114,7 @@ class ReplicaServer:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
         if self._link.is_closed:
             return {}
-        history = EpochHistory.of(log.epochs.entries)
+        history = log.epochs.history
         partition = Partition(
             args["broker_id"],
             Settings(),
@@ -132,10 +126,10 @@ class ReplicaServer:
             known_epoch=args.get("known_epoch", NO_EPOCH),
             undecided=map(frozenset, args.get("undecided", ())),
         )
-        identity = {name: args[name] for name in ("topic", "topic_id", "partition")}
-        surroundings = Surroundings(self._secret, identity, args.get("broker_epoch", -1))
+        names = {name: args[name] for name in ("topic", "topic_id", "partition")}
+        identity = ReplicaIdentity(self._secret, names, args.get("broker_epoch", -1))
         self._opened_once = True
-        self._replica = Replica(self._link, log, partition, surroundings, self._on_failed)
+        self._replica = Replica(self._link, log, partition, identity, self._on_failed)
         self._replica.configure(config)
         answer = await self._replica.told(*_state_of(args))
         return {
@@ -173,10 +167,10 @@ class ReplicaServer:
             self._link.close()
 
     def _on_link_closed(self, error: Exception | None) -> None:
-        self._ending = self._loop.create_task(self._end())
+        self._tasks.run(self._end())
 
     async def _end(self) -> None:
-        """The broker is gone, and with it everybody who could be answered: let the log go, as cleanly as it can be."""
+        """The link to the broker has ended, so nobody can be answered: close and seal the log."""
         if self._opening is not None and not self._opening.done():
             await asyncio.wait([self._opening])
         replica, self._replica = self._replica, None
@@ -202,6 +196,6 @@ def _seal_of(args: Mapping[str, Any], log: Log, history: EpochHistory) -> Seal |
     return Seal(*known) if known else None
 
 
-def _state_of(args: Mapping[str, Any]) -> tuple[PartitionState, dict[int, Peer]]:
-    peers = {int(broker): Peer(*peer) for broker, peer in args.get("peers", {}).items()}
-    return partition_from_json(args["state"]), peers
+def _state_of(args: Mapping[str, Any]) -> tuple[PartitionState, dict[int, Holder]]:
+    holders = {int(broker): Holder(*holder) for broker, holder in args.get("holders", {}).items()}
+    return partition_from_json(args["state"]), holders

@@ -13,9 +13,9 @@ import socket
 import struct
 from typing import NamedTuple
 
+from raykafka.epoch_history import EpochHistory
 from raykafka.link import Link
 from raykafka.replica.rules.events import Hello, StreamId
-from raykafka.replica.rules.history import EpochHistory
 from raykafka.types import FrameKind
 
 STREAM_ROLE = "stream"
@@ -44,11 +44,13 @@ _PEER_SILENT_MS = 10_000
 
 
 def pack_hello(hello: Hello) -> bytes:
+    """The payload of HELLO: a head, then the leader's epochs."""
     head = _HELLO.pack(*hello.stream, hello.log_start, hello.log_end, hello.high_watermark, len(hello.history))
     return head + b"".join(_EPOCH.pack(*entry) for entry in hello.history)
 
 
 def unpack_hello(payload: memoryview) -> Hello:
+    """What ``pack_hello`` packed."""
     epoch, leader, broker_epoch, number, log_start, log_end, high_watermark, count = _HELLO.unpack_from(payload)
     end = _HELLO.size + count * _EPOCH.size
     history = EpochHistory.of(_EPOCH.iter_unpack(payload[_HELLO.size : end]))
@@ -76,15 +78,18 @@ def pack_data(log_start: int, high_watermark: int) -> bytes:
 
 
 def unpack_data(payload: memoryview) -> tuple[int, int, memoryview]:
+    """(log start, high watermark, whole batches or nothing) of a DATA frame."""
     log_start, high_watermark = _DATA.unpack_from(payload)
     return log_start, high_watermark, payload[_DATA.size :]
 
 
 def pack_sleep(log_end: int) -> bytes:
+    """The payload of SLEEP: the leader's log end."""
     return _ACK.pack(log_end)
 
 
 def unpack_sleep(payload: memoryview) -> int:
+    """What ``pack_sleep`` packed."""
     return int(_ACK.unpack_from(payload)[0])
 
 
@@ -94,14 +99,17 @@ def pack_bytes(size: int) -> bytes:
 
 
 def unpack_bytes(payload: memoryview) -> int:
+    """What ``pack_bytes`` packed."""
     return int(_ACK.unpack_from(payload)[0])
 
 
 def pack_ack(log_end: int) -> bytes:
+    """The payload of ACK: the end of the follower's log."""
     return _ACK.pack(log_end)
 
 
 def unpack_ack(payload: memoryview) -> int:
+    """What ``pack_ack`` packed."""
     return int(_ACK.unpack_from(payload)[0])
 
 

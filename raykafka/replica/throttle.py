@@ -1,4 +1,4 @@
-"""What this replica process may send or take of replicas whose catching up is throttled (KIP-73).
+"""How many bytes a replica process may send to, or take as, a follower whose catching up is throttled (KIP-73).
 
 A topic's ``leader.replication.throttled.replicas`` and ``follower.replication.throttled.replicas`` name those replicas;
 the rates are the brokers' and stand for all their replicas, so allowances are asked for: the leader's side of its own
@@ -43,16 +43,18 @@ class Throttle:
         return "*" in listed or f"{self._partition}:{broker}" in listed
 
     async def ask(self, side: str, owed: int) -> int:
-        """How many bytes this broker lets a stream carry, once it does; ``owed`` is what it carried too much."""
+        """Ask this broker for an allowance: how many bytes a stream may carry, answered once there are some. ``owed``
+        are the bytes that it carried beyond the last allowance. Raises LinkError."""
         return int((await self._link.call("allowance", {"side": side, "owed": owed}))["bytes"])
 
     def spent(self, side: str, size: int) -> None:
-        """Count what an in-sync replica got: its broker is told soon."""
+        """Count what an in-sync replica got, which is never held back: the broker is told within _TOLD_EVERY_S."""
         if not self._spent:
             self._loop.call_later(_TOLD_EVERY_S, self.tell_spent)
         self._spent[side] = self._spent.get(side, 0) + size
 
     def tell_spent(self) -> None:
+        """Tell the broker what was counted."""
         spent, self._spent = self._spent, {}
         for side, size in spent.items():
             if not self._link.is_closed:
@@ -73,6 +75,7 @@ class Allowance:
         return self.left <= 0 and not self._asking
 
     async def more(self) -> None:
+        """Ask for more, and wait for it. Raises LinkError."""
         self._asking = True
         owed, self.left = -self.left, 0
         try:
@@ -94,7 +97,7 @@ class StreamThrottle:
         follower: int,
         ask_follower: Ask,
         is_waited_for: Callable[[], bool],
-        run: Callable[[Coroutine[Any, Any, None]], None],
+        run: Callable[[Coroutine[Any, Any, None]], object],
         go_on: Callable[[], None],
     ) -> None:
         self._throttle = throttle

@@ -1,89 +1,69 @@
-"""What a replica does beside appends and streams: flushes, retention, and the deletion of old files. All of it in
-threads, one job on the disk at a time (rule 22)."""
+"""What a replica does at intervals: flushes, retention, and the deletion of old files. All of it in threads, one job on
+the disk at a time (rule 22)."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from raykafka.errors import KafkaError
 from raykafka.log import Log
+from raykafka.process.clock import wall_clock_ms
 from raykafka.replica.rules.partition import Partition
-from raykafka.replica.turns import Turns
+from raykafka.replica.timers import Timers
+from raykafka.replica.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_RETENTION_CHECK_INTERVAL_MS = 300_000
-NEVER_MS = 1 << 50
-
-
-def wall_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-class Timers:
-    """Calls that are due once, each at one time."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._handles: dict[Callable[[], None], asyncio.TimerHandle] = {}
-        self._closed = False
-
-    def set(self, call: Callable[[], None], delay_ms: int) -> None:
-        """Run ``call`` once after ``delay_ms``, instead of when it was set to run before."""
-        earlier = self._handles.pop(call, None)
-        if earlier is not None:
-            earlier.cancel()
-        if delay_ms < NEVER_MS and not self._closed:
-            self._handles[call] = self._loop.call_later(max(delay_ms, 1) / 1000, call)
-
-    def close(self) -> None:
-        self._closed = True
-        for handle in self._handles.values():
-            handle.cancel()
-        self._handles.clear()
 
 
 class Upkeep:
-    """``flushed()`` is called when the log's recovery point has moved, ``cut_short()`` when retention moved its start,
-    ``failed(reason)`` when the log takes no more writes. ``disk`` is held by whoever changes or syncs files."""
+    """``flushed()`` is called when the log's recovery point has moved, ``start_moved()`` when retention moved the log's
+    start, ``failed(reason)`` when the log takes no more writes. ``run`` starts a coroutine as a task. ``disk`` is held
+    by whoever changes or syncs files."""
 
     def __init__(
         self,
         log: Log,
         partition: Partition,
-        turns: Turns,
+        queue: WorkQueue,
         timers: Timers,
-        run: Callable[[Coroutine[Any, Any, None]], None],
+        run: Callable[[Coroutine[Any, Any, None]], object],
         *,
         flushed: Callable[[], None],
-        cut_short: Callable[[], None],
+        start_moved: Callable[[], None],
         failed: Callable[[str], None],
     ) -> None:
         self.disk = asyncio.Lock()
         self._log = log
         self._partition = partition
-        self._turns = turns
+        self._queue = queue
         self._timers = timers
         self._run = run
-        self._flushed, self._cut_short, self._failed = flushed, cut_short, failed
+        self._flushed, self._start_moved, self._failed = flushed, start_moved, failed
         self._segments_version = log.segments_version
         self._retention_interval_ms = DEFAULT_RETENTION_CHECK_INTERVAL_MS
         self._flushing = False
         self._flush_again = False
 
     def configure(self, config: Mapping[str, str]) -> None:
+        """Go by the log's config, and by a topic's effective ``config``, from now on."""
         self._retention_interval_ms = int(config.get("log.retention.check.interval.ms", self._retention_interval_ms))
         self._timers.set(self._check_retention, self._retention_interval_ms)
         self._timers.set(self._flush_if_due, self._log.config.flush_ms)
 
     # flushing
 
+    def must_flush(self) -> bool:
+        """Whether ``flush.messages`` has what was written flushed before anybody is told that it is."""
+        log = self._log
+        return log.log_end_offset - log.recovery_point >= log.config.flush_messages
+
     def flush(self) -> None:
-        """Flush what the log holds now."""
+        """Flush what the log holds now, in a thread; once more if that is asked for meanwhile."""
         if self._flushing:
             self._flush_again = True
         else:
@@ -111,7 +91,7 @@ class Upkeep:
             self.flush()
 
     def _flush_if_due(self) -> None:
-        if self._log.flush_due(wall_ms()):
+        if self._log.flush_due(wall_clock_ms()):
             self.flush()
         self._timers.set(self._flush_if_due, self._log.config.flush_ms)
 
@@ -120,7 +100,7 @@ class Upkeep:
     def _check_retention(self) -> None:
         """Rename what is too old or too much, and unlink what was renamed long enough ago. A follower's log starts
         where its leader's does."""
-        self._turns.take(lambda: self._turns.begin(self._expire(wall_ms())))
+        self._queue.submit(lambda: self._queue.begin(self._expire(wall_clock_ms())))
         self._timers.set(self._check_retention, self._retention_interval_ms)
 
     async def _expire(self, now_ms: int) -> None:
@@ -135,7 +115,7 @@ class Upkeep:
             if gone:
                 rules.log.start = log.log_start_offset
                 self._segments_version = log.segments_version
-                self._cut_short()
+                self._start_moved()
         self._run(self._purge_in_thread(now_ms))
 
     async def _purge_in_thread(self, now_ms: int) -> None:

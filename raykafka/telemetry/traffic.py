@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from raykafka.log.batch import RECORD_COUNT, RECORD_COUNT_POSITION
+from raykafka.log.batch_layout import RECORD_COUNT, RECORD_COUNT_POSITION
 
 
 class TopicTraffic:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raykafka.log.batch import CRC_START, Record, build_batch
+from raykafka.log.batch import Record, build_batch
+from raykafka.log.batch_layout import CRC_START
 from tests.lab.chaos import history, stored
 from tests.lab.chaos.checker import LATE_S, Election, gaps
 from tests.lab.chaos.history import Acked, Assigned, Committed, Event, Fault, Latest, Read, Refused, Sent

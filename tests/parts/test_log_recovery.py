@@ -176,7 +176,7 @@ def test_recovery_makes_the_indexes_that_appends_make(tmp_path, flushed_share):
     assert again.recovered_bytes_cut == 0
     assert again.log_end_offset == lived.log_end_offset
     assert again.segments == lived.segments
-    assert again.epochs.entries == lived.epochs.entries
+    assert again.epochs.history == lived.epochs.history
     for log in (lived, again):
         log.append_as_leader(batch(1), 3, NOW_MS)
         log.roll(NOW_MS)

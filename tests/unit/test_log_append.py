@@ -9,7 +9,8 @@ import pytest
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log import LogConfig
-from raykafka.log.batch import CRC, CRC_POSITION, NO_TIMESTAMP, Record, build_batch, crc_of, iter_records
+from raykafka.log.batch import Record, build_batch, crc_of, iter_records
+from raykafka.log.batch_layout import CRC, CRC_POSITION, NO_TIMESTAMP
 from raykafka.log.compression import CODEC_OF_NAME, GZIP, ZSTD
 from raykafka.types import LogPosition
 from tests.lab.log_parts import NOW_MS, TOPIC_ID, batch, open_log, read_all, reader_of, stored_bytes, stored_headers
@@ -216,7 +217,7 @@ def test_a_follower_stores_what_its_leader_stored(tmp_path):
         leader.append_as_leader(batch(number % 3 + 1), number // 5, NOW_MS)
     follower.append_as_follower(memoryview(stored_bytes(leader)), NOW_MS)
     assert stored_bytes(follower) == stored_bytes(leader)
-    assert follower.epochs.entries == leader.epochs.entries
+    assert follower.epochs.history == leader.epochs.history
     assert follower.log_end_offset == leader.log_end_offset
     leader.close()
     follower.close()

@@ -9,7 +9,9 @@ from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raykafka.log.batch import MAX_INT32, Record, advance_sequence, build_batch, crc_of, iter_records, read_header
+from raykafka.log import batch_layout
+from raykafka.log.batch import BatchHeader, Record, advance_sequence, build_batch, crc_of, iter_records, read_header
+from raykafka.log.batch_layout import MAX_INT32
 from raykafka.log.compression import GZIP, LZ4, NONE, SNAPPY, ZSTD, UnreadableRecords, compress, decompress
 from tests.lab.log_parts import unhurried
 
@@ -97,3 +99,33 @@ def test_sequences_wrap_to_zero():
     assert advance_sequence(MAX_INT32, 0) == MAX_INT32
     assert advance_sequence(MAX_INT32, 1) == 0
     assert advance_sequence(MAX_INT32 - 1, 4) == 2
+
+
+def test_fields_stand_where_kafkas_documentation_says():
+    """Whoever reads one field of a batch in place finds what the whole header says."""
+    assert BatchHeader._fields == batch_layout.FIELDS
+    assert (batch_layout.HEADER_BYTES, batch_layout.PREFIX_BYTES, batch_layout.CRC_START) == (61, 12, 21)
+    sent = build_batch(
+        [Record(b"k", b"v", 1_700_000_000_000), Record(None, b"w", 1_700_000_000_001)],
+        base_offset=7,
+        leader_epoch=5,
+        transactional=True,
+        producer_id=9,
+        producer_epoch=1,
+        base_sequence=3,
+    )
+    header = read_header(sent)
+    fields = {
+        "base_offset": (batch_layout.BASE_OFFSET, 0),
+        "length": (batch_layout.LENGTH, 8),
+        "leader_epoch": (batch_layout.LEADER_EPOCH, 12),
+        "magic": (batch_layout.MAGIC_BYTE, 16),
+        "crc": (batch_layout.CRC, 17),
+        "attributes": (batch_layout.ATTRIBUTES, 21),
+        "max_timestamp": (batch_layout.MAX_TIMESTAMP, 35),
+        "record_count": (batch_layout.RECORD_COUNT, 57),
+    }
+    for name, (layout, position) in fields.items():
+        assert getattr(batch_layout, f"{name.upper()}_POSITION") == position
+        assert layout.unpack_from(sent, position) == (getattr(header, name),)
+    assert sent[batch_layout.FLAGS_POSITION] == header.attributes

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log import DuplicateSequence, Log
-from raykafka.log.batch import MAX_INT32, Record, build_batch
+from raykafka.log.batch import Record, build_batch
+from raykafka.log.batch_layout import MAX_INT32
 from raykafka.log.log import AppendInfo
 from raykafka.log.producers import REMEMBERED_BATCHES
 from tests.lab.log_parts import NOW_MS, batch, crash, idempotent, open_log, read_all, unhurried

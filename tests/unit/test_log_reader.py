@@ -263,6 +263,6 @@ def test_offsets_by_time_agree_with_a_list_of_every_record(
 def test_epochs_are_read_from_the_file(log):
     reader = reader_of(log)
     for epoch in range(-1, 7):
-        assert reader.epoch_end_offset(epoch, log.log_end_offset) == log.epochs.end_offset_for(
+        assert reader.epoch_end_offset(epoch, log.log_end_offset) == log.epochs.history.end_offset_for(
             epoch, log.log_end_offset
         )

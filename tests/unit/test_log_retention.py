@@ -9,7 +9,8 @@ import pytest
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log import LogConfig, StaleRange
-from raykafka.log.batch import NO_TIMESTAMP, Record, build_batch
+from raykafka.log.batch import Record, build_batch
+from raykafka.log.batch_layout import NO_TIMESTAMP
 from tests.lab.log_parts import NOW_MS, batch, crash, open_log, read_all, reader_of, stored_headers
 
 HOUR_MS = 3600 * 1000
@@ -112,7 +113,7 @@ def test_retention_cuts_the_epochs_and_snapshots_with_it(tmp_path):
             NOW_MS + hour * HOUR_MS,
         )
     log.expire(NOW_MS + 5 * HOUR_MS, log.log_end_offset)
-    assert log.epochs.entries == ((1, 9), (2, 12))
+    assert log.epochs.history == ((1, 9), (2, 12))
     assert log.producers.snapshot_offsets() == [9, 12, 15]
     log.close()
 
@@ -198,7 +199,7 @@ def test_a_cut_below_the_first_segment_starts_anew(tmp_path):
     assert (log.log_start_offset, log.log_end_offset, log.segments) == (2, 2, (2,))
     log.truncate_fully(50)
     assert (log.log_start_offset, log.log_end_offset, log.segments) == (50, 50, (50,))
-    assert [entry.start_offset for entry in log.epochs.entries] == [50]
+    assert [entry.start_offset for entry in log.epochs.history] == [50]
     log.close()
 
 

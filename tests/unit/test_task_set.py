@@ -82,3 +82,21 @@ def test_a_task_may_close_the_set_that_it_is_in() -> None:
         assert other.cancelled()
 
     asyncio.run(run())
+
+
+def test_the_owner_can_wait_until_all_have_ended_those_begun_meanwhile_included() -> None:
+    async def run() -> list[str]:
+        tasks, ended = TaskSet("test"), []
+
+        async def work(name: str, *then: str) -> None:
+            await asyncio.sleep(0)
+            ended.append(name)
+            for later in then:
+                tasks.run(work(later))
+
+        tasks.run(work("first", "begun by the first"))
+        await tasks.wait()
+        assert len(tasks) == 0
+        return ended
+
+    assert asyncio.run(run()) == ["first", "begun by the first"]

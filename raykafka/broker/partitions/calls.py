@@ -11,8 +11,8 @@ from raykafka.replica.rules.events import Propose
 from raykafka.types import TopicPartition
 
 
-class ControllerCalls(Protocol):
-    """Calls to the active controller. All raise KafkaError, LinkError, TimeoutError."""
+class Controller(Protocol):
+    """The active controller, wherever it runs. All calls raise KafkaError, LinkError, TimeoutError."""
 
     async def alter_partition(self, tp: TopicPartition, topic_id: uuid.UUID, proposal: dict[str, Any]) -> None:
         """Propose an ISR; returns once it is decided (rule 7)."""
@@ -24,8 +24,8 @@ class ControllerCalls(Protocol):
         """Say that the leadership ``state`` has ended; returns once the controller knows (rule 1)."""
 
 
-class BrokerCalls(Protocol):
-    """Calls to other brokers by their ids. ``answers`` has what answers theirs, by method."""
+class OtherBrokers(Protocol):
+    """The other brokers, by their ids. ``answers`` has what answers their calls, by method."""
 
     @property
     def answers(self) -> dict[str, Callable[[dict[str, Any]], Awaitable[Any]]]: ...

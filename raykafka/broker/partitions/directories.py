@@ -12,7 +12,7 @@ from raykafka.errors import RaykafkaError
 from raykafka.log import read_seal
 from raykafka.log.files import LOG, METADATA_FILE, offset_of_name, read_topic_id
 from raykafka.process.durable import sync_directory
-from raykafka.replica.leaving import Left
+from raykafka.replica.seal_note import SealNote
 
 DELETE = "-delete"
 STRAY = "-stray"
@@ -28,7 +28,7 @@ class FoundDirectory(NamedTuple):
     path: Path
     topic_id: uuid.UUID | None
     holds_log: bool
-    left: Left | None
+    left: SealNote | None
 
 
 def scan(log_dir: Path) -> tuple[dict[str, FoundDirectory], list[Path]]:
@@ -54,14 +54,15 @@ def scan(log_dir: Path) -> tuple[dict[str, FoundDirectory], list[Path]]:
     return found, doomed
 
 
-def _left_in(path: Path, topic_id: uuid.UUID | None) -> Left | None:
+def _left_in(path: Path, topic_id: uuid.UUID | None) -> SealNote | None:
     """What the seal in a directory says, if it is intact and of that topic."""
     try:
         seal = read_seal(path)
     except (OSError, ValueError) as error:
         logger.warning("%s: its seal can't be read: %s", path, error)
         return None
-    return Left.of_note(seal.note) if seal is not None and seal.topic_id == topic_id and "seal" in seal.note else None
+    ours = seal is not None and seal.topic_id == topic_id and "seal" in seal.note
+    return SealNote.of_note(seal.note) if seal is not None and ours else None
 
 
 def rename_away(directory: Path, suffix: str) -> Path | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from raykafka.broker.partitions.calls import BrokerCalls
+from raykafka.broker.partitions.calls import OtherBrokers
 from raykafka.broker.partitions.partition_host import PartitionHost
 from raykafka.errors import KafkaError, LinkError
 from raykafka.process.tasks import TaskSet
@@ -21,7 +21,7 @@ class FollowerWaking:
     """``get`` gives a local partition. Its work runs in ``tasks``."""
 
     def __init__(
-        self, calls: BrokerCalls, get: Callable[[tuple[str, int]], PartitionHost | None], tasks: TaskSet
+        self, calls: OtherBrokers, get: Callable[[tuple[str, int]], PartitionHost | None], tasks: TaskSet
     ) -> None:
         self._calls = calls
         self._get = get

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from raykafka.broker.partitions.calls import BrokerCalls, ControllerCalls
+from raykafka.broker.partitions.calls import Controller, OtherBrokers
 from raykafka.broker.partitions.partition_host import Life, PartitionHost
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
@@ -36,8 +36,8 @@ class Joining:
 
     def __init__(
         self,
-        brokers: BrokerCalls,
-        controller: ControllerCalls,
+        brokers: OtherBrokers,
+        controller: Controller,
         get: Callable[[TopicPartition], PartitionHost | None],
         ready: Callable[[], bool],
     ) -> None:

@@ -37,9 +37,9 @@ from raykafka.partition.view import VIEW, View
 from raykafka.process.backoff import Backoff
 from raykafka.process.clock import boot_clock
 from raykafka.process.tasks import TaskSet
-from raykafka.replica.leaving import Left
 from raykafka.replica.rules.events import Propose
 from raykafka.replica.rules.sealed import SealedEnd, behind
+from raykafka.replica.seal_note import SealNote
 from raykafka.types import TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class PartitionHost:
         *,
         checkpoint: Checkpoint,
         on_disk: bool,
-        left: Left | None = None,
+        left: SealNote | None = None,
         after: Awaitable[None] | None = None,
     ) -> None:
         """``on_disk``: the directory holds a log, and ``left`` is what its seal says, None without one. ``after``: what
@@ -301,7 +301,7 @@ class PartitionHost:
                     self.life = Life.DOZING
             case "asleep":
                 self._fell_asleep(args)
-            case "figures":
+            case "follower_progress":
                 followers = args.get("followers", {})
                 self.follower_progress = {**args, "followers": {int(b): known for b, known in followers.items()}}
             case _:

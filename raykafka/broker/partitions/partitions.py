@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from raykafka.broker.configs import Configs
 from raykafka.broker.partitions.broker_parts import BrokerParts
-from raykafka.broker.partitions.calls import BrokerCalls, ControllerCalls
+from raykafka.broker.partitions.calls import Controller, OtherBrokers
 from raykafka.broker.partitions.checkpoints import HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS
 from raykafka.broker.partitions.deletions import Deletions
 from raykafka.broker.partitions.directories import STRAY, FoundDirectory, rename_away, scan
@@ -54,9 +54,9 @@ class PartitionsServer(Protocol):
     @property
     def children(self) -> ReplicaSource: ...
     @property
-    def controller_calls(self) -> ControllerCalls: ...
+    def controller_calls(self) -> Controller: ...
     @property
-    def broker_calls(self) -> BrokerCalls: ...
+    def broker_calls(self) -> OtherBrokers: ...
 
 
 class Partitions:

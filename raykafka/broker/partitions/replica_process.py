@@ -109,7 +109,7 @@ class ReplicaProcess:
                 "broker_id": broker_id,
                 "broker_epoch": holders[broker_id][-1] if broker_id in holders else -1,
                 "state": partition_to_json(state),
-                "peers": holders,
+                "holders": holders,
                 "config": dict(config),
                 **left,
             },
@@ -125,7 +125,7 @@ class ReplicaProcess:
         if orders.config != told.config:
             await child.link.call("config", {"config": dict(orders.config)})
         if orders.state != told.state or orders.holders != told.holders:
-            args = {"state": partition_to_json(orders.state), "peers": orders.holders}
+            args = {"state": partition_to_json(orders.state), "holders": orders.holders}
             refused = (await child.link.call("state", args))["refused"]
         if self.child is child:
             self.told = orders

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from raykafka.cluster.image import PartitionState
 from raykafka.partition.log_view import LogView
 from raykafka.partition.view import empty_view
-from raykafka.replica.leaving import Left
 from raykafka.replica.rules.events import Propose
 from raykafka.replica.rules.sealed import NEVER_WRITTEN, SealedEnd, ask_asleep, must_wake, told_asleep
+from raykafka.replica.seal_note import SealNote
 from raykafka.types import NO_EPOCH
 
 
@@ -25,9 +25,9 @@ class Checkpoint(NamedTuple):
     log_start_offset: int | None = None
 
 
-def never_written() -> Left:
+def never_written() -> SealNote:
     """What is known of a partition without files."""
-    return Left(NEVER_WRITTEN, NO_EPOCH, empty_view(NO_EPOCH))
+    return SealNote(NEVER_WRITTEN, NO_EPOCH, empty_view(NO_EPOCH))
 
 
 class SleepingLog:
@@ -39,7 +39,7 @@ class SleepingLog:
     (rule 5). ``known_epoch`` is the newest epoch obeyed asleep.
     """
 
-    def __init__(self, log: LogView, checkpoint: Checkpoint, left: Left | None, *, has_files: bool) -> None:
+    def __init__(self, log: LogView, checkpoint: Checkpoint, left: SealNote | None, *, has_files: bool) -> None:
         self.left = left if has_files else never_written()
         self.checkpoint = checkpoint
         self.has_files = has_files
@@ -76,7 +76,7 @@ class SleepingLog:
         """Remember what a process told of the log when it closed it."""
         view = self._log.view
         log_start = view.log_start_offset if view else self.checkpoint.log_start_offset
-        self.left = Left.of_note(answer["note"]) if answer["note"] is not None else None
+        self.left = SealNote.of_note(answer["note"]) if answer["note"] is not None else None
         self.checkpoint = Checkpoint(answer["recovery_point"], answer["high_watermark"], log_start)
 
     def checkpoint_now(self) -> Checkpoint:

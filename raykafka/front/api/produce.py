@@ -21,6 +21,16 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import UnanswerableRequestError
 from raykafka.front.leader_hints import LeaderHints, tagged
 from raykafka.front.serving import PartitionsServer
+from raykafka.log.batch_layout import (
+    CODEC_MASK,
+    FLAGS_POSITION,
+    HEADER_BYTES,
+    LENGTH,
+    LENGTH_POSITION,
+    PREFIX_BYTES,
+    TRANSACTIONAL_BIT,
+)
+from raykafka.log.compression import ZSTD
 from raykafka.partition.appends import ANY_EPOCH, Appended
 from raykafka.protocol import acl
 from raykafka.protocol.answer import Answer
@@ -37,14 +47,6 @@ ALL = -1
 _ADMIN_CLIENT_ID = "__admin_client"
 _FLEXIBLE_FROM = 9
 _HINTS_FROM = 10
-_HEADER_BYTES = 61
-_BATCH_LENGTH = struct.Struct(">i")
-_BATCH_LENGTH_POSITION = 8
-_BATCH_PREFIX_BYTES = 12
-_CODEC_BYTE = 22
-_CODEC_MASK = 0x07
-_ZSTD = 4
-_TRANSACTIONAL = 0x10
 
 _I16 = struct.Struct(">h")
 _I32 = struct.Struct(">i")
@@ -184,15 +186,15 @@ def _topic_refusal(context: RequestContext, topic: str) -> Appended | None:
 
 def _records_refusal(version: int, records: memoryview | None) -> Appended | None:
     """What can be said of the records here; their replica checks the rest."""
-    if records is None or len(records) < _HEADER_BYTES:
+    if records is None or len(records) < HEADER_BYTES:
         return _NO_RECORDS
-    (length,) = _BATCH_LENGTH.unpack_from(records, _BATCH_LENGTH_POSITION)
-    if length + _BATCH_PREFIX_BYTES < len(records):
+    (length,) = LENGTH.unpack_from(records, LENGTH_POSITION)
+    if length + PREFIX_BYTES < len(records):
         return Appended(-1, ErrorCode.INVALID_RECORD, message="a partition gets more than one record batch at once")
-    attributes = records[_CODEC_BYTE]
-    if attributes & _CODEC_MASK == _ZSTD and version < 7:
+    flags = records[FLAGS_POSITION]
+    if flags & CODEC_MASK == ZSTD and version < 7:
         return Appended(-1, ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, message="zstd needs Produce version 7 or later")
-    if attributes & _TRANSACTIONAL:
+    if flags & TRANSACTIONAL_BIT:
         return Appended(-1, ErrorCode.INVALID_RECORD, message="transactions are not served by this cluster")
     return None
 

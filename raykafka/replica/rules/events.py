@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from raykafka.cluster.image import PartitionState
+from raykafka.epoch_history import EpochHistory
 from raykafka.error_code import ErrorCode
-from raykafka.replica.rules.history import EpochHistory
 
 
 class StreamId(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raykafka.cluster.image import PartitionState
+from raykafka.epoch_history import EpochHistory, agreeing_end
 from raykafka.replica.rules.events import (
     Ack,
     AdvanceStart,
@@ -21,8 +22,7 @@ from raykafka.replica.rules.events import (
     Truncate,
     WriteSeal,
 )
-from raykafka.replica.rules.history import EpochHistory, agreeing_end
-from raykafka.replica.rules.leading import LogState
+from raykafka.replica.rules.state import LogState
 
 
 class Following:
@@ -37,6 +37,7 @@ class Following:
         self.newest: StreamId | None = None
 
     def told(self, state: PartitionState) -> list[Effect]:
+        """The state of this epoch again, or a newer version of it."""
         self.state = state
         return []
 
@@ -54,7 +55,7 @@ class Following:
         if cut and log.high_watermark > max(end, event.log_start) and not self.may_lose_committed():
             return [*effects, Diverged(self.epoch, end, log.high_watermark)]
         if cut:
-            if log.history.latest < self.epoch:
+            if log.history.latest_epoch < self.epoch:
                 log.history = self.remember()
                 effects.append(SetHistory(log.history))
             if begin_at is None:
@@ -99,6 +100,7 @@ class Following:
         return agreed < log.end, agreed, None
 
     def agreed_end(self, event: Hello) -> int | None:
+        """Up to which offset this log and the leader's agree (KIP-279), None if nowhere."""
         return agreeing_end(self.log.history, self.log.end, event.history, event.log_end)
 
     def may_lose_committed(self) -> bool:
@@ -111,6 +113,8 @@ class Following:
         return stream == self.stream and base_offset == self.log.end
 
     def received(self, event: Received) -> list[Effect]:
+        """Records of the stream were written: acknowledge them, and follow the leader's log start and high
+        watermark."""
         if event.stream != self.stream:
             return []
         log = self.log
@@ -130,6 +134,7 @@ class Following:
         log.high_watermark = max(log.high_watermark, log.start, min(leaders, log.end))
 
     def stream_lost(self, event: StreamLost) -> list[Effect]:
+        """The stream that is followed ended; an older one does not matter."""
         if event.stream == self.stream:
             self.stream = None
         return []

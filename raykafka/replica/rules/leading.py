@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from raykafka.cluster.image import PartitionState
 from raykafka.error_code import ErrorCode
@@ -24,54 +22,10 @@ from raykafka.replica.rules.events import (
     WriteSeal,
     Wrote,
 )
-from raykafka.replica.rules.history import EpochHistory
+from raykafka.replica.rules.followers import Follower
 from raykafka.replica.rules.sealed import behind
-from raykafka.types import NO_EPOCH
-
-UNKNOWN_END = -1
-_MOST_PATIENT = 8
-
-
-@dataclass(slots=True)
-class LogState:
-    """What the rules know of the log on this replica's disk. ``high_watermark`` never goes back but by a truncation
-    that an unclean election allows."""
-
-    start: int
-    end: int
-    history: EpochHistory
-    high_watermark: int
-
-
-@dataclass(slots=True)
-class Settings:
-    """``lag_ms``: how long an in-sync follower may stay behind (``replica.lag.time.max.ms``). ``retry_ms``: when to
-    ask the controller again, or connect again."""
-
-    min_insync_replicas: int = 1
-    lag_ms: int = 10_000
-    retry_ms: int = 200
-
-
-@dataclass(slots=True)
-class Follower:
-    """What the leader knows of one follower. ``end`` is how far its log reached when it last said so in this epoch;
-    ``stream`` the one that is open to it; ``handshake_done`` whether it has answered there. ``failures`` counts the
-    streams that ended since it last took something, ``tried`` is the life of its broker that the last one went to.
-    ``refuses``: it could not write what came next."""
-
-    broker: int
-    end: int = UNKNOWN_END
-    stream: StreamId | None = None
-    handshake_done: bool = False
-    broker_epoch: int = -1
-    lost_ms: int = 0
-    caught_up_ms: int = 0
-    mark_end: int = 0
-    mark_ms: int = 0
-    failures: int = 0
-    tried: int = -1
-    refuses: bool = False
+from raykafka.replica.rules.state import LogState, Settings
+from raykafka.replica.rules.waiting import WaitingProduces
 
 
 class Leading:
@@ -98,8 +52,7 @@ class Leading:
         self.undecided: list[frozenset[int]] = []
         self.asked_ms = 0
         self.followers: dict[int, Follower] = {}
-        self.waiting: deque[Wrote] = deque()
-        self._next_deadline_ms = 0
+        self.waiting = WaitingProduces()
         self._counted: tuple[Follower, ...] = ()
         self._name_followers(now_ms)
 
@@ -133,12 +86,6 @@ class Leading:
         self.undecided = [*undecided]
         self._count()
 
-    def take_over(self, before: Leading) -> None:
-        """Go on with the produces that wait, when this process leads on in a newer epoch: their records are in its
-        log."""
-        self.waiting = before.waiting
-        self._next_deadline_ms = before._next_deadline_ms
-
     # appends
 
     def admit(self, acks: int, leader_epoch: int) -> ErrorCode:
@@ -150,6 +97,8 @@ class Leading:
         return ErrorCode.NONE
 
     def wrote(self, event: Wrote, now_ms: int) -> list[Effect]:
+        """A batch was appended. acks=0 and 1 are answered now, acks=all once the high watermark has passed it (rule
+        8)."""
         log = self.log
         if event.last_offset >= log.end:
             for follower in self.followers.values():
@@ -158,14 +107,16 @@ class Leading:
             log.end = event.last_offset + 1
         if event.acks != -1:
             return [Reply(event.token, ErrorCode.NONE), *self.advance()]
-        if not self._counted and not self.waiting:
+        waiting = self.waiting
+        queue = waiting.queue
+        if not self._counted and not queue:
             # Nobody else counts: the step of every append to an unreplicated partition.
             log.high_watermark = log.end
-        if not self.waiting and self.is_committed(event.last_offset):
+        if not queue and self.is_committed(event.last_offset):
             return [Reply(event.token, self.committed_error())]
-        self.waiting.append(event)
-        if event.deadline_ms < self._next_deadline_ms or len(self.waiting) == 1:
-            self._next_deadline_ms = event.deadline_ms
+        queue.append(event)
+        if event.deadline_ms < waiting.next_deadline_ms or len(queue) == 1:
+            waiting.next_deadline_ms = event.deadline_ms
         return self.advance()
 
     def advance(self) -> list[Effect]:
@@ -177,13 +128,14 @@ class Leading:
                 end = follower.end
         if end > log.high_watermark:
             log.high_watermark = end
-        waiting = self.waiting
+        queue = self.waiting.queue
         effects: list[Effect] = []
-        while waiting and self.is_committed(waiting[0].last_offset):
-            effects.append(Reply(waiting.popleft().token, self.committed_error()))
+        while queue and self.is_committed(queue[0].last_offset):
+            effects.append(Reply(queue.popleft().token, self.committed_error()))
         return effects
 
     def is_committed(self, offset: int) -> bool:
+        """Whether the high watermark has passed the record at ``offset``."""
         return offset < self.log.high_watermark
 
     def committed_error(self) -> ErrorCode:
@@ -192,29 +144,10 @@ class Leading:
             return ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND
         return ErrorCode.NONE
 
-    def fail_waiting(self, error: ErrorCode) -> list[Effect]:
-        effects: list[Effect] = [Reply(wrote.token, error) for wrote in self.waiting]
-        self.waiting.clear()
-        return effects
-
-    def _time_out(self, now_ms: int) -> list[Effect]:
-        if not self.waiting or now_ms < self._next_deadline_ms:
-            return []
-        effects: list[Effect] = []
-        kept: deque[Wrote] = deque()
-        for wrote in self.waiting:
-            if wrote.deadline_ms <= now_ms:
-                effects.append(Reply(wrote.token, ErrorCode.REQUEST_TIMED_OUT))
-            else:
-                kept.append(wrote)
-        self.waiting = kept
-        self._next_deadline_ms = min((wrote.deadline_ms for wrote in kept), default=0)
-        return effects
-
     def next_tick_ms(self, now_ms: int) -> int | None:
         """When a Tick has something to do: the first waiting produce times out, or a follower or a proposal has to be
         looked at again. None while all is settled."""
-        due_ms = self._next_deadline_ms if self.waiting else None
+        due_ms = self.waiting.next_deadline_ms if self.waiting.queue else None
         if self.undecided or any(map(self._is_unsettled, self.followers.values())):
             retry_ms = now_ms + self.settings.retry_ms
             due_ms = retry_ms if due_ms is None else min(due_ms, retry_ms)
@@ -249,6 +182,7 @@ class Leading:
         return any(f.handshake_done and f.broker in self.state.isr for f in self.followers.values())
 
     def wanted_isr(self, now_ms: int) -> frozenset[int]:
+        """The ISR that should be: without followers that lag, with those that may join."""
         isr = {self.broker}
         for broker, follower in self.followers.items():
             if broker in self.state.isr:
@@ -290,17 +224,14 @@ class Leading:
             alive = self.broker_epochs.get(follower.broker, -1)
             if follower.stream and follower.handshake_done and alive > follower.broker_epoch:
                 effects.append(CloseStream(follower.broker, follower.stream))
-                self._lose(follower, now_ms)
+                follower.lose_stream(now_ms)
             if alive > follower.tried:
                 follower.failures, follower.lost_ms = 0, now_ms - self.settings.retry_ms
-            if alive >= 0 and not follower.stream and now_ms - follower.lost_ms >= self._patience_ms(follower):
+            patience_ms = follower.patience_ms(self.settings.retry_ms)
+            if alive >= 0 and not follower.stream and now_ms - follower.lost_ms >= patience_ms:
                 follower.tried = alive
                 effects.append(self._open(follower))
         return effects
-
-    def _patience_ms(self, follower: Follower) -> int:
-        """How long to wait before the next stream to a follower: longer for one that took nothing of the last few."""
-        return self.settings.retry_ms * int(min(2 ** max(0, follower.failures - 1), _MOST_PATIENT))
 
     def _open(self, follower: Follower) -> OpenStream:
         self.streams += 1
@@ -309,38 +240,30 @@ class Leading:
         log = self.log
         return OpenStream(follower.broker, Hello(stream, log.history, log.start, log.end, log.high_watermark))
 
-    def _lose(self, follower: Follower, now_ms: int) -> None:
-        follower.stream, follower.handshake_done, follower.lost_ms = None, False, now_ms
-        follower.failures = min(follower.failures + 1, _MOST_PATIENT)
-
     def stream_lost(self, event: StreamLost, now_ms: int) -> list[Effect]:
+        """A stream ended: it is opened again after a while. A follower that could not write leaves the ISR."""
         follower = self.followers.get(event.follower)
         if follower is None or follower.stream != event.stream:
             return []
-        self._lose(follower, now_ms)
+        follower.lose_stream(now_ms)
         follower.refuses |= event.refused
         return self.propose(now_ms) if self.undecided or event.refused else []
 
     def answered(self, event: Answered, now_ms: int) -> list[Effect]:
+        """A follower finished the handshake of its stream. One whose log is not the beginning of this one is given
+        up."""
         follower = self.followers.get(event.follower)
         if follower is None or follower.stream != event.stream:
             return []
-        if not self.agrees(event):
-            self._lose(follower, now_ms)
+        if not self.log.begins_with(event.log_end, event.last_epoch):
+            follower.lose_stream(now_ms)
             return [CloseStream(event.follower, event.stream)]
         follower.handshake_done, follower.broker_epoch = True, event.broker_epoch
         follower.end = event.log_end
         return self._moved(follower, now_ms)
 
-    def agrees(self, event: Answered) -> bool:
-        """Whether a log that ends as the follower says is the beginning of this one (rule 11)."""
-        log = self.log
-        if event.log_end < log.start or event.log_end > log.end:
-            return False
-        empty = event.last_epoch == NO_EPOCH
-        return empty or event.last_epoch == log.history.epoch_at(event.log_end - 1)
-
     def acked(self, event: Acked, now_ms: int) -> list[Effect]:
+        """A follower acknowledged what it wrote."""
         follower = self.followers.get(event.follower)
         if follower is None or not self.is_current(follower, event):
             return []
@@ -355,23 +278,19 @@ class Leading:
         return follower.handshake_done and follower.stream == event.stream
 
     def _moved(self, follower: Follower, now_ms: int) -> list[Effect]:
-        end = self.log.end
-        if follower.end >= end:
-            follower.caught_up_ms = now_ms
-        elif follower.end >= follower.mark_end:
-            follower.caught_up_ms = max(follower.caught_up_ms, follower.mark_ms)
-        if follower.end >= follower.mark_end:
-            follower.mark_end, follower.mark_ms = end, now_ms
+        follower.note_progress(self.log.end, now_ms)
         effects = self.advance()
         if follower.broker not in self.state.isr and self.may_join(follower):
             effects += self.propose(now_ms)
         return effects
 
     def close_streams(self) -> list[Effect]:
+        """End all streams."""
         return [CloseStream(f.broker, f.stream) for f in self.followers.values() if f.stream]
 
     def tick(self, now_ms: int) -> list[Effect]:
-        effects = self._time_out(now_ms)
+        """Time passed: answer produces that waited too long, open streams again, ask for the ISR that should be."""
+        effects = self.waiting.time_out(now_ms)
         if self.followers:
             effects += self.open_streams(now_ms)
             effects += self.propose(now_ms)
@@ -384,7 +303,7 @@ class Leading:
         log = self.log
         in_sync: Iterable[Follower] = [self.followers[b] for b in self.state.isr if b in self.followers]
         clean = (
-            not self.waiting
+            not self.waiting.queue
             and not self.undecided
             and log.high_watermark == log.end
             and all(f.handshake_done and f.end == log.end for f in in_sync)
@@ -395,11 +314,3 @@ class Leading:
         effects: list[Effect] = [AskSleep(f.broker, f.stream, log.end) for f in in_sync if f.stream]
         effects.append(WriteSeal(Seal(self.epoch, True, self.epoch_start, log.end, log.high_watermark, self.streams)))
         return effects
-
-    def lag_of(self, follower: Follower, now_ms: int) -> tuple[int | None, int]:
-        """How far a follower is behind: in records (None while its end is unknown), and for how many ms it has not
-        been caught up."""
-        if follower.end == UNKNOWN_END:
-            return None, max(0, now_ms - follower.caught_up_ms)
-        records = max(0, self.log.end - follower.end)
-        return records, max(0, now_ms - follower.caught_up_ms) if records else 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from raykafka.cluster.image import PartitionState
+from raykafka.epoch_history import EpochHistory
 from raykafka.error_code import ErrorCode
 from raykafka.replica.rules.events import (
     Acked,
@@ -31,8 +32,8 @@ from raykafka.replica.rules.events import (
     Wrote,
 )
 from raykafka.replica.rules.following import Following
-from raykafka.replica.rules.history import EpochHistory
-from raykafka.replica.rules.leading import Leading, LogState, Settings
+from raykafka.replica.rules.leading import Leading
+from raykafka.replica.rules.state import LogState, Settings
 from raykafka.types import NO_EPOCH
 
 LED_BEFORE = "the epoch was led or followed before by another process, or with another log"
@@ -77,7 +78,9 @@ class Partition:
         self._short = checkpoint is not None and checkpoint > log_end
         self._known_epoch = known_epoch
         self._undecided = list(undecided)
-        self._seal = seal if seal is not None and seal.log_end == log_end and seal.epoch >= history.latest else None
+        self._seal = (
+            seal if seal is not None and seal.log_end == log_end and seal.epoch >= history.latest_epoch else None
+        )
 
     def step(self, event: Event, now_ms: int) -> list[Effect]:
         """Take one event and say what to do, in order."""
@@ -159,7 +162,7 @@ class Partition:
 
     def known_epoch(self) -> int:
         """The highest epoch this replica has led or followed, in any process: nothing older is obeyed (rule 3)."""
-        return max(self.log.history.latest, self._known_epoch, self._seal.epoch if self._seal else NO_EPOCH)
+        return max(self.log.history.latest_epoch, self._known_epoch, self._seal.epoch if self._seal else NO_EPOCH)
 
     def _lead(self, state: PartitionState, broker_epochs: Mapping[int, int], now_ms: int) -> list[Effect]:
         before = self.leading
@@ -172,7 +175,7 @@ class Partition:
         if not sealed and not self.may_lead(state.leader_epoch, known):
             return [*effects, *self._abandon(before), Refused(state.leader_epoch, LED_BEFORE)]
         log = self.log
-        if log.history.latest != state.leader_epoch:
+        if log.history.latest_epoch != state.leader_epoch:
             start = seal.epoch_start if sealed and seal else log.end
             log.history = log.history.assign(state.leader_epoch, start)
             effects.append(SetHistory(log.history))
@@ -184,7 +187,7 @@ class Partition:
             leading.ask_on(self._undecided)
         if before is not None:
             effects += before.close_streams()
-            leading.take_over(before)
+            leading.waiting = before.waiting  # their records are in this log
         self.leading = leading
         return [*effects, *leading.open_streams(now_ms), *leading.advance()]
 
@@ -210,7 +213,7 @@ class Partition:
         8)."""
         if leading is None:
             return []
-        return leading.close_streams() + leading.fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        return leading.close_streams() + leading.waiting.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER)
 
     def _hello(self, event: Hello) -> list[Effect]:
         if self.following is None:

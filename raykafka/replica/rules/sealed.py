@@ -1,4 +1,4 @@
-"""A replica that sleeps has no process: its broker holds the seal, and obeys these rules in its name (rule 17)."""
+"""The rules of a replica that sleeps: it has no process, and its broker goes by its seal (rule 17)."""
 
 from __future__ import annotations
 

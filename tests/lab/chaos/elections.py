@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from raykafka.log.epochs import EpochEntry
+from raykafka.epoch_history import EpochEntry
 from tests.lab.chaos.checker import Election
 from tests.lab.zookeeper_history import Change
 

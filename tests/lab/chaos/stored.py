@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from raykafka.epoch_history import EpochHistory
 from raykafka.log.batch import BatchHeader, crc_of, iter_batches, iter_records
-from raykafka.log.epochs import EpochEntry, read_entries
+from raykafka.log.epochs import read_entries
 from tests.lab.chaos.history import unpack_value
 
 
@@ -79,6 +80,6 @@ def records(directory: Path, high_watermark: int) -> list[StoredRecord]:
     ]
 
 
-def epochs(directory: Path) -> list[EpochEntry]:
+def epochs(directory: Path) -> EpochHistory:
     """Which leader epoch began at which offset."""
     return read_entries(directory)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from raykafka.cluster.image import PartitionState
+from raykafka.epoch_history import EpochHistory
 from raykafka.link import Link, adopt, handover, serve_tcp
 from raykafka.replica import stream_frames as frames
 from raykafka.replica.rules.events import Hello, StreamId
-from raykafka.replica.rules.history import EpochHistory
 from tests.parts.replica.process import BROKER, DEADLINE_S, SECRET, ReplicaProcess
 
 FOLLOWER = 2
@@ -42,7 +42,7 @@ class FollowersBroker:
         self._handing_over: set[asyncio.Task[None]] = set()
 
     async def start(self) -> dict[str, list[Any]]:
-        """Listen. What is returned names this place in the ``peers`` of a state."""
+        """Listen. What is returned names this place in the ``holders`` of a state."""
         identity = {"role": "broker", "broker_id": FOLLOWER, "broker_epoch": BROKER_EPOCH}
         self._server = await serve_tcp("127.0.0.1", 0, SECRET, identity, self._accept)
         port = self._server.sockets[0].getsockname()[1]

@@ -50,12 +50,12 @@ async def test_nothing_is_done_in_a_new_epoch_before_it_is_on_disk_and_the_event
     leader: ReplicaProcess,
 ) -> None:
     broker = FollowersBroker()
-    peers = await broker.start()
-    await leader.open(led(isr=(BROKER,)), peers={})
+    holders = await broker.start()
+    await leader.open(led(isr=(BROKER,)), holders={})
     await leader.appended(batch(b"zero"))
     waits = asyncio.Event()
     with slow_epoch_file(leader.directory, waits):
-        told = asyncio.ensure_future(leader.tell(led(1, isr=(BROKER,), version=1), peers=peers))
+        told = asyncio.ensure_future(leader.tell(led(1, isr=(BROKER,), version=1), holders=holders))
         await asyncio.wait_for(waits.wait(), DEADLINE_S)
         appended = leader.append(batch(b"one"))
         for _ in range(3):
@@ -116,10 +116,10 @@ async def test_a_follower_stops_rather_than_cut_what_was_committed(follower: Rep
 @with_replica
 async def test_a_followers_full_disk_costs_it_the_isr_at_once_until_there_is_room(leader: ReplicaProcess) -> None:
     broker = FollowersBroker(follower := await follower_beside(leader))
-    peers = await broker.start()
+    holders = await broker.start()
     config = {"replica.lag.time.max.ms": "600000"}
-    await leader.open(led(), peers=peers, config=config)
-    await follower.open(led(), peers=peers, config=config, broker_id=FOLLOWER, broker_epoch=BROKER_EPOCH)
+    await leader.open(led(), holders=holders, config=config)
+    await follower.open(led(), holders=holders, config=config, broker_id=FOLLOWER, broker_epoch=BROKER_EPOCH)
     await leader.appended(batch(b"first"))
     path = follower.directory / "00000000000000000000.log"
     room = path.stat().st_size + 1500
@@ -127,7 +127,7 @@ async def test_a_followers_full_disk_costs_it_the_isr_at_once_until_there_is_roo
     answers = [leader.append(batch(b"%d" % n * 1000)) for n in range(4)]
     proposal = await leader.called("propose", lambda asked: asked["isr"] == [BROKER])
     assert path.stat().st_size < room, "a part of a batch was left"
-    await leader.tell(led(isr=(BROKER,), version=proposal["version"] + 1), peers=peers)
+    await leader.tell(led(isr=(BROKER,), version=proposal["version"] + 1), holders=holders)
     assert {answer.error for answer in await asyncio.gather(*answers)} == {ErrorCode.NONE}
     resource.prlimit(follower.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     await leader.called("propose", lambda asked: asked["isr"] == [BROKER, FOLLOWER])
@@ -139,7 +139,7 @@ async def test_a_followers_full_disk_costs_it_the_isr_at_once_until_there_is_roo
 @with_replica
 async def test_a_leader_on_a_full_disk_leaves_the_partition_to_an_in_sync_follower(leader: ReplicaProcess) -> None:
     broker = FollowersBroker()
-    await leader.open(led(), peers=await broker.start())
+    await leader.open(led(), holders=await broker.start())
     follower = await broker.stream()
     await follower.hello()
     follower.answer(0, -1)
@@ -157,7 +157,7 @@ async def test_a_leader_on_a_full_disk_leaves_the_partition_to_an_in_sync_follow
 @with_replica
 async def test_a_leader_on_a_full_disk_goes_on_while_nobody_else_could_lead(leader: ReplicaProcess) -> None:
     broker = FollowersBroker()
-    await leader.open(led(isr=(BROKER,)), peers=await broker.start())
+    await leader.open(led(isr=(BROKER,)), holders=await broker.start())
     follower = await broker.stream()
     await follower.hello()
     follower.answer(0, -1)

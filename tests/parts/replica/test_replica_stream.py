@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 from raykafka.error_code import ErrorCode
-from raykafka.log.batch import BASE_OFFSET
+from raykafka.log.batch_layout import BASE_OFFSET
 from raykafka.replica.sending import WINDOW_BYTES
 from tests.parts.replica.process import BROKER, DEADLINE_S, ReplicaProcess, batch, stored, with_replica
 from tests.parts.replica.streams import BROKER_EPOCH, FOLLOWER, FollowersBroker, PlayedFollower, follower_beside, led
@@ -19,7 +19,7 @@ from tests.parts.replica.streams import BROKER_EPOCH, FOLLOWER, FollowersBroker,
 @with_replica
 async def test_an_idle_stream_carries_the_high_watermark_again_and_again(leader: ReplicaProcess) -> None:
     broker = FollowersBroker()
-    await leader.open(led(), peers=await broker.start())
+    await leader.open(led(), holders=await broker.start())
     follower = await broker.stream()
     assert (await follower.hello()).log_end == 0
     follower.answer(0, -1)
@@ -37,7 +37,7 @@ async def test_an_idle_stream_carries_the_high_watermark_again_and_again(leader:
 @with_replica
 async def test_a_follower_that_says_nothing_is_given_up_and_connected_to_again(leader: ReplicaProcess) -> None:
     broker = FollowersBroker()
-    await leader.open(led(), peers=await broker.start(), config={"replica.lag.time.max.ms": "600"})
+    await leader.open(led(), holders=await broker.start(), config={"replica.lag.time.max.ms": "600"})
     silent = await broker.stream()
     await silent.hello()
     silent.answer(0, -1)
@@ -50,10 +50,10 @@ async def test_a_follower_that_says_nothing_is_given_up_and_connected_to_again(l
 @with_replica
 async def test_a_leader_that_says_nothing_is_dropped_by_its_follower(leader: ReplicaProcess) -> None:
     broker = FollowersBroker(follower := await follower_beside(leader))
-    peers = await broker.start()
-    await leader.open(led(), peers=peers)
+    holders = await broker.start()
+    await leader.open(led(), holders=holders)
     config = {"replica.lag.time.max.ms": "600"}
-    await follower.open(led(), peers=peers, config=config, broker_id=FOLLOWER, broker_epoch=BROKER_EPOCH)
+    await follower.open(led(), holders=holders, config=config, broker_id=FOLLOWER, broker_epoch=BROKER_EPOCH)
     await leader.appended(batch(b"a"))
     leader.process.send_signal(signal.SIGSTOP)
     connections = psutil.Process(follower.process.pid).net_connections
@@ -71,7 +71,7 @@ async def test_a_leader_that_says_nothing_is_dropped_by_its_follower(leader: Rep
 @with_replica
 async def test_a_leader_tells_its_broker_how_its_followers_stand(leader: ReplicaProcess) -> None:
     broker = FollowersBroker()
-    await leader.open(led(), peers=await broker.start())
+    await leader.open(led(), holders=await broker.start())
     follower = await broker.stream()
     await follower.hello()
     follower.answer(0, -1)
@@ -82,7 +82,7 @@ async def test_a_leader_tells_its_broker_how_its_followers_stand(leader: Replica
     def behind(figures: dict[str, Any]) -> bool:
         return bool(figures["followers"]["2"]["lag_ms"])
 
-    told = await leader.called("figures", behind)
+    told = await leader.called("follower_progress", behind)
     assert told["leader_epoch"] == 0
     figures = told["followers"]["2"]
     assert (figures["live"], figures["log_end"], figures["lag_records"]) == (True, 0, 3)
@@ -90,9 +90,9 @@ async def test_a_leader_tells_its_broker_how_its_followers_stand(leader: Replica
     follower.ack(3)
     await appended
     caught_up = {"live": True, "throttled": False, "unacked_bytes": 0, "log_end": 3, "lag_records": 0, "lag_ms": 0}
-    await leader.called("figures", lambda figures: figures["followers"]["2"] == caught_up)
+    await leader.called("follower_progress", lambda figures: figures["followers"]["2"] == caught_up)
     await leader.tell(replace(led(1, version=1), leader=FOLLOWER))
-    await leader.called("figures", lambda figures: not figures)
+    await leader.called("follower_progress", lambda figures: not figures)
     broker.close()
 
 
@@ -116,7 +116,7 @@ async def settled_memory(replica: ReplicaProcess) -> int:
 @with_replica
 async def test_a_live_follower_that_stops_reading_costs_its_leader_a_window_of_memory(leader: ReplicaProcess) -> None:
     broker, records = FollowersBroker(), batch(b"x" * 500_000)
-    await leader.open(led(), peers=await broker.start(), config=PATIENT)
+    await leader.open(led(), holders=await broker.start(), config=PATIENT)
     follower = await broker.stream()
     await follower.hello()
     follower.answer(0, -1)
@@ -137,7 +137,7 @@ async def test_a_follower_that_is_behind_and_stops_reading_costs_its_leader_a_wi
     leader: ReplicaProcess,
 ) -> None:
     broker, records = FollowersBroker(), batch(b"x" * 500_000)
-    await leader.open(led(isr=(BROKER,)), peers=await broker.start(), config=PATIENT)
+    await leader.open(led(isr=(BROKER,)), holders=await broker.start(), config=PATIENT)
     follower = await broker.stream()
     await follower.hello()
     count = MANY_BYTES // len(records)
@@ -146,7 +146,7 @@ async def test_a_follower_that_is_behind_and_stops_reading_costs_its_leader_a_wi
     before = own_memory(leader)
     follower.link.transport.pause_reading()
     follower.answer(0, -1)
-    await leader.called("figures", lambda figures: figures["followers"]["2"]["unacked_bytes"] >= WINDOW_BYTES)
+    await leader.called("follower_progress", lambda figures: figures["followers"]["2"]["unacked_bytes"] >= WINDOW_BYTES)
     assert await settled_memory(leader) - before < 3 * WINDOW_BYTES
     await all_arrive(leader, follower, range(count), len(records))
     broker.close()

@@ -56,7 +56,7 @@ async def leading(
 ) -> tuple[PlayedFollower, list[bytes]]:
     """A leader with BATCHES batches, and a follower that has none of them."""
     batches = some_batches()
-    await leader.open(state, peers=await broker.start(), config=config)
+    await leader.open(state, holders=await broker.start(), config=config)
     follower = await broker.stream()
     await follower.hello()
     for records in batches:
@@ -143,15 +143,15 @@ async def test_a_follower_that_is_asked_for_is_held_back_no_more(leader: Replica
 @with_replica
 async def test_one_that_waits_for_an_allowance_goes_on_when_it_is_asked_for(leader: ReplicaProcess) -> None:
     rations, broker = Rations(leader), FollowersBroker()
-    peers, batches = await broker.start(), some_batches()
+    holders, batches = await broker.start(), some_batches()
     size, half, third = len(batches[0]), BATCHES // 2, FOLLOWER + 1
     replicas = (BROKER, FOLLOWER, third)
-    await leader.open(PartitionState(replicas, BROKER, 0, (BROKER,), 0), peers=peers, config=LEADERS)
+    await leader.open(PartitionState(replicas, BROKER, 0, (BROKER,), 0), holders=holders, config=LEADERS)
     follower = await broker.stream()
     await follower.hello()
     for records in batches[:half]:
         await leader.appended(records, acks=1)
-    await leader.tell(PartitionState(replicas, BROKER, 0, (BROKER, third), 1), peers=peers)
+    await leader.tell(PartitionState(replicas, BROKER, 0, (BROKER, third), 1), holders=holders)
     for records in batches[half:]:
         await leader.appended(records, acks=1)
     follower.answer(0, -1)
@@ -169,7 +169,7 @@ async def test_a_throttle_that_is_taken_back_lets_everything_go(leader: ReplicaP
     follower, batches = await leading(leader, broker, {**LEADERS, **FOLLOWERS}, behind())
     await asyncio.wait_for(rations.asked.get(), DEADLINE_S)
     await follower.asked()
-    await leader.called("figures", lambda figures: figures["followers"]["2"]["throttled"])
+    await leader.called("follower_progress", lambda told: told["followers"]["2"]["throttled"])
     await leader.link.call("config", {"config": {}})
     whole = BATCHES * len(batches[0])
     assert len(await follower.records(whole)) == whole

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from raykafka.epoch_history import EpochHistory
 from raykafka.replica.rules import events as ev
+from raykafka.replica.rules.followers import Follower
 from raykafka.replica.rules.following import Following
-from raykafka.replica.rules.history import EpochHistory
-from raykafka.replica.rules.leading import Follower, Leading
+from raykafka.replica.rules.leading import Leading
 from raykafka.replica.rules.partition import Partition
 from tests.unit.partition.register import ControllerRules
 from tests.unit.partition.world import (

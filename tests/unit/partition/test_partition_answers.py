@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from raykafka.cluster.image import PartitionState
+from raykafka.epoch_history import EpochHistory
 from raykafka.replica.rules.events import Answered, CloseStream, OpenStream, Propose, Told
-from raykafka.replica.rules.history import EpochHistory
-from raykafka.replica.rules.leading import Settings
 from raykafka.replica.rules.partition import Partition
+from raykafka.replica.rules.state import Settings
 
 LEADER, FOLLOWER = 1, 2
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from raykafka.cluster.image import PartitionState
+from raykafka.epoch_history import EpochHistory
 from raykafka.error_code import ErrorCode
 from raykafka.replica.rules import events as ev
-from raykafka.replica.rules.history import EpochHistory
-from raykafka.replica.rules.leading import Settings
 from raykafka.replica.rules.partition import Partition
 from raykafka.replica.rules.sealed import NEVER_WRITTEN, SealedEnd, ask_asleep, behind, must_wake, told_asleep
+from raykafka.replica.rules.state import Settings
 from tests.unit.partition.register import Controller, ControllerRules, Register
 
 ACKED_LOST = "no record acknowledged with acks=all is lost while one in-sync replica survives"

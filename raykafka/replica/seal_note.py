@@ -14,14 +14,16 @@ from raykafka.replica.rules.events import Seal
 from raykafka.types import LogPosition
 
 
-class Left(NamedTuple):
-    """``view`` is read by while the replica sleeps: cut by nobody, so its truncation count is 0."""
+class SealNote(NamedTuple):
+    """``view`` is what readers go by while the replica sleeps. Nobody cuts the log meanwhile: its truncation count is
+    0."""
 
     seal: Seal
     last_epoch: int
     view: View
 
     def to_note(self) -> dict[str, Any]:
+        """As plain data, for the seal."""
         view = self.view
         return {
             "seal": list(self.seal),
@@ -33,7 +35,8 @@ class Left(NamedTuple):
         }
 
     @staticmethod
-    def of_note(note: Mapping[str, Any]) -> Left:
+    def of_note(note: Mapping[str, Any]) -> SealNote:
+        """What ``to_note`` made plain data of."""
         seal = Seal(*note["seal"])
         stable, *stable_position = note["stable"]
         view = View(
@@ -49,11 +52,11 @@ class Left(NamedTuple):
             seal.log_end,
             tuple(note["segments"]),
         )
-        return Left(seal, note["last_epoch"], view)
+        return SealNote(seal, note["last_epoch"], view)
 
-    def in_epoch(self, seal: Seal) -> Left:
+    def in_epoch(self, seal: Seal) -> SealNote:
         """The same log in the epoch of ``seal`` (``sealed.told_asleep``)."""
         if seal is self.seal:
             return self
         view = replace(self.view, leader_epoch=seal.epoch, epoch_start_offset=seal.epoch_start)
-        return Left(seal, self.last_epoch, view)
+        return SealNote(seal, self.last_epoch, view)

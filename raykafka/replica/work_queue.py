@@ -10,13 +10,17 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Turns:
+class WorkQueue:
     """Work is done at once, unless something slow was begun that has not ended: then after that, in the order in which
-    it came. ``pause`` is called when something slow begins, ``resume`` when all of it has ended."""
+    it came.
+
+    ``run`` starts a coroutine as a task. ``pause`` is called when something slow begins, ``resume`` when all of it has
+    ended. On a hot path callers look at ``busy`` first, and submit only while it is true.
+    """
 
     def __init__(
         self,
-        run: Callable[[Coroutine[Any, Any, None]], None],
+        run: Callable[[Coroutine[Any, Any, None]], object],
         pause: Callable[[], None],
         resume: Callable[[], None],
     ) -> None:
@@ -25,15 +29,16 @@ class Turns:
         self._waiting: deque[Callable[[], None]] = deque()
         self.busy = False
 
-    def take(self, work: Callable[[], None]) -> None:
-        """Do ``work`` now or in its turn."""
+    def submit(self, work: Callable[[], None]) -> None:
+        """Do ``work`` now, or when what came before it has been done."""
         if self.busy:
             self._waiting.append(work)
         else:
             work()
 
-    async def taken(self, work: Callable[[], T]) -> T:
-        """What ``work`` returns, once it has had its turn. Work that it began slowly may not have ended then."""
+    async def result_of(self, work: Callable[[], T]) -> T:
+        """Submit ``work`` and return what it returned, or raise what it raised. Something slow that it began may not
+        have ended then."""
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def do() -> None:
@@ -42,11 +47,11 @@ class Turns:
             except Exception as error:
                 done.set_exception(error)
 
-        self.take(do)
+        self.submit(do)
         return await done
 
     def begin(self, slow: Coroutine[Any, Any, None]) -> None:
-        """Start ``slow``; only while nothing else is under way. It raises nothing."""
+        """Start ``slow``; only while nothing else that is slow runs. It raises nothing."""
         assert not self.busy
         self.busy = True
         self._pause()

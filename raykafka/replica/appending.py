@@ -1,0 +1,112 @@
+"""The leader's appends: what clients send goes through the rules into the log, to the followers, and is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from raykafka.error_code import ErrorCode
+from raykafka.errors import KafkaError
+from raykafka.log import DuplicateSequence, Log
+from raykafka.log.batch import read_header
+from raykafka.partition.appends import unpack_append
+from raykafka.process.clock import boot_clock_ms, wall_clock_ms
+from raykafka.replica.outbox import Outbox
+from raykafka.replica.rules.events import Reply, Wrote
+from raykafka.replica.rules.partition import Partition
+from raykafka.replica.sending import Streams
+from raykafka.replica.steps import Steps
+from raykafka.replica.upkeep import Upkeep
+from raykafka.replica.work_queue import WorkQueue
+
+
+class _Produce(NamedTuple):
+    """What is kept of an append until it is answered."""
+
+    correlation: int
+    base_offset: int
+    log_append_time_ms: int
+
+
+class Appender:
+    """``failed(reason)`` is called when this replica can't lead on with its log: the log takes no more writes, or
+    another replica can take what this one's disk does not."""
+
+    def __init__(
+        self,
+        log: Log,
+        partition: Partition,
+        queue: WorkQueue,
+        upkeep: Upkeep,
+        out: Outbox,
+        streams: Streams,
+        steps: Steps,
+        failed: Callable[[str], None],
+    ) -> None:
+        self._log = log
+        self._partition = partition
+        self._queue = queue
+        self._upkeep = upkeep
+        self._out = out
+        self._streams = streams
+        self._steps = steps
+        self._failed = failed
+        self._refused_by_disk: set[int] = set()  # producer ids
+
+    def append(self, payload: memoryview) -> None:
+        """Take one APPEND frame. It is answered by an APPENDED, acks=0 included."""
+        if self._queue.busy:
+            self._queue.submit(lambda: self.append(payload))
+            return
+        correlation, acks, leader_epoch, timeout_ms, records = unpack_append(payload)
+        error = self._partition.admit(acks, leader_epoch)
+        if error:
+            self._out.answer(correlation, error)
+            return
+        log = self._log
+        try:
+            info = log.append_as_leader(records, self._partition.epoch, wall_clock_ms())
+            token = _Produce(correlation, info.base_offset, info.log_append_time_ms)
+            last_offset = info.last_offset
+            self._streams.appended(info.base_offset, info.records)
+        except DuplicateSequence as duplicate:
+            last_offset = duplicate.base_offset + read_header(records, 0).last_offset_delta
+            time_ms = duplicate.timestamp if log.config.log_append_time else -1
+            token = _Produce(correlation, duplicate.base_offset, time_ms)
+        except KafkaError as refusal:
+            self._out.answer(correlation, self._seen_by_producer(refusal.code, records), message=refusal.message)
+            if log.failed or self._should_resign(refusal.code):
+                self._failed(refusal.message)
+            return
+        if self._refused_by_disk:
+            self._refused_by_disk.discard(read_header(records, 0).producer_id)
+        if self._upkeep.must_flush():
+            self._out.hold(log.log_end_offset)
+            self._upkeep.flush()
+        now_ms = boot_clock_ms()
+        self._steps.step(Wrote(token, acks, last_offset, now_ms + timeout_ms), now_ms)
+        self._out.view_changes()
+        self._upkeep.flush_rolled()
+
+    def reply(self, reply: Reply) -> None:
+        """Answer an append that the rules have decided."""
+        token: _Produce = reply.token
+        self._out.answer(token.correlation, reply.error, token.base_offset, token.log_append_time_ms)
+
+    def _seen_by_producer(self, code: ErrorCode, records: memoryview) -> ErrorCode:
+        """What to answer for a refused batch. Batches in flight behind one that the disk refused are out of order only
+        for that: they get the same answer, after which an idempotent producer sends all of them again, in order. For an
+        order that it can't explain it would begin a new epoch, and write again what is there."""
+        if code is ErrorCode.KAFKA_STORAGE_ERROR:
+            self._refused_by_disk.add(read_header(records, 0).producer_id)
+        elif (
+            code is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+            and read_header(records, 0).producer_id in self._refused_by_disk
+        ):
+            return ErrorCode.KAFKA_STORAGE_ERROR
+        return code
+
+    def _should_resign(self, code: ErrorCode) -> bool:
+        """Whether another replica can take what this one's disk does not."""
+        leading = self._partition.leading
+        return code is ErrorCode.KAFKA_STORAGE_ERROR and leading is not None and leading.has_heir()
