@@ -1,8 +1,5 @@
-"""Between a coordinator child and the partitions of its internal topic that this broker leads (rule 24).
-
-The coordinator learns which partitions it leads (``lead``, ``resign``), reads and appends them through frames that the
-broker relays to the partitions, and answers requests that the broker forwards.
-"""
+"""Between a coordinator child and the broker: the coordinator learns which partitions of its internal topic this broker
+leads (``lead``, ``resign``) and which topics there are, and answers requests that the broker forwards (rule 24)."""
 
 from __future__ import annotations
 
@@ -13,28 +10,17 @@ from contextlib import suppress
 from typing import Any
 
 from raykafka.broker.children.child import Child
+from raykafka.broker.topic_relay import TopicRelay
 from raykafka.cluster.image import ClusterImage, Topic
-from raykafka.coordinator.forwarding import Forwarding, forwarding
-from raykafka.coordinator.messages import (
-    LOG_APPEND,
-    LOG_APPENDED,
-    LOG_READ,
-    LOG_RECORDS,
-    LogAppend,
-    LogAppended,
-    LogRead,
-    LogRecords,
-)
+from raykafka.coordinator.api.forwarding import Forwarding, forwarding
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.front.serving import ServedPartitions
 from raykafka.link import Link
-from raykafka.partition.appends import Appended
 from raykafka.process.tasks import TaskSet
 from raykafka.protocol.context import RequestContext, pack_forward
 from raykafka.types import OFFSETS_TOPIC, TopicPartition
 
-_ALL = -1
 # less than any client waits for an answer
 COORDINATOR_WITHIN_S = 20.0
 _COORDINATORS_ASKED = 3
@@ -62,7 +48,7 @@ class Coordination:
         """Take a newly connected coordinator and tell it all that it leads."""
         link = self._link = child.link
         link.ended.add_done_callback(lambda _: self._gone(link))
-        link.start(on_frame=lambda kind, payload: self._frame(link, kind, payload))
+        link.start(on_frame=TopicRelay(link, self._partitions, self._topic, self._tasks).frame_received)
         self._tell(link, "topics", {"full": True, "topics": _counts(self._topics), "deleted": []})
         for partition, epoch in self._led.items():
             self._tell(link, "lead", {"partition": partition, "leader_epoch": epoch, "partitions": self._count})
@@ -146,52 +132,6 @@ class Coordination:
             logger.info("the coordinator told no committed offsets: %s", error or type(error).__name__)
             return []
         return [(group, TopicPartition(topic, p), offset) for group, topic, p, offset in answer["offsets"]]
-
-    # frames of the coordinator
-
-    def _frame(self, link: Link, kind: int, payload: memoryview) -> None:
-        if kind == LOG_APPEND:
-            append, records = LogAppend.unpack(payload)
-            self._append(link, append, records)
-        elif kind == LOG_READ:
-            self._tasks.run(self._read(link, LogRead.unpack(payload)))
-
-    def _append(self, link: Link, append: LogAppend, records: memoryview) -> None:
-        def done(appended: Appended) -> None:
-            if appended.error is ErrorCode.NONE:
-                self._partitions.traffic[self._topic].appended(records)
-            if not link.is_closed:
-                answer = LogAppended(append.correlation, appended.error, appended.base_offset)
-                link.send(LOG_APPENDED, answer.pack())
-
-        host = self._partitions.get(TopicPartition(self._topic, append.partition))
-        if host is None:
-            done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER))
-            return
-        host.submit(records, _ALL, append.timeout_ms, append.leader_epoch, done)
-
-    async def _read(self, link: Link, read: LogRead) -> None:
-        host = self._partitions.get(TopicPartition(self._topic, read.partition))
-        records = memoryview(b"")
-        answer = LogRecords(read.correlation, ErrorCode.NOT_LEADER_OR_FOLLOWER)
-        if host is not None and host.is_leader:
-            # figures first: what is read afterwards is never less than they say
-            view = host.log.view
-            # a follower's view may end before its log does, and knows less of what is committed
-            if view is None or view.leader_epoch != host.state.leader_epoch:
-                answer = LogRecords(read.correlation, ErrorCode.OFFSET_NOT_AVAILABLE)
-            else:
-                answer = LogRecords(read.correlation, ErrorCode.NONE, view.high_watermark, view.log_end_offset)
-                offset = max(read.offset, view.log_start_offset)
-                try:
-                    records = await host.log.read(offset, read.max_bytes)
-                except KafkaError as error:
-                    answer = LogRecords(read.correlation, error.code)
-                if not answer.error and not records and offset < view.high_watermark:
-                    # the log was closed or cut over the read
-                    answer = LogRecords(read.correlation, ErrorCode.OFFSET_NOT_AVAILABLE)
-        if not link.is_closed:
-            link.send(LOG_RECORDS, answer.pack(), records)
 
     def _tell(self, link: Link, method: str, args: dict[str, Any]) -> None:
         self._tasks.run(self._call(link, method, args))

@@ -47,12 +47,12 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Unload:
-    """This coordinator leads the partition no longer: answer whoever waits. Appends under way are still decided."""
+    """This coordinator no longer leads the partition. Appends under way are still decided."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """An Append with this ``then`` is committed, its first record at ``base_offset``, or failed with ``error``."""
+    """An Append that was asked for with ``then`` is committed at ``base_offset``, or failed with ``error``."""
 
     then: Any
     error: ErrorCode

@@ -1,4 +1,7 @@
-"""What happens to a classic group's members, what they are answered, and what is stored of them: frozen values."""
+"""What happens to a classic group's members, what they are answered, and what is stored of them: frozen values.
+
+A Join is answered by a JoinAnswer, a Sync by a SyncAnswer, a Leave by a LeaveAnswer, a Heartbeat by an ErrorCode.
+"""
 
 from __future__ import annotations
 
@@ -99,9 +102,8 @@ class LeaveAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Answered by a JoinAnswer. ``new_member_id`` is the id to give if the member has none.
-    ``require_known_member_id``: since JoinGroup v4 a new dynamic member is first told its id and joins again with it
-    (KIP-394). ``can_skip_assignment``: since v9."""
+    """``new_member_id`` is the id to give if the member has none. ``require_known_member_id``: since JoinGroup v4 a new
+    dynamic member is first told its id and joins again with it (KIP-394). ``can_skip_assignment``: since v9."""
 
     request: Any
     member_id: str
@@ -119,8 +121,7 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """Answered by a SyncAnswer. ``protocol_type`` and ``protocol`` are None where the client is too old to send them
-    (before v5)."""
+    """``protocol_type`` and ``protocol`` are None where the client is too old to send them (before v5)."""
 
     request: Any
     member_id: str
@@ -133,8 +134,6 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Answered by an ErrorCode."""
-
     request: Any
     member_id: str
     instance_id: str | None
@@ -143,7 +142,5 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Answered by a LeaveAnswer."""
-
     request: Any
     members: tuple[Leaving, ...]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raykafka.coordinator.classic.events import Join, JoinedMember, MemberSnapshot, Protocols
+from raykafka.error_code import ErrorCode
 
 CONSUMER_PROTOCOL_TYPE = "consumer"
 NEVER = 1 << 62
@@ -97,6 +98,16 @@ class Membership:
 
     def static_member_id(self, instance_id: str | None) -> str | None:
         return None if instance_id is None else self._static.get(instance_id)
+
+    def error_of(self, member_id: str, instance_id: str | None) -> ErrorCode:
+        """Kafka's check of who asks: an instance id must be known and be this member's, and the member id known."""
+        if instance_id is not None:
+            current = self.static_member_id(instance_id)
+            if current is None:
+                return ErrorCode.UNKNOWN_MEMBER_ID
+            if current != member_id:
+                return ErrorCode.FENCED_INSTANCE_ID
+        return ErrorCode.NONE if member_id in self.members else ErrorCode.UNKNOWN_MEMBER_ID
 
     def add(self, member: Member) -> None:
         self.members[member.member_id] = member

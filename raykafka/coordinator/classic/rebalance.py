@@ -143,11 +143,9 @@ class ClassicGroup:
             return ErrorCode.NONE  # a consumer that assigns itself, or an administrator
         if generation < 0 and member_id == UNKNOWN_MEMBER and instance_id is None:
             return ErrorCode.UNKNOWN_MEMBER_ID
-        error = self._current_member_error(member_id, instance_id)
+        error = self._caller_error(member_id, instance_id, generation)
         if error:
             return error
-        if generation != self.generation:
-            return ErrorCode.ILLEGAL_GENERATION
         self._beat(self.members[member_id])
         return ErrorCode.REBALANCE_IN_PROGRESS if self.state is State.COMPLETING else ErrorCode.NONE
 
@@ -194,15 +192,14 @@ class ClassicGroup:
         entry = GroupEntry(self.group_id, self._snapshot(assignments))
         self._effects.append(Append((entry,), then))
 
-    def _current_member_error(self, member_id: str, instance_id: str | None) -> ErrorCode:
-        """Kafka's check of who asks: an instance id must be known and be this member's, and the member id known."""
-        if instance_id is not None:
-            current = self.membership.static_member_id(instance_id)
-            if current is None:
-                return ErrorCode.UNKNOWN_MEMBER_ID
-            if current != member_id:
-                return ErrorCode.FENCED_INSTANCE_ID
-        return ErrorCode.NONE if member_id in self.membership else ErrorCode.UNKNOWN_MEMBER_ID
+    def _caller_error(self, member_id: str, instance_id: str | None, generation: int) -> ErrorCode:
+        """NONE if this is a member of the current generation."""
+        if self.state is State.DEAD:
+            return ErrorCode.COORDINATOR_NOT_AVAILABLE
+        error = self.membership.error_of(member_id, instance_id)
+        if error:
+            return error
+        return ErrorCode.NONE if generation == self.generation else ErrorCode.ILLEGAL_GENERATION
 
     # joining
 
@@ -260,7 +257,7 @@ class ClassicGroup:
         self._prepare_rebalance()
 
     def _join_again(self, event: Join) -> None:
-        error = self._current_member_error(event.member_id, event.instance_id)
+        error = self.membership.error_of(event.member_id, event.instance_id)
         if error or self.state is State.EMPTY:
             self._reply(event.request, JoinAnswer(error or ErrorCode.UNKNOWN_MEMBER_ID, event.member_id))
             return
@@ -431,13 +428,9 @@ class ClassicGroup:
             self._store(assignments, AssignmentWrite(self.generation, assignments))
 
     def _sync_error(self, event: Sync) -> ErrorCode:
-        if self.state is State.DEAD:
-            return ErrorCode.COORDINATOR_NOT_AVAILABLE
-        error = self._current_member_error(event.member_id, event.instance_id)
+        error = self._caller_error(event.member_id, event.instance_id, event.generation)
         if error:
             return error
-        if event.generation != self.generation:
-            return ErrorCode.ILLEGAL_GENERATION
         if event.protocol_type not in (None, self.protocol_type) or event.protocol not in (None, self.protocol):
             return ErrorCode.INCONSISTENT_GROUP_PROTOCOL
         return ErrorCode.REBALANCE_IN_PROGRESS if self.state is State.PREPARING else ErrorCode.NONE
@@ -480,13 +473,9 @@ class ClassicGroup:
         self._reply(event.request, self._heartbeat_error(event))
 
     def _heartbeat_error(self, event: Heartbeat) -> ErrorCode:
-        if self.state is State.DEAD:
-            return ErrorCode.COORDINATOR_NOT_AVAILABLE
-        error = self._current_member_error(event.member_id, event.instance_id)
+        error = self._caller_error(event.member_id, event.instance_id, event.generation)
         if error:
             return error
-        if event.generation != self.generation:
-            return ErrorCode.ILLEGAL_GENERATION
         self._beat(self.members[event.member_id])
         return ErrorCode.REBALANCE_IN_PROGRESS if self.state is State.PREPARING else ErrorCode.NONE
 
@@ -511,7 +500,7 @@ class ClassicGroup:
             self._complete_join_if_all_joined()
             return ErrorCode.NONE
         else:
-            error = self._current_member_error(leaving.member_id, leaving.instance_id)
+            error = self.membership.error_of(leaving.member_id, leaving.instance_id)
             if error:
                 return error
         assert member_id is not None

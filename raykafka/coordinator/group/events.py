@@ -1,5 +1,5 @@
 """What happens to a group as a whole: small frozen values. Its members' events are in ``classic.events``, those of its
-offsets in ``offsets.events``.
+offsets in ``offsets.events``. A DeleteGroup is answered by an ErrorCode.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ Entry = OffsetEntry | GroupEntry
 
 @dataclass(frozen=True, slots=True)
 class DeleteGroup:
-    """Answered by an ErrorCode."""
-
     request: Any
 
 

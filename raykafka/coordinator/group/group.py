@@ -20,7 +20,7 @@ from raykafka.coordinator.group.events import DeleteGroup, Entry, Event, ExpireO
 from raykafka.coordinator.offsets.events import Commit, DeleteOffsets, DeleteOffsetsAnswer
 from raykafka.coordinator.offsets.rules import Expiry, OffsetRules
 from raykafka.coordinator.offsets.table import OffsetTable
-from raykafka.coordinator.offsets.writes import COMMIT_WRITE_ERRORS, OffsetsWrite
+from raykafka.coordinator.offsets.writes import COMMIT_WRITE_ERRORS, CommitWrite, RemovalWrite
 from raykafka.coordinator.step import Append, Effect, Now, Reply, Tick, Unload, Written
 from raykafka.error_code import ErrorCode
 from raykafka.types import TopicPartition
@@ -105,12 +105,12 @@ class Group:
     @property
     def leaves_no_trace(self) -> bool:
         """True if nothing of this group is in the log or in anybody's hands, so that it may be forgotten at once."""
-        return self.classic.is_deserted and not (self.classic.generation or self.offsets)
+        return not self.classic.generation and self.classic.is_deserted and not self.offsets
 
     @property
     def is_gone(self) -> bool:
         """True once the group's end is in the log, or the last of its appends is decided after it was unloaded."""
-        return self.state is State.DEAD and not self._appends_in_flight
+        return not self._appends_in_flight and self.classic.state is State.DEAD
 
     # members and offsets
 
@@ -178,7 +178,7 @@ class Group:
 
     def _written(self, event: Written, now: Now) -> list[Effect]:
         self._appends_in_flight -= 1
-        if isinstance(event.then, OffsetsWrite):
+        if isinstance(event.then, (CommitWrite, RemovalWrite)):
             return self._offset_rules.written(event.then, event.error, event.base_offset)
         if isinstance(event.then, _EndWrite):
             return self._end_written(event.then, event.error, event.base_offset)

@@ -81,7 +81,8 @@ class Groups:
             if error:
                 return [Reply(event.request, JoinAnswer(error, event.member_id))]
         if group is None:
-            if not isinstance(event, Join) and not (isinstance(event, Commit) and event.generation < 0):
+            makes_it = isinstance(event, Join) or (isinstance(event, Commit) and event.generation < 0)
+            if not makes_it:
                 return _unknown(event)
             group = self.groups[key] = Group(key, self._config)
         effects = group.step(event, now)

@@ -1,4 +1,7 @@
-"""What happens to a group's offsets, what is answered, and what is stored of them: frozen values."""
+"""What happens to a group's offsets, what is answered, and what is stored of them: frozen values.
+
+A Commit is answered by a mapping from TopicPartition to ErrorCode, DeleteOffsets by a DeleteOffsetsAnswer.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class OffsetEntry:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Offsets with the commit timestamp already in them. Answered by a mapping from TopicPartition to ErrorCode."""
+    """Offsets with the commit timestamp already in them."""
 
     request: Any
     member_id: str
@@ -48,8 +51,6 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class DeleteOffsets:
-    """Answered by a DeleteOffsetsAnswer."""
-
     request: Any
     partitions: tuple[TopicPartition, ...]
 

@@ -30,8 +30,8 @@ class TopicLog(Protocol):
     def append(
         self, partition: int, leader_epoch: int, records: bytes | bytearray, timeout_ms: int, done: AppendDone
     ) -> None:
-        """Append with acks=all in ``leader_epoch`` only. ``done(error, base_offset)`` is called once, when the records
-        are committed or refused."""
+        """Append with acks=all in ``leader_epoch`` only, in the order of the calls. ``done(error, base_offset)`` is
+        called once, when the records are committed or refused."""
 
     async def read(self, partition: int, offset: int, max_bytes: int) -> tuple[LogRecords, memoryview]:
         """Whole committed batches from ``offset`` on, or from the log's start if that is higher."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from raykafka.coordinator.api import describe_groups, list_groups, offset_fetch
 from raykafka.error_code import ErrorCode
-
-_OFFSET_FETCH, _DESCRIBE_GROUPS, _LIST_GROUPS = 9, 15, 16
 
 
 class Forwarding(NamedTuple):
@@ -22,13 +21,14 @@ class Forwarding(NamedTuple):
 
 _REST = Forwarding()
 _TABLE = {
-    _OFFSET_FETCH: Forwarding(changes_nothing=True, unavailable=ErrorCode.COORDINATOR_LOAD_IN_PROGRESS),
-    _DESCRIBE_GROUPS: Forwarding(changes_nothing=True),
-    _LIST_GROUPS: Forwarding(
+    offset_fetch.API_KEY: Forwarding(changes_nothing=True, unavailable=ErrorCode.COORDINATOR_LOAD_IN_PROGRESS),
+    describe_groups.API_KEY: Forwarding(changes_nothing=True),
+    list_groups.API_KEY: Forwarding(
         changes_nothing=True, needs_no_partition=True, unavailable=ErrorCode.COORDINATOR_NOT_AVAILABLE
     ),
 }
 
 
 def forwarding(api_key: int) -> Forwarding:
+    """The table's row for an API."""
     return _TABLE.get(api_key, _REST)
