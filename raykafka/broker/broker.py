@@ -22,7 +22,7 @@ from raykafka.broker.children.own_controller import OwnController
 from raykafka.broker.children.socket_path import socket_path
 from raykafka.broker.configs import Configs
 from raykafka.broker.coordination import Coordination
-from raykafka.broker.identity import DataDirectory
+from raykafka.broker.identity import DataDirectory, MetaProperties
 from raykafka.broker.life import BrokerState, Unwinding, exit_process
 from raykafka.broker.neighbourhood.broker_calls import BROKER_ROLE, BrokerCalls
 from raykafka.broker.neighbourhood.controller_calls import ControllerCalls
@@ -124,13 +124,7 @@ class Broker:
 
     async def _start(self) -> None:
         settings, unwinding = self.settings, self._unwinding
-        directory = self._directory = DataDirectory(Path(settings.data_dir).expanduser().resolve())
-        await asyncio.to_thread(directory.lock, _LOCK_WITHIN_S)
-        unwinding.add(directory.release)
-        orphans = await asyncio.to_thread(directory.end_orphans, _ORPHANS_WITHIN_S)
-        if orphans:
-            logger.warning("ended processes of an earlier life that still wrote here: %s", orphans)
-
+        directory = await self._take_directory()
         self.session = Session(settings, self._session_lost)
         unwinding.add(self.session.close)
         cluster_id = await self.session.open()
@@ -157,7 +151,23 @@ class Broker:
         self.coordination = Coordination(settings.broker_id, self.partitions)
         self.log_ends = LogEnds(self)
         await self._take_ports()
+        # in a thread, and not only when the first client asks: a silent event loop is a dead broker to others
+        self._tasks.run(asyncio.to_thread(self.gate.apis.load, Place.BROKER))
+        await self._register(meta, clean)
 
+    async def _take_directory(self) -> DataDirectory:
+        """Lock the data directory, and end what an earlier life left running on it (rule 4). Raises IdentityError."""
+        directory = self._directory = DataDirectory(Path(self.settings.data_dir).expanduser().resolve())
+        await asyncio.to_thread(directory.lock, _LOCK_WITHIN_S)
+        self._unwinding.add(directory.release)
+        orphans = await asyncio.to_thread(directory.end_orphans, _ORPHANS_WITHIN_S)
+        if orphans:
+            logger.warning("ended processes of an earlier life that still wrote here: %s", orphans)
+        return directory
+
+    async def _register(self, meta: MetaProperties, clean_shutdown: bool) -> None:
+        """Be there for others, from now on. Raises BrokerIdTaken."""
+        settings = self.settings
         info = BrokerInfo(
             id=settings.broker_id,
             epoch=-1,
@@ -166,14 +176,12 @@ class Broker:
             link_port=self.ports.link_port,
             directory_id=meta.directory_id,
             boot_id=boot_id(),
-            clean_shutdown=clean,
+            clean_shutdown=clean_shutdown,
             rack=settings.rack,
         )
-        # in a thread, and not only when the first client asks: a silent event loop is a dead broker to others
-        self._tasks.run(asyncio.to_thread(self.gate.apis.load, Place.BROKER))
         self.registration = await self.session.register(info, _ID_FREE_WITHIN_S)
-        self.controller_link.begin(cluster_id, self.registration.epoch)
-        await self._inter_broker_port.serve(cluster_id, settings.broker_id, self.registration.epoch)
+        self.controller_link.begin(meta.cluster_id, self.registration.epoch)
+        await self._inter_broker_port.serve(meta.cluster_id, settings.broker_id, self.registration.epoch)
         self._tasks.run(self.own_controller.keep_after(_OTHER_CONTROLLER_WITHIN_S))
         self._tasks.run(self._checkpoint_files.keep(self.partitions.checkpoints))
         if self.ports.metrics is not None:
