@@ -11,7 +11,7 @@ import pytest
 
 from raykafka.broker.settings import BrokerSettings, ZooKeeperSettings
 from raykafka.deploy.liveness import kill_if_silent
-from tests.conftest import free_port
+from tests.lab.free_ports import free_port
 
 SECRET = b"s" * 32
 
