@@ -52,7 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def rewrite_transcripts(request: pytest.FixtureRequest) -> bool:
-    """Whether tests write transcripts instead of comparing them (tests/transcripts.py)."""
+    """Whether tests write transcripts instead of comparing them (tests/lab/transcripts.py)."""
     return bool(request.config.getoption("--rewrite-transcripts"))
 
 

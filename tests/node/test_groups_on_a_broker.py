@@ -16,16 +16,8 @@ from kio.static.constants import EntityType
 
 from raykafka.broker.children.child import COORDINATOR
 from tests.lab.clusters.plain_broker import PATIENT_SESSION_MS, PlainBroker
-from tests.lab.group_dialogues import (
-    DIALOGUES,
-    FIND_COORDINATOR,
-    RECORDED,
-    TOPIC,
-    Connection,
-    Dialogue,
-    KafkaConnection,
-    play,
-)
+from tests.lab.group_dialogues.dialogue import FIND_COORDINATOR, TOPIC, Connection, Dialogue, KafkaConnection
+from tests.lab.group_dialogues.recorded import DIALOGUES, RECORDED, play
 
 WITHIN_S = 120
 NONE, REBALANCE_IN_PROGRESS = 0, 27

@@ -11,7 +11,8 @@ import pytest
 from raykafka.coordinator.coordinator import Coordinator
 from raykafka.coordinator.group.config import GroupConfig
 from raykafka.protocol import dispatch
-from tests.lab.group_dialogues import DIALOGUES, RECORDED, TOPIC, Connection, play
+from tests.lab.group_dialogues.dialogue import TOPIC, Connection
+from tests.lab.group_dialogues.recorded import DIALOGUES, RECORDED, play
 from tests.lab.group_log import OffsetsLogOnDisk
 from tests.lab.served import GATE, request_context
 

@@ -39,7 +39,7 @@ from raykafka.coordinator.offsets.events import Commit, CommittedOffset, OffsetE
 from raykafka.coordinator.step import Append, Effect, Now, Reply, Tick, Written
 from raykafka.error_code import ErrorCode
 from raykafka.types import TopicPartition
-from tests.transcripts import Command
+from tests.lab.transcripts import Command
 
 _NAMED_OPTIONS = ("generation", "id", "instance")
 

@@ -1,4 +1,4 @@
-"""A classic group's rules, told as transcripts: tests/transcripts.py has the form, stage.py the commands."""
+"""A classic group's rules, told as transcripts: tests/lab/transcripts.py has the form, stage.py the commands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import transcripts
+from tests.lab import transcripts
 from tests.unit.group.stage import Stage
 
 FILES = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))

@@ -35,7 +35,7 @@ from dataclasses import replace
 
 from raykafka.epoch_history import EpochHistory
 from raykafka.replica.rules import events as ev
-from tests.transcripts import Command
+from tests.lab.transcripts import Command
 from tests.unit.partition.register import Controller
 from tests.unit.partition.world import Broker, Channel, Frame, Produced, World
 

@@ -67,4 +67,4 @@ def check(path: Path, run: Run, *, rewrite: bool) -> None:
     if rewrite and now != text:
         path.write_text(now)
     else:
-        assert now == text, f"{path.name} tells another story; see tests/transcripts.py on how to rewrite it"
+        assert now == text, f"{path.name} tells another story; see tests/lab/transcripts.py on how to rewrite it"
