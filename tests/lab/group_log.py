@@ -74,9 +74,10 @@ class OffsetsLogOnDisk:
     def fence(self, partition: int, leader_epoch: int) -> None:
         self._epochs[partition] = leader_epoch
 
-    def release(self, error: ErrorCode = ErrorCode.NONE) -> int:
-        """Decide what is held; how many appends that were."""
-        held, self._held = self._held, []
+    def release(self, error: ErrorCode = ErrorCode.NONE, most: int | None = None) -> int:
+        """Decide what is held, the ``most`` oldest of them; how many appends that were."""
+        most = len(self._held) if most is None else most
+        held, self._held = self._held[:most], self._held[most:]
         for done, base_offset in held:
             done(error, -1 if error else base_offset)
         return len(held)

@@ -84,6 +84,81 @@ def test_a_successor_knows_what_was_answered(tmp_path: Path) -> None:
     with_log(play, tmp_path)
 
 
+async def _begun(*requests: Awaitable[Any]) -> list[asyncio.Future[Any]]:
+    """Requests whose appends are on their way, in that order."""
+    begun = [asyncio.ensure_future(request) for request in requests]
+    await asyncio.sleep(0)
+    return begun
+
+
+def test_deletions_of_one_offset_that_overlap_are_both_answered(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        coordinator = await leading(log)
+        await coordinator.commit("g", a_commit(5))
+        log.hold = True
+        first, second = await _begun(coordinator.delete_offsets("g", (T0,)), coordinator.delete_offsets("g", (T0,)))
+        assert log.release(most=1) == 1
+        assert (await first).partitions == {T0: ErrorCode.NONE}
+        assert not second.done()
+        assert log.release() == 1
+        assert (await second).partitions == {T0: ErrorCode.NONE}
+        assert coordinator.describe("g") is None
+
+    with_log(play, tmp_path)
+
+
+def test_a_deletion_behind_a_commit_that_is_refused_is_answered(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        coordinator = await leading(log)
+        log.hold = True
+        commit, deletion = await _begun(coordinator.commit("g", a_commit(5)), coordinator.delete_offsets("g", (T0,)))
+        log.release(ErrorCode.REQUEST_TIMED_OUT, most=1)
+        assert (await commit)[T0] is ErrorCode.REQUEST_TIMED_OUT
+        log.release()
+        assert (await deletion).partitions == {T0: ErrorCode.NONE}
+        assert coordinator.describe("g") is None
+
+    with_log(play, tmp_path)
+
+
+def test_a_group_that_is_used_again_while_its_last_offset_goes_ends_only_with_its_tombstones(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        coordinator = await leading(log)
+        await coordinator.commit("g", a_commit(5))
+        log.hold = True
+        first, second = await _begun(coordinator.delete_offsets("g", (T0,)), coordinator.delete_offsets("g", (T0,)))
+        log.release(most=1)
+        await first
+        (commit,) = await _begun(coordinator.commit("g", a_commit(6)))
+        log.release()
+        assert (await second).partitions == {T0: ErrorCode.NONE}
+        assert (await commit)[T0] is ErrorCode.NONE
+        (deletion,) = await _begun(coordinator.delete("g"))
+        assert coordinator.describe("g") is not None and not deletion.done()
+        log.release(ErrorCode.NOT_ENOUGH_REPLICAS)
+        assert await deletion is ErrorCode.COORDINATOR_NOT_AVAILABLE
+        assert coordinator.committed("g", [T0])[T0] == CommittedOffset(6, 3, "note", 77)
+
+    with_log(play, tmp_path)
+
+
+def test_an_expiry_between_a_deletion_and_its_end_leaves_the_group_usable(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        coordinator = await leading(log)
+        await coordinator.commit("g", a_commit(5))
+        log.hold = True
+        first, second = await _begun(coordinator.delete_offsets("g", (T0,)), coordinator.delete_offsets("g", (T0,)))
+        log.release(most=1)
+        await first
+        coordinator.expire_offsets()
+        (commit,) = await _begun(coordinator.commit("g", a_commit(6)))
+        log.release()
+        await second
+        assert (await commit)[T0] is ErrorCode.NONE
+
+    with_log(play, tmp_path)
+
+
 def test_a_member_that_is_not_heard_of_after_loading_is_removed(tmp_path: Path) -> None:
     async def play(log: OffsetsLogOnDisk) -> None:
         config = GroupConfig(group_initial_rebalance_delay_ms=0, group_min_session_timeout_ms=100)

@@ -104,8 +104,10 @@ class Group:
 
     @property
     def leaves_no_trace(self) -> bool:
-        """True if nothing of this group is in the log or in anybody's hands, so that it may be forgotten at once."""
-        return not self.classic.generation and self.classic.is_deserted and not self.offsets
+        """True if nothing of this group is in the log, on its way there or in anybody's hands, so that it may be
+        forgotten at once."""
+        known = self.classic.generation or self.offsets or self._appends_in_flight
+        return self.classic.is_deserted and not known
 
     @property
     def is_gone(self) -> bool:
@@ -145,6 +147,8 @@ class Group:
         return self._remove_or_end(self._offset_rules.of_topics(event.topics), now)
 
     def _remove_or_end(self, partitions: Collection[TopicPartition], now: Now) -> list[Effect]:
+        if not partitions and not self.classic.generation:
+            return []  # there is no record to end: it is forgotten once its appends are decided
         if self.classic.is_deserted and self.offsets.known() <= set(partitions):
             return self._end(partitions, None, now)
         return self._offset_rules.remove(partitions)

@@ -22,7 +22,7 @@ from raykafka.coordinator.group.config import GroupConfig
 from raykafka.coordinator.group.events import DeleteGroup, Entry, Event
 from raykafka.coordinator.group.group import Group
 from raykafka.coordinator.offsets.events import Commit, CommittedOffset, DeleteOffsets, DeleteOffsetsAnswer
-from raykafka.coordinator.step import Effect, Now, Reply
+from raykafka.coordinator.step import Effect, Now, Reply, Written
 from raykafka.error_code import ErrorCode
 from raykafka.types import TopicPartition
 
@@ -120,6 +120,8 @@ def _unknown(event: Event) -> list[Effect]:
             answer = ErrorCode.GROUP_ID_NOT_FOUND
         case DeleteOffsets():
             answer = DeleteOffsetsAnswer(ErrorCode.GROUP_ID_NOT_FOUND)
+        case Written():
+            raise RuntimeError("an append is decided of a group that was forgotten: who waits for it gets no answer")
         case _:
             return []
     return [Reply(event.request, answer)]
