@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from raykafka.controller.ledger.turn_queue import TurnQueue, Urgency
+from raykafka.controller.ledger.turn_queue import AHEAD_AT_MOST, TurnQueue, Urgency
 
 BROKERS, FAILED_LEADER, QUESTION = Urgency.BROKERS, Urgency.FAILED_LEADER, Urgency.QUESTION
 
@@ -57,6 +57,19 @@ def test_deaths_go_first_then_failed_leaders_and_equals_in_the_order_in_which_th
         await asyncio.gather(*line.tasks.values())
         assert line.served == ["death 1", "death 2", "failed 1", "failed 2", "create", "isr", "config"]
         assert len(line.queue) == 0
+
+    run(scenario)
+
+
+def test_who_waits_longest_is_served_though_what_is_more_urgent_never_ends() -> None:
+    async def scenario(line: Line) -> None:
+        async with line.queue.turn(QUESTION):
+            await line.join("isr", QUESTION)
+            await line.join("create", QUESTION)
+            for number in range(3 * AHEAD_AT_MOST):
+                await line.join(f"failed {number}", FAILED_LEADER)
+        await asyncio.gather(*line.tasks.values())
+        assert [line.served.index(name) for name in ("isr", "create")] == [AHEAD_AT_MOST, 2 * AHEAD_AT_MOST + 1]
 
     run(scenario)
 

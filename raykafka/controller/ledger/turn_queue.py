@@ -21,12 +21,19 @@ class Urgency(IntEnum):
     QUESTION = 2
 
 
+# Turns in a row that may go ahead of the one that has waited longest. A broker with a broken disk may report leaders as
+# failed as fast as they are settled: ISRs that shrink, and so writes elsewhere, must not wait for its end.
+AHEAD_AT_MOST = 32
+
+
 class TurnQueue:
     """A lock for tasks of one event loop. It goes to the most urgent of those that wait, among equals to the one that
-    has waited longest. Whoever has it keeps it, however urgent another is."""
+    has waited longest; after AHEAD_AT_MOST turns out of order to the one that has waited longest of all. Whoever has it
+    keeps it, however urgent another is."""
 
     def __init__(self) -> None:
         self._taken = False
+        self._ahead = 0
         self._order = itertools.count()
         self._waiting: list[tuple[Urgency, int, asyncio.Future[None]]] = []
 
@@ -57,9 +64,14 @@ class TurnQueue:
             raise
 
     def _pass_on(self) -> None:
-        while self._waiting:
-            _, _, turn = heapq.heappop(self._waiting)
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._taken = False
+        while self._waiting and self._waiting[0][2].done():
+            heapq.heappop(self._waiting)
+        if not self._waiting:
+            self._taken = False
+            return
+        oldest = min((waiting for waiting in self._waiting if not waiting[2].done()), key=lambda waiting: waiting[1])
+        chosen = self._waiting[0] if self._ahead < AHEAD_AT_MOST else oldest
+        self._ahead = self._ahead + 1 if chosen is not oldest else 0
+        self._waiting.remove(chosen)
+        heapq.heapify(self._waiting)
+        chosen[2].set_result(None)
