@@ -154,10 +154,11 @@ class KafkaConnection(FrameProtocol):
         self._bytes += size
         self._in_flight.used += size
         self._waiting.append((frame, received_ns))
-        self._begin_waiting()
+        self._begin_waiting(received_ns)
         self._read_or_pause()
 
-    def _begin_waiting(self) -> None:
+    def _begin_waiting(self, now_ns: int = 0) -> None:
+        """Begin what may begin. ``now_ns`` is the time, where the caller has it already."""
         waiting, begun = self._waiting, self._begun
         while waiting and not self._ending and self._writable and self._mute is None:
             frame, received_ns = waiting[0]
@@ -166,9 +167,9 @@ class KafkaConnection(FrameProtocol):
                 return
             waiting.popleft()
             self._produces_only = is_produce
-            self._begin(frame, received_ns)
+            self._begin(frame, received_ns, now_ns or boot_clock_ns())
 
-    def _begin(self, frame: memoryview, received_ns: int) -> None:
+    def _begin(self, frame: memoryview, received_ns: int, now_ns: int) -> None:
         try:
             key, version, correlation, client_id, body_start, route = parse_header(frame, self._routes)
         except (MalformedError, UnanswerableRequestError) as error:
@@ -178,8 +179,7 @@ class KafkaConnection(FrameProtocol):
             self._close_at(request, str(error))
             return
         context = RequestContext(key, version, correlation, client_id, self.session, received_ns)
-        # what is begun as it comes has not queued
-        context.begun_ns = received_ns if received_ns == self._last_active_ns else boot_clock_ns()
+        context.begun_ns = now_ns
         request = _Request(context, len(frame), route.flexible_response)
         self._begun.append(request)
         if not route.serves:

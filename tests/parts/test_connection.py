@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +14,7 @@ from raykafka.front import connection as connection_module
 from raykafka.front.connection import InFlight, KafkaConnection
 from raykafka.front.routes import Routes
 from raykafka.protocol import dispatch
-from raykafka.protocol.answer import Buffer
+from raykafka.protocol.answer import Buffer, StreamedResponse
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.registry import Api
 from raykafka.protocol.wire import MalformedError
@@ -31,11 +31,13 @@ class Steered:
 
     def __init__(self) -> None:
         self.begun: list[int] = []
+        self.throttle_ms: dict[int, int] = {}
         self.answers: dict[int, asyncio.Future[list[Buffer]]] = {}
         self.arrived = asyncio.Event()
 
     def __call__(self, api: Api, context: RequestContext, body: memoryview) -> Awaitable[list[Buffer]]:
         self.begun.append(context.correlation_id)
+        context.throttle_ms = self.throttle_ms.get(context.correlation_id, 0)
         self.answers[context.correlation_id] = asyncio.get_running_loop().create_future()
         self.arrived.set()
         return self.answers[context.correlation_id]
@@ -47,8 +49,11 @@ class Steered:
 
 
 class Server:
+    """``queued_ns`` has how long each request waited for its turn, in the order of their answers."""
+
     def __init__(self, dispatch: Callable[[Api, RequestContext, memoryview], Awaitable[list[Buffer]]]) -> None:
         self.dispatch = dispatch
+        self.queued_ns: list[int] = []
         self.connections: set[KafkaConnection] = set()
         self.in_flight = InFlight(1 << 30)
         self.server: asyncio.Server | None = None
@@ -56,12 +61,17 @@ class Server:
     async def __aenter__(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         loop = asyncio.get_running_loop()
         self.server = await loop.create_server(
-            lambda: KafkaConnection("TEST", ROUTES, self.dispatch, self.connections, self.in_flight, 1 << 20),
+            lambda: KafkaConnection(
+                "TEST", ROUTES, self.dispatch, self.connections, self.in_flight, 1 << 20, self._answered
+            ),
             "127.0.0.1",
             0,
         )
         self.reader, self.writer = await asyncio.open_connection(*self.server.sockets[0].getsockname())
         return self.reader, self.writer
+
+    def _answered(self, api_key: int, total_ns: int, queued_ns: int, remote_ns: int) -> None:
+        self.queued_ns.append(queued_ns)
 
     async def __aexit__(self, *exc: object) -> None:
         self.writer.close()
@@ -310,3 +320,77 @@ def test_header_with_tags_and_null_client_id_is_read() -> None:
     assert (key, version, correlation, client_id, frame[start:]) == (API_VERSIONS, 3, 9, None, b"body")
     with pytest.raises(MalformedError):
         connection_module.parse_header(memoryview(frame[:-6]), ROUTES)
+
+
+HELD_S = 0.03
+
+
+class Late:
+    """A part of a response that is there HELD_S after it is asked for."""
+
+    def __len__(self) -> int:
+        return 4
+
+    async def chunks(self) -> AsyncIterator[memoryview]:
+        await asyncio.sleep(HELD_S)
+        yield memoryview(b"late")
+
+
+async def _behind_a_streamed_response(server: Server, steered: Steered) -> None:
+    server.writer.write(request(API_VERSIONS, 0, 1))
+    await steered.until(lambda: steered.begun == [1])
+    steered.answers[1].set_result(StreamedResponse([Late()]))
+    await turns()
+    server.writer.write(request(API_VERSIONS, 0, 2))
+
+
+async def _behind_a_produce_without_an_answer(server: Server, steered: Steered) -> None:
+    server.writer.write(request(PRODUCE, 3, 1) + request(API_VERSIONS, 0, 2))
+    await steered.until(lambda: steered.begun == [1])
+    await asyncio.sleep(HELD_S)
+    steered.answers[1].set_result([])
+
+
+async def _while_answers_are_not_taken(server: Server, steered: Steered) -> None:
+    server.writer.write(request(API_VERSIONS, 0, 1) + request(API_VERSIONS, 0, 2))
+    await steered.until(lambda: steered.begun == [1])
+    (connection,) = server.connections
+    connection.pause_writing()
+    steered.answers[1].set_result([])
+    await asyncio.sleep(HELD_S)
+    connection.resume_writing()
+
+
+async def _while_muted(server: Server, steered: Steered) -> None:
+    steered.throttle_ms[1] = int(HELD_S * 1000)
+    server.writer.write(request(API_VERSIONS, 0, 1) + request(API_VERSIONS, 0, 2))
+    await steered.until(lambda: steered.begun == [1])
+    steered.answers[1].set_result([])
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        _behind_a_streamed_response,
+        _behind_a_produce_without_an_answer,
+        _while_answers_are_not_taken,
+        _while_muted,
+    ],
+)
+def test_what_keeps_a_request_from_its_turn_is_told_as_queued(
+    waits: Callable[[Server, Steered], Awaitable[None]],
+) -> None:
+    async def run() -> None:
+        steered = Steered()
+        server = Server(steered)
+        async with server:
+            await waits(server, steered)
+            async with asyncio.timeout(30):
+                await steered.until(lambda: len(steered.begun) == 2)
+                steered.answers[2].set_result([b"2"])
+                while len(server.queued_ns) < 2:
+                    await asyncio.sleep(0)
+            assert server.queued_ns[0] == 0
+            assert server.queued_ns[1] >= 0.8 * HELD_S * 1e9
+
+    asyncio.run(run())

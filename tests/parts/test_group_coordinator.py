@@ -86,7 +86,7 @@ def test_a_successor_knows_what_was_answered(tmp_path: Path) -> None:
 
 async def _begun(*requests: Awaitable[Any]) -> list[asyncio.Future[Any]]:
     """Requests whose appends are on their way, in that order."""
-    begun = [asyncio.ensure_future(request) for request in requests]
+    begun: list[asyncio.Future[Any]] = [asyncio.ensure_future(request) for request in requests]
     await asyncio.sleep(0)
     return begun
 
