@@ -23,8 +23,8 @@ from raykafka.replica.rules.events import (
     Wrote,
 )
 from raykafka.replica.rules.followers import Follower
+from raykafka.replica.rules.log_state import LogState, Settings
 from raykafka.replica.rules.sealed import behind
-from raykafka.replica.rules.state import LogState, Settings
 from raykafka.replica.rules.waiting import WaitingProduces
 
 

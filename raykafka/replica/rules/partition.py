@@ -33,7 +33,7 @@ from raykafka.replica.rules.events import (
 )
 from raykafka.replica.rules.following import Following
 from raykafka.replica.rules.leading import Leading
-from raykafka.replica.rules.state import LogState, Settings
+from raykafka.replica.rules.log_state import LogState, Settings
 from raykafka.types import NO_EPOCH
 
 LED_BEFORE = "the epoch was led or followed before by another process, or with another log"
