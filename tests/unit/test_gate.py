@@ -25,7 +25,7 @@ from raykafka.coordinator.group.config import GroupConfig
 from raykafka.error_code import ErrorCode
 from raykafka.front.fetch_sessions import FetchSessions
 from raykafka.protocol import acl, dispatch
-from raykafka.protocol.access import UndeclaredNeedError
+from raykafka.protocol.authorizer import UndeclaredNeedError
 from raykafka.protocol.context import pack_forward, unpack_forward
 from raykafka.protocol.gate import Gate
 from raykafka.protocol.registry import Api, Registry
