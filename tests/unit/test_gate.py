@@ -20,8 +20,8 @@ from kio.serial import entity_writer
 
 from raykafka.broker.configs import Configs
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, ImageDelta, PartitionState, Topic
-from raykafka.coordinator.coordinator import Coordinator
 from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.group_coordinator import Coordinator
 from raykafka.error_code import ErrorCode
 from raykafka.front.fetch_sessions import FetchSessions
 from raykafka.protocol import acl, dispatch

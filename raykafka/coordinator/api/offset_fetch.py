@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from raykafka.coordinator.coordinator import Coordinator
+from raykafka.coordinator.group_coordinator import Coordinator
 from raykafka.coordinator.offsets.events import CommittedOffset
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
