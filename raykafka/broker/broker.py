@@ -148,7 +148,7 @@ class Broker:
             self.own_controller.keep()
         self.partitions = Partitions(self, directory.path, checkpointed)
         self.fetch_sessions = FetchSessions(self.configs.number("max.incremental.fetch.session.cache.slots"))
-        self.coordination = Coordination(settings.broker_id, self.partitions)
+        self.coordination = Coordination(settings.broker_id, self.partitions, self.gate.apis)
         self.log_ends = LogEnds(self)
         await self._take_ports()
         # in a thread, and not only when the first client asks: a silent event loop is a dead broker to others

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 API_KEY = 15
 VERSIONS = (0, 5)
 NEEDS = (acl.DESCRIBE_GROUP,)
+CHANGES_NOTHING = True
 
 
 async def handle(context: RequestContext, request: DescribeGroupsRequest, server: Coordinator) -> Any:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 API_KEY = 9
 VERSIONS = (1, 9)
 NEEDS = (acl.DESCRIBE_GROUP, acl.DESCRIBE_TOPIC)
+CHANGES_NOTHING = True
+# librdkafka takes any other code for the final answer
+WHILE_UNAVAILABLE = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
 # v8 has the same fields in another class
 Topics: TypeAlias = "tuple[OffsetFetchRequestTopic, ...] | tuple[OffsetFetchRequestTopics, ...]"
 
