@@ -82,7 +82,7 @@ class Leading:
         return effects
 
     def ask_on(self, undecided: Iterable[frozenset[int]]) -> None:
-        """Go on asking for ISRs that were asked for while this replica slept: their members count (rule 5)."""
+        """Go on proposing ISRs that were proposed while this replica slept: their members count (rule 5)."""
         self.undecided = [*undecided]
         self._count()
 
