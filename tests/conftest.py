@@ -36,7 +36,8 @@ def zookeeper_server(tmp_path: Path) -> Iterator[ZooKeeperProcess]:
         server.kill()
 
 
-# What each tier of tests may take on 2 cores. The order is that in which they run: a broken rule shows first.
+# What each tier of tests may take on 2 cores, in minutes, without its tests marked `long`. The order is that in which
+# they run: a broken rule shows first.
 TIERS = {
     "pure rules": ("tests/unit/", 1),
     "parts": ("tests/parts/", 2),

@@ -33,9 +33,9 @@ from raykafka.broker.neighbourhood.neighbours import Neighbours
 from raykafka.broker.partitions.checkpoint_files import CheckpointFiles
 from raykafka.broker.partitions.partitions import Partitions
 from raykafka.broker.ports import Exporter, Ports
-from raykafka.broker.registration import Session
 from raykafka.broker.settings import BrokerSettings, ListenerAddress
 from raykafka.broker.status import status_of
+from raykafka.broker.zookeeper_session import ZooKeeperSession
 from raykafka.cluster.image import BrokerInfo, ClusterImage
 from raykafka.controller import api as controller_api
 from raykafka.coordinator import api as coordinator_api
@@ -83,7 +83,7 @@ class Broker:
         self.broker_id: int
         self.settings: BrokerSettings
         self.configs: Configs
-        self.session: Session
+        self.session: ZooKeeperSession
         self.registration: BrokerInfo
         self.children: Children
         self.own_controller: OwnController
@@ -125,7 +125,7 @@ class Broker:
     async def _start(self) -> None:
         settings, unwinding = self.settings, self._unwinding
         directory = await self._take_directory()
-        self.session = Session(settings, self._session_lost)
+        self.session = ZooKeeperSession(settings, self._session_lost)
         unwinding.add(self.session.close)
         cluster_id = await self.session.open()
         meta = await asyncio.to_thread(directory.identify, cluster_id, settings.broker_id)
@@ -148,7 +148,7 @@ class Broker:
             self.own_controller.keep()
         self.partitions = Partitions(self, directory.path, checkpointed)
         self.fetch_sessions = FetchSessions(self.configs.number("max.incremental.fetch.session.cache.slots"))
-        self.coordination = Coordination(settings.broker_id, self.partitions)
+        self.coordination = Coordination(settings.broker_id, self.partitions, self.gate.apis)
         self.log_ends = LogEnds(self)
         await self._take_ports()
         # in a thread, and not only when the first client asks: a silent event loop is a dead broker to others

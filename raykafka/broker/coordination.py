@@ -12,13 +12,13 @@ from typing import Any
 from raykafka.broker.children.child import Child
 from raykafka.broker.topic_relay import TopicRelay
 from raykafka.cluster.image import ClusterImage, Topic
-from raykafka.coordinator.api.forwarding import Forwarding, forwarding
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.front.serving import ServedPartitions
 from raykafka.link import Link
 from raykafka.process.tasks import TaskSet
 from raykafka.protocol.context import RequestContext, pack_forward
+from raykafka.protocol.registry import Api, Registry
 from raykafka.types import OFFSETS_TOPIC, TopicPartition
 
 # less than any client waits for an answer
@@ -29,11 +29,15 @@ logger = logging.getLogger(__name__)
 
 
 class Coordination:
-    """The broker's side of a coordinator of ``topic``. ``partitions`` are the broker's local ones."""
+    """The broker's side of a coordinator of ``topic``. ``partitions`` are the broker's local ones; ``apis`` say what is
+    done with a request while there is no process for it."""
 
-    def __init__(self, broker_id: int, partitions: ServedPartitions, topic: str = OFFSETS_TOPIC) -> None:
+    def __init__(
+        self, broker_id: int, partitions: ServedPartitions, apis: Registry, topic: str = OFFSETS_TOPIC
+    ) -> None:
         self._broker_id = broker_id
         self._partitions = partitions
+        self._apis = apis
         self._topic = topic
         self._link: Link | None = None
         self._arrived = asyncio.Event()
@@ -99,27 +103,28 @@ class Coordination:
 
         A request that changes nothing is asked again when the coordinator ends over it.
         """
-        rule = forwarding(context.api_key)
-        for _ in range(_COORDINATORS_ASKED if rule.changes_nothing else 1):
-            link = await self._coordinator(rule)
+        api = self._apis.get(context.api_key)
+        assert api is not None
+        for _ in range(_COORDINATORS_ASKED if api.changes_nothing else 1):
+            link = await self._coordinator(api)
             try:
                 return await link.forward(*pack_forward(context, body))
             except LinkError as error:
-                logger.warning("the coordinator ended over a request of API %d: %s", context.api_key, error)
-        raise KafkaError(rule.unavailable, "the coordinator ended over this request")
+                logger.warning("the coordinator ended over a request of API %d: %s", api.key, error)
+        raise KafkaError(api.while_unavailable, "the coordinator ended over this request")
 
-    async def _coordinator(self, rule: Forwarding) -> Link:
+    async def _coordinator(self, api: Api) -> Link:
         """The link of the coordinator process, waited for while this broker coordinates. Raises KafkaError."""
         with suppress(TimeoutError):
             async with asyncio.timeout(COORDINATOR_WITHIN_S):
                 await self._in_step.wait()
-                if self._led or rule.needs_no_partition:
+                if self._led or api.every_broker:
                     await self._arrived.wait()
         if self._link is not None:
             return self._link
-        if not self._led and not rule.needs_no_partition:
+        if not self._led and not api.every_broker:
             raise KafkaError(ErrorCode.NOT_COORDINATOR, f"this broker leads no partition of {self._topic}")
-        raise KafkaError(rule.unavailable, "the coordinator process is being started")
+        raise KafkaError(api.while_unavailable, "the coordinator process is being started")
 
     async def committed(self, most: int, within_s: float) -> list[tuple[str, TopicPartition, int]]:
         """(group, partition, offset) of committed offsets, ``most`` at most, as far as they are loaded: none from a

@@ -12,7 +12,7 @@ from raykafka.broker.configs import Configs
 from raykafka.broker.life import BrokerState
 from raykafka.broker.partitions.partitions import Partitions
 from raykafka.broker.ports import Ports
-from raykafka.broker.registration import Session
+from raykafka.broker.zookeeper_session import ZooKeeperSession
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Topic
 from raykafka.cluster.summary import partition_summary
 from raykafka.process.clock import boot_clock
@@ -28,7 +28,7 @@ class StatusSource(Protocol):
     state: BrokerState
     registration: BrokerInfo
     configs: Configs
-    session: Session
+    session: ZooKeeperSession
     ports: Ports
     children: Children
     partitions: Partitions

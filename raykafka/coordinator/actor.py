@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from raykafka.coordinator.coordinator import Coordinator
 from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.group_coordinator import Coordinator
 from raykafka.coordinator.runtime.topic_log import LinkedTopicLog
 from raykafka.coordinator.serving import gate
 from raykafka.link import Link, connect_unix

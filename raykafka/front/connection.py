@@ -237,7 +237,7 @@ class KafkaConnection(FrameProtocol):
         self._answer_soon()
 
     def _answer_soon(self) -> None:
-        """Answers that are given in one turn of the event loop go out in one write."""
+        """Answers that are given in one pass of the event loop go out in one write."""
         if not self._answering:
             self._answering = True
             self._loop.call_soon(self._answer)

@@ -8,8 +8,8 @@ from typing import Any
 
 from raykafka.errors import KafkaError
 from raykafka.process.clock import boot_clock_ns
-from raykafka.protocol.access import NOT_ADMITTED, Access, UndeclaredNeedError
 from raykafka.protocol.acl import REFUSALS, SUPPORTED, Need, ResourceType, operation_bits
+from raykafka.protocol.authorizer import NOT_ADMITTED, Access, UndeclaredNeedError
 from raykafka.protocol.session import ClientSession
 
 

@@ -13,7 +13,7 @@ three then makes its gate with an authorizer over them.
 
 from __future__ import annotations
 
-from raykafka.protocol.access import Access, AllowAll, Authorizer, Free, Quotas
+from raykafka.protocol.authorizer import Access, AllowAll, Authorizer, Free, Quotas
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.registry import Api, Registry
 

@@ -18,6 +18,11 @@ package says in its ``PLACE`` which process runs its handlers. A module of it se
 ``handle_raw(context, body, server) -> awaitable list of buffers``
     instead of ``handle``, for an API that has its own codec; no buffers: nothing is to be answered. A plain function
     may begin its work at once and return an Answer
+``CHANGES_NOTHING``, ``EVERY_BROKER``, ``WHILE_UNAVAILABLE``
+    optional, for what a coordinator answers (``raykafka.broker.coordination``). True where a request changes nothing:
+    it is asked again where the process ends over it. True where every broker answers, one that leads no partition of
+    the coordinator's topic as well. And the ErrorCode that clients are told while there is no process, where it isn't
+    NOT_COORDINATOR: one after which they ask again
 
 A module without ``API_KEY`` is code that several APIs share.
 """
@@ -32,6 +37,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from raykafka.error_code import ErrorCode
 from raykafka.protocol import codec
 from raykafka.protocol.acl import Need
 from raykafka.protocol.context import RequestContext
@@ -60,6 +66,9 @@ class Api:
     module: types.ModuleType
     handle: Handler | None
     handle_raw: Handler | None
+    changes_nothing: bool = False
+    every_broker: bool = False
+    while_unavailable: ErrorCode = ErrorCode.NOT_COORDINATOR
 
     def serves(self, version: int) -> bool:
         return self.advertised[0] <= version <= self.advertised[1]
@@ -114,6 +123,9 @@ def _api(module: types.ModuleType, place: Place) -> Api:
         module=module,
         handle=getattr(module, "handle", None),
         handle_raw=getattr(module, "handle_raw", None),
+        changes_nothing=getattr(module, "CHANGES_NOTHING", False),
+        every_broker=getattr(module, "EVERY_BROKER", False),
+        while_unavailable=getattr(module, "WHILE_UNAVAILABLE", ErrorCode.NOT_COORDINATOR),
     )
 
 

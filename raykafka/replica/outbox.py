@@ -18,7 +18,7 @@ VIEW_WITHIN_S = 0.2
 
 
 class Outbox:
-    """Collects messages until the turn of the event loop ends, then sends them in one write. An answer that has to wait
+    """Collects messages until the pass of the event loop ends, then sends them in one write. An answer that has to wait
     for an fsync is held back, and no later one overtakes it."""
 
     def __init__(self, link: Link, log: Log, partition: Partition) -> None:
@@ -77,7 +77,7 @@ class Outbox:
             self._changes = self._loop.call_later(VIEW_WITHIN_S, self.view_changed)
 
     def view_changed(self) -> None:
-        """Send a view at the end of this turn of the event loop."""
+        """Send a view at the end of this pass of the event loop."""
         self._view_due = True
         if not self._scheduled:
             self._schedule()

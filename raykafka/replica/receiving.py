@@ -1,6 +1,6 @@
 """The follower's end of a stream: takes the connection that its broker hands over, writes what comes, acknowledges.
 
-Acknowledgements are cumulative: one for each turn of the event loop, however many frames it brought.
+Acknowledgements are cumulative: one for each pass of the event loop, however many frames it brought.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class Receiver:
             link.send(frames.ANSWER, position.pack())
 
     def ack(self, effect: Ack) -> None:
-        """Acknowledge at the end of this turn of the event loop."""
+        """Acknowledge at the end of this pass of the event loop."""
         if not self._acks:
             self._loop.call_soon(self._send_acks)
         self._acks[effect.stream] = effect.log_end

@@ -1,9 +1,9 @@
 """The leader's ends of its streams: what was appended goes out to every follower, from memory while it keeps up and
 from the segment files while it does not.
 
-What an append leaves in memory is handed to the sockets at the end of the turn of the event loop, one write for each
+What an append leaves in memory is handed to the sockets at the end of the pass of the event loop, one write for each
 follower. A follower for which more than WINDOW_BYTES are unacknowledged gets nothing until it acknowledges some, and
-then what it missed from the files, a piece in each turn, so that live traffic goes on beside it. One that is throttled
+then what it missed from the files, a piece in each pass, so that live traffic goes on beside it. One that is throttled
 gets that in the pieces which its allowances let through.
 """
 
@@ -334,7 +334,7 @@ class Sender:
     def offer(
         self, head: tuple[int, int], base_offset: int, end_offset: int, records: list[memoryview], size: int
     ) -> None:
-        """One turn of the event loop appended ``records``, of ``size`` bytes, from ``base_offset`` to ``end_offset``:
+        """One pass of the event loop appended ``records``, of ``size`` bytes, from ``base_offset`` to ``end_offset``:
         send them, if all before them has been sent and the window is not full."""
         fits = self._next == base_offset and self.unacked_bytes < WINDOW_BYTES
         if self.live and fits and not self.throttle.holds:

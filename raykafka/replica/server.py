@@ -25,8 +25,8 @@ from raykafka.process.clock import wall_clock_ms
 from raykafka.process.tasks import TaskSet
 from raykafka.replica.replica import Replica, ReplicaIdentity
 from raykafka.replica.rules.events import Seal
+from raykafka.replica.rules.log_state import Settings
 from raykafka.replica.rules.partition import Partition
-from raykafka.replica.rules.state import Settings
 from raykafka.replica.sending import Holder
 from raykafka.types import NO_EPOCH
 

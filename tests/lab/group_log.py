@@ -19,7 +19,7 @@ _TOPIC_ID = uuid.UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
 
 
 class OffsetsLogOnDisk:
-    """Appends reach the file at once and are committed on the next turn of the event loop, or with ``release`` while
+    """Appends reach the file at once and are committed on the next pass of the event loop, or with ``release`` while
     ``hold`` is set. ``refusal`` answers instead of the log. An epoch below the last one seen is refused."""
 
     topic = OFFSETS_TOPIC

@@ -6,8 +6,8 @@ from raykafka.broker import api as broker_api
 from raykafka.controller import api as controller_api
 from raykafka.coordinator import api as coordinator_api
 from raykafka.front import api as front_api
-from raykafka.protocol.access import Authorizer
 from raykafka.protocol.acl import Need
+from raykafka.protocol.authorizer import Authorizer
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.gate import Gate
 from raykafka.protocol.registry import Registry

@@ -18,8 +18,8 @@ from raykafka.controller.controller import Controller
 from raykafka.controller.serving import gate
 from raykafka.error_code import ErrorCode
 from raykafka.protocol import acl
-from raykafka.protocol.access import Authorizer
 from raykafka.protocol.acl import Need
+from raykafka.protocol.authorizer import Authorizer
 from raykafka.protocol.dispatch import serve
 from raykafka.protocol.gate import Gate
 from raykafka.protocol.session import ClientSession

@@ -21,7 +21,7 @@ from raykafka.errors import KafkaError
 from raykafka.link import Link, connect_unix, serve_unix
 from raykafka.protocol.context import RequestContext
 from raykafka.types import OFFSETS_TOPIC
-from tests.lab.served import request_context
+from tests.lab.served import APIS, request_context
 
 SECRET = b"s" * 32
 OFFSET_FETCH, JOIN_GROUP, LIST_GROUPS = 9, 11, 16
@@ -64,7 +64,7 @@ class _Process:
 async def _broker(folder: Path) -> AsyncIterator[tuple[Coordination, str]]:
     """A broker's side without a coordinator process, and where one connects."""
     no_partitions: Any = None
-    made, path = Coordination(OWN, no_partitions), str(folder / "s")
+    made, path = Coordination(OWN, no_partitions, APIS), str(folder / "s")
     server = await serve_unix(path, SECRET, {"role": "broker"}, lambda link: made.adopt(SimpleNamespace(link=link)))  # type: ignore[arg-type]
     yield made, path
     server.close()

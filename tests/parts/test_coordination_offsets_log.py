@@ -19,6 +19,7 @@ from raykafka.link import Link, connect_unix, serve_unix
 from raykafka.log import LogReader, StaleRange
 from raykafka.types import OFFSETS_TOPIC
 from tests.lab.dataplane import BROKER, SECRET, Dataplane, append, batch
+from tests.lab.served import APIS
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -38,7 +39,7 @@ async def offsets_log(dataplane: Dataplane, directory: Path) -> AsyncIterator[Li
     log = LinkedTopicLog(OFFSETS_TOPIC, link)
     link.start(on_frame=log.frame_received, on_call=heard)
     child: Any = SimpleNamespace(link=await accepted.get())
-    Coordination(BROKER, dataplane.partitions).adopt(child)
+    Coordination(BROKER, dataplane.partitions, APIS).adopt(child)
     try:
         yield log
     finally:

@@ -18,8 +18,8 @@ from kio.serial import entity_reader, entity_writer
 from raykafka.cluster.coordinator_partition import partition_for
 from raykafka.coordinator import messages
 from raykafka.coordinator.classic.events import Heartbeat, Join, Leave, Leaving, Sync
-from raykafka.coordinator.coordinator import Coordinator, new_request
 from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.group_coordinator import Coordinator, new_request
 from raykafka.coordinator.offsets.events import Commit, CommittedOffset
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError

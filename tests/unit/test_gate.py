@@ -20,12 +20,12 @@ from kio.serial import entity_writer
 
 from raykafka.broker.configs import Configs
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, ImageDelta, PartitionState, Topic
-from raykafka.coordinator.coordinator import Coordinator
 from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.group_coordinator import Coordinator
 from raykafka.error_code import ErrorCode
 from raykafka.front.fetch_sessions import FetchSessions
 from raykafka.protocol import acl, dispatch
-from raykafka.protocol.access import UndeclaredNeedError
+from raykafka.protocol.authorizer import UndeclaredNeedError
 from raykafka.protocol.context import pack_forward, unpack_forward
 from raykafka.protocol.gate import Gate
 from raykafka.protocol.registry import Api, Registry

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from raykafka.coordinator.coordinator import Coordinator
 from raykafka.coordinator.group.config import GroupConfig
+from raykafka.coordinator.group_coordinator import Coordinator
 from raykafka.protocol import dispatch
 from tests.lab.group_dialogues.dialogue import TOPIC, Connection
 from tests.lab.group_dialogues.recorded import DIALOGUES, RECORDED, play

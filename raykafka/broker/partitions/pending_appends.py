@@ -55,7 +55,7 @@ class PendingAppends:
         self._outgoing.clear()
 
     def send(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
-        """Appends of one turn of the event loop go to the process in one write."""
+        """Appends of one pass of the event loop go to the process in one write."""
         self._correlation = correlation = self._correlation + 1
         self.unanswered[correlation] = done
         if not self._outgoing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from raykafka.coordinator.coordinator import Coordinator
+from raykafka.coordinator.group_coordinator import Coordinator
 from raykafka.error_code import ErrorCode
 from raykafka.protocol import acl
 from raykafka.protocol.codec import build

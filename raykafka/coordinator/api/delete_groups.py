@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raykafka.coordinator.coordinator import Coordinator
+from raykafka.coordinator.group_coordinator import Coordinator
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol import acl

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from raykafka.coordinator.classic.membership import Member
 from raykafka.coordinator.classic.rebalance import State
-from raykafka.coordinator.coordinator import Coordinator
 from raykafka.coordinator.group.group import Group
+from raykafka.coordinator.group_coordinator import Coordinator
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.protocol import acl
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 API_KEY = 15
 VERSIONS = (0, 5)
 NEEDS = (acl.DESCRIBE_GROUP,)
+CHANGES_NOTHING = True
 
 
 async def handle(context: RequestContext, request: DescribeGroupsRequest, server: Coordinator) -> Any:

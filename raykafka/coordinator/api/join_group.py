@@ -14,7 +14,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from raykafka.coordinator.classic.events import Join
-from raykafka.coordinator.coordinator import Coordinator, new_request
+from raykafka.coordinator.group_coordinator import Coordinator, new_request
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, milliseconds, response_module
 from raykafka.protocol.context import RequestContext

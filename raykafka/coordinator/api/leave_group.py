@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any, cast
 
 from raykafka.coordinator.classic.events import Leave, Leaving
-from raykafka.coordinator.coordinator import Coordinator, new_request
+from raykafka.coordinator.group_coordinator import Coordinator, new_request
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext

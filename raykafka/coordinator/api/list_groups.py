@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raykafka.coordinator.coordinator import Coordinator
+from raykafka.coordinator.group_coordinator import Coordinator
+from raykafka.error_code import ErrorCode
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 API_KEY = 16
 VERSIONS = (0, 5)
 NEEDS = (acl.DESCRIBE_CLUSTER, acl.DESCRIBE_GROUP)
+CHANGES_NOTHING = True
+EVERY_BROKER = True
+# librdkafka takes any other code for the final answer
+WHILE_UNAVAILABLE = ErrorCode.COORDINATOR_NOT_AVAILABLE
 _TYPE = "classic"
 
 

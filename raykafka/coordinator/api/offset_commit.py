@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from raykafka.coordinator.api.by_partition import answered, partitions_of, refusals
-from raykafka.coordinator.coordinator import Coordinator, new_request
+from raykafka.coordinator.group_coordinator import Coordinator, new_request
 from raykafka.coordinator.offsets.events import Commit, CommittedOffset
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError

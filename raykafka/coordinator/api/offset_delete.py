@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from raykafka.coordinator.api.by_partition import answered, partitions_of, refusals
-from raykafka.coordinator.coordinator import Coordinator
+from raykafka.coordinator.group_coordinator import Coordinator
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext

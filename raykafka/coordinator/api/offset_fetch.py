@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from raykafka.coordinator.coordinator import Coordinator
+from raykafka.coordinator.group_coordinator import Coordinator
 from raykafka.coordinator.offsets.events import CommittedOffset
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 API_KEY = 9
 VERSIONS = (1, 9)
 NEEDS = (acl.DESCRIBE_GROUP, acl.DESCRIBE_TOPIC)
+CHANGES_NOTHING = True
+# librdkafka takes any other code for the final answer
+WHILE_UNAVAILABLE = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
 # v8 has the same fields in another class
 Topics: TypeAlias = "tuple[OffsetFetchRequestTopic, ...] | tuple[OffsetFetchRequestTopics, ...]"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from raykafka.coordinator.classic.events import Sync, SyncAnswer
-from raykafka.coordinator.coordinator import Coordinator, new_request
+from raykafka.coordinator.group_coordinator import Coordinator, new_request
 from raykafka.error_code import ErrorCode
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module

@@ -81,7 +81,7 @@ class _Fetch:
         self._server = server
         self._max_bytes = min(request.max_bytes, server.configs.number("fetch.max.bytes"))
         self._min_bytes = min(request.min_bytes, self._max_bytes)
-        self._hosts: list[PartitionAccess | None] = []
+        self._accesses: list[PartitionAccess | None] = []
         self._refusals: list[ErrorCode] = []
         self._reads: list[Read] = []
         self._places: list[FileRange | None] = []
@@ -90,26 +90,26 @@ class _Fetch:
     async def run(self) -> None:
         """Look, wait while there is too little, and read what there is."""
         found = await self._look()
-        if found < self._min_bytes and not self._failed and self._request.max_wait_ms > 0 and any(self._hosts):
+        if found < self._min_bytes and not self._failed and self._request.max_wait_ms > 0 and any(self._accesses):
             began_ns = boot_clock_ns()
             await self._wait()
             self._context.waited_ns += boot_clock_ns() - began_ns
         found = sum(place.length for place in self._places if place is not None)
-        for read, host, place in zip(self._reads, self._hosts, self._places, strict=True):
-            if place is not None and host is not None:
-                read.records = host.log.slice(place) if found > STREAMED_ABOVE_BYTES else await host.log.load(place)
+        for read, access, place in zip(self._reads, self._accesses, self._places, strict=True):
+            if place is not None and access is not None:
+                read.records = access.log.slice(place) if found > STREAMED_ABOVE_BYTES else await access.log.load(place)
                 if read.records is not None:
                     offsets = place.next_offset - read.partition.offset if place.next_offset >= 0 else 0
-                    self._server.partitions.traffic[host.tp.topic].sent(place.length, offsets)
+                    self._server.partitions.traffic[access.tp.topic].sent(place.length, offsets)
 
     async def _wait(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._request.max_wait_ms / 1000
         woken = asyncio.Event()
         timer = loop.call_at(deadline, woken.set)
-        watched = [host for host in self._hosts if host is not None]
-        for host in watched:
-            host.log.watch(woken.set)
+        watched = [access for access in self._accesses if access is not None]
+        for access in watched:
+            access.log.watch(woken.set)
         try:
             while True:
                 await woken.wait()
@@ -118,20 +118,20 @@ class _Fetch:
                     return
         finally:
             timer.cancel()
-            for host in watched:
-                host.log.unwatch(woken.set)
+            for access in watched:
+                access.log.unwatch(woken.set)
 
     async def _look(self) -> int:
         """Find what there is to read now, and how many bytes of it."""
         self._resolve()
         self._reads, self._places, self._failed = [], [], False
         left, first = self._max_bytes, True
-        for partition, host, refusal in zip(self._plan.partitions, self._hosts, self._refusals, strict=True):
+        for partition, access, refusal in zip(self._plan.partitions, self._accesses, self._refusals, strict=True):
             place = None
             try:
-                if host is None:
+                if access is None:
                     raise KafkaError(refusal)
-                view = _readable(host, partition)
+                view = _readable(access, partition)
                 read = Read(
                     partition, ErrorCode.NONE, view.high_watermark, view.last_stable_offset, view.log_start_offset
                 )
@@ -139,12 +139,12 @@ class _Fetch:
                 if partition.offset < end:
                     room = min(left, partition.max_bytes)
                     if room > 0 or first:
-                        place = await host.log.locate(
+                        place = await access.log.locate(
                             partition.offset, room, committed=self._request.read_committed, min_one_batch=first
                         )
             except KafkaError as error:
                 read = Read(partition, error.code)
-                opening = host is not None and host.is_opening
+                opening = access is not None and access.is_opening
                 self._failed = self._failed or not (opening or error.code in _UNKNOWN)
             if place is not None:
                 left, first = max(0, left - place.length), False
@@ -157,11 +157,11 @@ class _Fetch:
         server, context = self._server, self._context
         names, local = server.image.names_by_id, server.partitions
         allowed: dict[str, bool] = {}
-        self._hosts, self._refusals = [], []
+        self._accesses, self._refusals = [], []
         for partition in self._plan.partitions:
             if partition.topic_id is not None:
                 partition.topic = names.get(partition.topic_id)
-            host, refusal = None, ErrorCode.UNKNOWN_TOPIC_ID
+            access, refusal = None, ErrorCode.UNKNOWN_TOPIC_ID
             topic = partition.topic
             if topic is not None:
                 if topic not in allowed:
@@ -169,12 +169,12 @@ class _Fetch:
                 if not allowed[topic]:
                     refusal = ErrorCode.TOPIC_AUTHORIZATION_FAILED
                 else:
-                    host = local.get((topic, partition.partition))
-                    if host is None:
+                    access = local.get((topic, partition.partition))
+                    if access is None:
                         refusal = local.missing_error((topic, partition.partition))
-                    elif partition.topic_id is not None and host.topic_id != partition.topic_id:
-                        host, refusal = None, ErrorCode.INCONSISTENT_TOPIC_ID
-            self._hosts.append(host)
+                    elif partition.topic_id is not None and access.topic_id != partition.topic_id:
+                        access, refusal = None, ErrorCode.INCONSISTENT_TOPIC_ID
+            self._accesses.append(access)
             self._refusals.append(refusal)
 
     def response(self) -> list[Buffer]:
@@ -194,16 +194,16 @@ class _Fetch:
         return writer.write(reads, error=ErrorCode.NONE, session_id=session_id, throttle_ms=throttle_ms)
 
 
-def _readable(host: PartitionAccess, partition: FetchPartition) -> View:
+def _readable(access: PartitionAccess, partition: FetchPartition) -> View:
     """The view that ``partition`` may be read by. Raises KafkaError with what a client gets that asks in vain."""
-    error = host.leader_error(partition.current_leader_epoch)
+    error = access.leader_error(partition.current_leader_epoch)
     if error is not ErrorCode.NONE:
         raise KafkaError(error)
-    view = host.log.view
+    view = access.log.view
     if view is None:
         raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "the log is being opened")
     # a leader whose own epoch is not in its view yet can't know where the log ends (rule 9)
-    behind = partition.offset > view.log_end_offset and view.leader_epoch == host.state.leader_epoch
+    behind = partition.offset > view.log_end_offset and view.leader_epoch == access.state.leader_epoch
     if partition.offset < view.log_start_offset or behind:
         raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
     return view

@@ -65,8 +65,8 @@ async def handle(context: RequestContext, request: ListOffsetsRequest, server: P
                     raise KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
                 if named[topic.name, asked.partition_index] > 1:
                     raise KafkaError(ErrorCode.INVALID_REQUEST, "a partition is named twice")
-                host = _leader(server, topic.name, asked)
-                found = await _find(host, asked.timestamp, committed, context.api_version)
+                access = _leader(server, topic.name, asked)
+                found = await _find(access, asked.timestamp, committed, context.api_version)
             except KafkaError as failure:
                 error = failure.code
             partitions.append(
@@ -85,27 +85,27 @@ async def handle(context: RequestContext, request: ListOffsetsRequest, server: P
 
 def _leader(server: PartitionsServer, topic: str, asked: Any) -> PartitionAccess:
     tp = (topic, asked.partition_index)
-    host = server.partitions.get(tp)
-    if host is None:
+    access = server.partitions.get(tp)
+    if access is None:
         raise KafkaError(server.partitions.missing_error(tp))
-    error = host.leader_error(getattr(asked, "current_leader_epoch", -1))
+    error = access.leader_error(getattr(asked, "current_leader_epoch", -1))
     if error is not ErrorCode.NONE:
         raise KafkaError(error)
-    return host
+    return access
 
 
-async def _find(host: PartitionAccess, timestamp: int, committed: bool, version: int) -> FoundOffset:
+async def _find(access: PartitionAccess, timestamp: int, committed: bool, version: int) -> FoundOffset:
     """What was asked for; offset -1 where there is no such record. Raises KafkaError."""
     if timestamp < 0 and version < _SPECIAL_SINCE.get(timestamp, 1 << 15):
         raise KafkaError(ErrorCode.UNSUPPORTED_VERSION)
-    view = host.log.view
+    view = access.log.view
     if view is None:
         raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "the log is being opened")
     if timestamp == LATEST_TIERED:
         return _NOTHING
     if timestamp in (EARLIEST, EARLIEST_LOCAL):
-        return FoundOffset(-1, view.log_start_offset, await _epoch_at_start(host.log, view))
-    unsettled = view.leader_epoch != host.state.leader_epoch or view.high_watermark < view.epoch_start_offset
+        return FoundOffset(-1, view.log_start_offset, await _epoch_at_start(access.log, view))
+    unsettled = view.leader_epoch != access.state.leader_epoch or view.high_watermark < view.epoch_start_offset
     unavailable = ErrorCode.OFFSET_NOT_AVAILABLE if version >= _UNAVAILABLE_SINCE else ErrorCode.LEADER_NOT_AVAILABLE
     end = (
         _End(view.last_stable_offset, view.last_stable_position)
@@ -118,7 +118,7 @@ async def _find(host: PartitionAccess, timestamp: int, committed: bool, version:
         return FoundOffset(-1, end.offset, view.leader_epoch)
     found = None
     if end.offset > view.log_start_offset:
-        found = await _search(host.log, timestamp, end, view.log_start_offset)
+        found = await _search(access.log, timestamp, end, view.log_start_offset)
     if found is None and unsettled:
         raise KafkaError(unavailable)
     return found or _NOTHING

@@ -57,22 +57,22 @@ async def handle(context: RequestContext, request: OffsetForLeaderEpochRequest, 
 
 async def _find(server: PartitionsServer, topic: str, asked: Any) -> EpochEntry:
     tp = (topic, asked.partition)
-    host = server.partitions.get(tp)
-    if host is None:
+    access = server.partitions.get(tp)
+    if access is None:
         raise KafkaError(server.partitions.missing_error(tp))
-    error = host.leader_error(asked.current_leader_epoch)
+    error = access.leader_error(asked.current_leader_epoch)
     if error is not ErrorCode.NONE:
         raise KafkaError(error)
-    return await end_of_epoch(host, asked.leader_epoch)
+    return await end_of_epoch(access, asked.leader_epoch)
 
 
-async def end_of_epoch(host: PartitionAccess, epoch: int) -> EpochEntry:
+async def end_of_epoch(access: PartitionAccess, epoch: int) -> EpochEntry:
     """The largest epoch not above ``epoch`` that the log knows, and the offset behind its last record."""
-    view = host.log.view
+    view = access.log.view
     # A view from before this broker led may end before what consumers have read: they would take that for a truncation.
-    if view is None or view.leader_epoch != host.state.leader_epoch:
+    if view is None or view.leader_epoch != access.state.leader_epoch:
         raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "the log is being opened, or its replica does not lead yet")
     if epoch < 0 or epoch > view.leader_epoch:
         return _UNDEFINED
-    found = None if epoch == view.leader_epoch else await host.log.end_of_epoch(epoch, view.log_end_offset)
+    found = None if epoch == view.leader_epoch else await access.log.end_of_epoch(epoch, view.log_end_offset)
     return EpochEntry(epoch, view.log_end_offset) if found is None else found

@@ -140,7 +140,7 @@ def handle_raw(context: RequestContext, body: memoryview, server: PartitionsServ
     pending = _Pending(context, request, server)
     version = context.api_version
     refusal = _refusal(version, request, server)
-    get_host = server.partitions.get
+    get_access = server.partitions.get
     timeout_ms = max(request.timeout_ms, 0)
     for topic in request.topics:
         name = topic.name
@@ -151,11 +151,11 @@ def handle_raw(context: RequestContext, body: memoryview, server: PartitionsServ
             if refused is not None or records is None:
                 done(refused or _NO_RECORDS)
                 continue
-            host = get_host((name, index))
-            if host is None:
+            access = get_access((name, index))
+            if access is None:
                 done(Appended(-1, server.partitions.missing_error((name, index))))
                 continue
-            host.submit(records, request.acks, timeout_ms, ANY_EPOCH, done)
+            access.submit(records, request.acks, timeout_ms, ANY_EPOCH, done)
     pending.all_expected()
     return pending
 

@@ -22,7 +22,7 @@ from raykafka.replica.rules.events import (
     Truncate,
     WriteSeal,
 )
-from raykafka.replica.rules.state import LogState
+from raykafka.replica.rules.log_state import LogState
 
 
 class Following:

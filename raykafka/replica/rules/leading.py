@@ -23,8 +23,8 @@ from raykafka.replica.rules.events import (
     Wrote,
 )
 from raykafka.replica.rules.followers import Follower
+from raykafka.replica.rules.log_state import LogState, Settings
 from raykafka.replica.rules.sealed import behind
-from raykafka.replica.rules.state import LogState, Settings
 from raykafka.replica.rules.waiting import WaitingProduces
 
 
@@ -82,7 +82,7 @@ class Leading:
         return effects
 
     def ask_on(self, undecided: Iterable[frozenset[int]]) -> None:
-        """Go on asking for ISRs that were asked for while this replica slept: their members count (rule 5)."""
+        """Go on proposing ISRs that were proposed while this replica slept: their members count (rule 5)."""
         self.undecided = [*undecided]
         self._count()
 

@@ -33,7 +33,7 @@ from raykafka.replica.rules.events import (
 )
 from raykafka.replica.rules.following import Following
 from raykafka.replica.rules.leading import Leading
-from raykafka.replica.rules.state import LogState, Settings
+from raykafka.replica.rules.log_state import LogState, Settings
 from raykafka.types import NO_EPOCH
 
 LED_BEFORE = "the epoch was led or followed before by another process, or with another log"
@@ -46,7 +46,7 @@ class Partition:
     ``checkpoint`` is the high watermark that was on disk when the log was opened, None if there was none. It says
     where to begin and whether the log lost something; it never decides a truncation (rule 9). ``seal`` is what an
     earlier process left when it fell asleep; the caller has removed it from disk, so that it wakes one process only
-    (rule 17); ``known_epoch`` is the newest that was obeyed while it slept, ``undecided`` are ISRs that were asked for
+    (rule 17); ``known_epoch`` is the newest that was obeyed while it slept, ``undecided`` are ISRs that were proposed
     in its name meanwhile and are not decided yet (rule 5). A log that is shorter than its checkpoint may not lead until
     this replica has been out of the ISR, or an unclean election asks for it (rules 10, 18).
     """

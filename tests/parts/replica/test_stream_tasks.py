@@ -11,8 +11,8 @@ import pytest
 from raykafka.epoch_history import EpochHistory
 from raykafka.replica import sending
 from raykafka.replica.rules.events import Hello, OpenStream, StreamId, StreamLost
+from raykafka.replica.rules.log_state import Settings
 from raykafka.replica.rules.partition import Partition
-from raykafka.replica.rules.state import Settings
 from raykafka.replica.sending import Holder, Streams
 from raykafka.replica.throttle import Throttle
 from tests.lab.log_parts import open_log

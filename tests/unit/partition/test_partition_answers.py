@@ -7,8 +7,8 @@ import pytest
 from raykafka.cluster.image import PartitionState
 from raykafka.epoch_history import EpochHistory
 from raykafka.replica.rules.events import Answered, CloseStream, OpenStream, Propose, Told
+from raykafka.replica.rules.log_state import Settings
 from raykafka.replica.rules.partition import Partition
-from raykafka.replica.rules.state import Settings
 
 LEADER, FOLLOWER = 1, 2
 

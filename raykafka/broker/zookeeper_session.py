@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 logger = logging.getLogger(__name__)
 
 
-class Session:
+class ZooKeeperSession:
     """One ZooKeeper session of a broker, from ``open`` on. kazoo's calls block; they run in threads of its own, so that
     a ZooKeeper outage holds up nothing else. ``on_lost(reason)`` is called at most once, on the event loop, when the
     session has expired or the registration is gone: the broker must exit then."""
