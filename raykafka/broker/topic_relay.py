@@ -60,7 +60,7 @@ class TopicRelay:
         records = memoryview(b"")
         answer = LogRecords(read.correlation, ErrorCode.NOT_LEADER_OR_FOLLOWER)
         if partition is not None and partition.is_leader:
-            # figures first: what is read afterwards is never less than they say
+            # the ends first: what is read afterwards is never less than they say
             view = partition.log.view
             # a follower's view may end before its log does, and knows less of what is committed
             if view is None or view.leader_epoch != partition.state.leader_epoch:

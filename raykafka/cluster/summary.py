@@ -1,4 +1,4 @@
-"""The partitions of an image in a few figures, and by name those that are not as they should be. Pure."""
+"""Counts over the partitions of an image, and by name those that are not as they should be. Pure."""
 
 from __future__ import annotations
 

@@ -209,11 +209,11 @@ class Streams:
         it waits for an allowance, ``unacked_bytes`` on their way to it, ``log_end`` as last acknowledged,
         ``lag_records`` and ``lag_ms`` (None and -1: not known)."""
         leading = self._partition.leading
-        figures: dict[int, dict[str, Any]] = {}
+        progress: dict[int, dict[str, Any]] = {}
         for broker, follower in leading.followers.items() if leading else ():
             sender = self._senders.get(broker)
             lag_records, lag_ms = follower.lag(self._state.end, now_ms)
-            figures[broker] = {
+            progress[broker] = {
                 "live": sender is not None and sender.live,
                 "throttled": sender in self.held,
                 "unacked_bytes": sender.unacked_bytes if sender else 0,
@@ -221,7 +221,7 @@ class Streams:
                 "lag_records": lag_records,
                 "lag_ms": lag_ms,
             }
-        return figures
+        return progress
 
 
 class Sender:

@@ -280,5 +280,5 @@ class Partitions:
         return all(results)
 
     def status(self) -> list[dict[str, Any]]:
-        """Figures for people, of every local partition."""
+        """Every local partition, as plain data for people."""
         return [host.describe() for host in self._hosts.values()]
