@@ -76,10 +76,10 @@ def many_connections(
 
     What the client costs is kept out of the latencies: one begins just before the ``send`` of its request, however late
     that was, and ends with the kernel's timestamp of the answer's arrival (SO_TIMESTAMPNS), not when this process comes
-    to read it. Frames are made once and sent again and again, answers are looked at for their error code alone: about
-    30 us of this process for each record. What remains is that it takes its share of the same cores; the sample says
-    how much (``client_cpu_s``), and where records were sent more than ``LATEST_S`` late (99th percentile), the load was
-    not the one that was asked for: ClientError. The first ``NOT_COUNTED_S`` are not counted.
+    to read it. Frames are made once and sent again and again, and of an answer only the error code is looked at. What
+    remains is that it takes its share of the same cores; ``client_cpu_s`` says how much. Where records were sent more
+    than ``LATEST_S`` late (99th percentile), the load was not the one that was asked for: ClientError. The first
+    ``NOT_COUNTED_S`` are not counted.
     """
     made: list[_Connection] = []
     try:

@@ -114,10 +114,13 @@ def measure(system: CountedCluster, row: Row, replication: int) -> Sample:
         for pid in memory.keys() & roles.keys():
             private[roles[pid]] += memory[pid].private
             proportional[roles[pid]] += memory[pid].proportional
-        topics.delete(row.topic)
-        return Sample(measured, used_by_role(before, after, roles), in_mb(private), in_mb(proportional))
     except FAILURES as error:
         return Sample(error=str(error) or repr(error))
+    try:
+        topics.delete(row.topic)
+    except FAILURES as error:
+        say(f"  {row.topic} could not be deleted: {error!r}")  # what was measured is as good
+    return Sample(measured, used_by_role(before, after, roles), in_mb(private), in_mb(proportional))
 
 
 def in_mb(by_role: Counter[str]) -> dict[str, float]:
