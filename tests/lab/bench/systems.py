@@ -29,8 +29,10 @@ class Kafka:
         self._kafka.start()
 
     def stop(self) -> None:
-        self._kafka.stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        try:
+            self._kafka.stop()
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def pids(self) -> list[int]:
         return list(self._kafka.pids().values())
