@@ -1,4 +1,4 @@
-"""The clients that load a system, the same for both, and what they measure."""
+"""The tools that load a system, the same for all: Kafka's perf tests and kcat, and what they print."""
 
 from __future__ import annotations
 
@@ -6,37 +6,12 @@ import re
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
-
+from tests.lab.bench.measured import ClientError, Measured
 from tests.lab.peer.kafka import tool_command
 
 TIMEOUT_S = 180.0
-MB = 1e6
-
-
-class ClientError(Exception):
-    """A client failed, lost records or took too long; the message is what it said."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one run of a client showed. Latencies are from the client's send to its acknowledgement."""
-
-    records: int
-    bytes: int
-    seconds: float
-    p50_ms: float | None = None
-    p99_ms: float | None = None
-
-    @property
-    def mb_per_s(self) -> float:
-        return self.bytes / MB / self.seconds
-
-    @property
-    def records_per_s(self) -> float:
-        return self.records / self.seconds
+_PRODUCED = re.compile(r"(\d+) records sent, ([\d.]+) records/sec .*?(\d+) ms 50th, \d+ ms 95th, (\d+) ms 99th")
 
 
 def _run(command: list[str]) -> str:
@@ -56,52 +31,51 @@ def producer_perf(
     arguments = ["--topic", topic, "--num-records", str(records), "--record-size", str(size)]
     arguments += ["--throughput", str(per_s), "--producer-props", f"bootstrap.servers={bootstrap}"]
     arguments += [f"{key}={value}" for key, value in props.items()]
-    last = _run(tool_command("kafka-producer-perf-test", *arguments)).strip().splitlines()[-1]
-    match = re.match(
-        r"(\d+) records sent, ([\d.]+) records/sec .*?(\d+) ms 50th, \d+ ms 95th, (\d+) ms 99th", last.replace(",", ",")
-    )
+    return read_producer_perf(_run(tool_command("kafka-producer-perf-test", *arguments)), records, size)
+
+
+def read_producer_perf(printed: str, records: int, size: int) -> Measured:
+    """From its last line, which is of the whole run. Raises ClientError when it is of fewer records."""
+    lines = printed.strip().splitlines()
+    last = lines[-1] if lines else ""
+    match = _PRODUCED.match(last)
     if match is None or int(match[1]) != records:
         raise ClientError(f"kafka-producer-perf-test said: {last}")
-    rate = float(match[2])
-    return Measured(records, records * size, records / rate, float(match[3]), float(match[4]))
+    return Measured(records, records * size, records / float(match[2]), float(match[3]), float(match[4]))
 
 
 def consumer_perf(bootstrap: str, topic: str, *, records: int, size: int) -> Measured:
     """Kafka's kafka-consumer-perf-test; its fetch time, without the time to join the group."""
     arguments = ["--bootstrap-server", bootstrap, "--topic", topic, "--messages", str(records), "--timeout", "30000"]
     arguments += ["--group", "bench"]
-    out = _run(tool_command("kafka-consumer-perf-test", *arguments))
-    header, values = (line.split(", ") for line in out.strip().splitlines()[-2:])
-    row = dict(zip(header, values, strict=True))
+    return read_consumer_perf(_run(tool_command("kafka-consumer-perf-test", *arguments)), records, size)
+
+
+def read_consumer_perf(printed: str, records: int, size: int) -> Measured:
+    """From its header and the line of values. Raises ClientError when it got fewer records."""
+    lines = printed.strip().splitlines()[-2:]
+    names, values = ([word.strip() for word in line.split(",")] for line in lines) if len(lines) == 2 else ([], [])
+    row = dict(zip(names, values, strict=False))
+    if "data.consumed.in.nMsg" not in row or "fetch.time.ms" not in row:
+        raise ClientError(f"kafka-consumer-perf-test said: {printed[-1000:]}")
     got = int(row["data.consumed.in.nMsg"])
     if got < records:
         raise ClientError(f"kafka-consumer-perf-test got {got} of {records} records")
     return Measured(got, got * size, int(row["fetch.time.ms"]) / 1000)
 
 
-def confluent_producer(bootstrap: str, topic: str, *, records: int, size: int, props: Mapping[str, object]) -> Measured:
-    """confluent-kafka in this process, from the first produce() to the last acknowledgement."""
-    producer = Producer({"bootstrap.servers": bootstrap, "queue.buffering.max.messages": 500_000, **props})
-    delivered = 0
+def kcat_consume(bootstrap: str, topic: str, *, records: int, size: int) -> Measured:
+    """kcat from the beginning of every partition, from its start to its end. It prints the size of each value alone, so
+    that all are counted and what it prints weighs little."""
+    command = ["kcat", "-C", "-q", "-b", bootstrap, "-t", topic, "-o", "beginning", "-c", str(records), "-f", "%S\\n"]
+    began = time.monotonic()
+    printed = _run(command)
+    return read_kcat(printed, records, size, time.monotonic() - began)
 
-    def report(error: KafkaError | None, _: Message) -> None:
-        nonlocal delivered
-        if error is not None:
-            raise KafkaException(error)
-        delivered += 1
 
-    value = bytes(size)
-    started = time.monotonic()
-    for _ in range(records):
-        while True:
-            try:
-                producer.produce(topic, value, on_delivery=report)
-                break
-            except BufferError:
-                producer.poll(0.01)
-        producer.poll(0)
-    left = producer.flush(TIMEOUT_S)
-    seconds = time.monotonic() - started
-    if left or delivered != records:
-        raise ClientError(f"{delivered} of {records} records were acknowledged within {TIMEOUT_S:.0f} s")
+def read_kcat(printed: str, records: int, size: int, seconds: float) -> Measured:
+    """Raises ClientError when it got fewer records or any of another size."""
+    sizes = printed.split()
+    if len(sizes) != records or set(sizes) != {str(size)}:
+        raise ClientError(f"kcat got {sizes.count(str(size))} of {records} records of {size} bytes")
     return Measured(records, records * size, seconds)

@@ -1,98 +1,101 @@
-"""Measurements as a markdown table: median and range of each system, and the ratios of the rounds."""
+"""Samples as a markdown table: median and range of each system, and ratios to the better Kafka, paired by round."""
 
 from __future__ import annotations
 
 import os
 import platform
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.bench.clients import Measured
+from tests.lab.bench.figures import Figure
+from tests.lab.bench.measured import Results, Sample
 from tests.lab.bench.rows import Row
-from tests.lab.clusters.systems import RAY
+
+OURS = "raykafka"
 
 
-@dataclass
-class Sample:
-    """One row on one system in one round; ``error`` instead of the rest when the client failed."""
+@dataclass(frozen=True)
+class Spread:
+    """Median, least and most of the rounds that have a value."""
 
-    measured: Measured | None = None
-    cpu_s: dict[str, float] = field(default_factory=dict)
-    error: str | None = None
+    middle: float
+    least: float
+    most: float
 
-    def servers_cpu_per_gb(self) -> float | None:
-        """Of all roles but Ray's daemons."""
-        return self._per_gb(sum(seconds for role, seconds in self.cpu_s.items() if role != RAY))
-
-    def ray_cpu_per_gb(self) -> float | None:
-        return self._per_gb(self.cpu_s.get(RAY, 0.0))
-
-    def role_cpu_per_gb(self, role: str) -> float | None:
-        return self._per_gb(self.cpu_s.get(role, 0.0))
-
-    def _per_gb(self, seconds: float) -> float | None:
-        return None if self.measured is None else seconds / (self.measured.bytes / 1e9)
+    def __str__(self) -> str:
+        if self.least == self.most:
+            return short(self.middle)
+        return f"{short(self.middle)} ({short(self.least)}-{short(self.most)})"
 
 
-Figure = Callable[[Sample], float | None]
+@dataclass(frozen=True)
+class Ratio:
+    """Of raykafka to the Kafka that is better at this figure (by its median), round by round."""
+
+    rival: str
+    spread: Spread
 
 
-def _of(figure: Callable[[Measured], float | None]) -> Figure:
-    """The figure of a sample that has been measured; None of any other."""
-    return lambda sample: None if sample.measured is None else figure(sample.measured)
+def spread(values: Sequence[float | None]) -> Spread | None:
+    known = [value for value in values if value is not None]
+    return Spread(statistics.median(known), min(known), max(known)) if known else None
 
 
-_FIGURES: dict[str, list[tuple[str, Figure]]] = {
-    "MB/s": [("MB/s", _of(lambda measured: measured.mb_per_s))],
-    "k records/s": [("k records/s", _of(lambda measured: measured.records_per_s / 1000))],
-    "p50 / p99 ms": [
-        ("p50 ms", _of(lambda measured: measured.p50_ms)),
-        ("p99 ms", _of(lambda measured: measured.p99_ms)),
-    ],
-}
-Results = dict[str, dict[str, list[Sample]]]  # row's title -> system's name -> one sample for each round
+def values(figure: Figure, samples: Sequence[Sample]) -> list[float | None]:
+    """One for each round; None where the row failed or the system lacks the figure."""
+    return [figure.of(sample) for sample in samples]
 
 
-def machine() -> str:
-    cpu = next(
-        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ""
-    )
-    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    system = f"Linux {platform.release()}, Python {platform.python_version()}"
-    return f"{os.cpu_count()} cores ({cpu}), {memory_gb:.0f} GB, {system}"
+def ratio(figure: Figure, by_system: Mapping[str, Sequence[Sample]]) -> Ratio | None:
+    """None without raykafka, without a Kafka, and where no round has both."""
+    if OURS not in by_system:
+        return None
+    ours = values(figure, by_system[OURS])
+    rivals = {name: values(figure, samples) for name, samples in by_system.items() if name != OURS}
+    medians = {name: found.middle for name, theirs in rivals.items() if (found := spread(theirs)) is not None}
+    if not medians:
+        return None
+    best = max if figure.more_is_better else min
+    rival = best(medians, key=medians.__getitem__)
+    pairs = zip(ours, rivals[rival], strict=False)
+    found = spread([a / b for a, b in pairs if a is not None and b])
+    return None if found is None else Ratio(rival, found)
 
 
-def table(chosen: Sequence[Row], results: Results, first: str, second: str) -> str:
-    """Ratios are ``first`` to ``second`` within each round: above 1 is better for speed, below 1 for time and CPU."""
-    lines = [
-        f"| row | figure | {first} | {second} | ratio, median (range) |",
-        "|---|---|---|---|---|",
-    ]
+def table(chosen: Sequence[Row], results: Results, names: Sequence[str]) -> str:
+    """Ratios above 1 are better for speed, below 1 for time, CPU and memory."""
+    compared = OURS in names and len(names) > 1
+    heads = ["row", "figure", *names, *(["ratio to the better Kafka"] if compared else [])]
+    lines = [_line(heads), "|---" * len(heads) + "|"]
     for row in chosen:
-        samples = results[row.title]
-        figures = [*_FIGURES[row.unit], ("servers' CPU s/GB", Sample.servers_cpu_per_gb)]
-        for index, (name, figure) in enumerate(figures):
-            ours, theirs = ([figure(sample) for sample in samples[system]] for system in (first, second))
-            title = row.title if index == 0 else ""
-            lines.append(f"| {title} | {name} | {_spread(ours)} | {_spread(theirs)} | {_ratios(ours, theirs)} |")
-        ray = _spread([sample.ray_cpu_per_gb() for sample in samples[first]])
-        lines.append(f"| | Ray's daemons' CPU s/GB | {ray} | - | - |")
+        by_system, title = results[row.title], row.title
+        for figure in row.figures:
+            spreads = [spread(values(figure, by_system[name])) for name in names]
+            if all(found is None for found in spreads) and figure is not row.figures[0]:
+                continue
+            cells = [_cell(found, by_system[name]) for found, name in zip(spreads, names, strict=True)]
+            if compared:
+                found_ratio = ratio(figure, by_system)
+                cells.append("-" if found_ratio is None else f"{_ratio_text(found_ratio, len(names) > 2)}")
+            lines.append(_line([title, figure.name, *cells]))
+            title = ""
     return "\n".join(lines)
 
 
-def cpu_table(chosen: Sequence[Row], results: Results, systems: Sequence[str]) -> str:
-    """Median CPU seconds per GB of each role."""
-    lines = []
-    for system in systems:
-        roles = sorted({role for samples in results.values() for sample in samples[system] for role in sample.cpu_s})
-        lines += [f"| {system} | {' | '.join(roles)} |", "|---|" + "---|" * len(roles)]
-        for row in chosen:
-            cells = []
-            for role in roles:
-                cells.append(_spread([sample.role_cpu_per_gb(role) for sample in results[row.title][system]], False))
-            lines.append(f"| {row.title} | {' | '.join(cells)} |")
+def by_role(
+    chosen: Sequence[Row], results: Results, names: Sequence[str], of: Callable[[Sample], Mapping[str, float]]
+) -> str:
+    """Medians for each role of each system: CPU seconds or memory, as ``of`` reads them from a sample."""
+    lines: list[str] = []
+    for name in names:
+        done = {row.title: [s for s in results[row.title][name] if s.measured is not None] for row in chosen}
+        roles = sorted({role for samples in done.values() for sample in samples for role in of(sample)})
+        lines += [_line([name, *roles]), "|---" * (len(roles) + 1) + "|"]
+        for title, samples in done.items():
+            found = [spread([of(sample).get(role) for sample in samples]) for role in roles]
+            lines.append(_line([title, *("-" if cell is None else short(cell.middle) for cell in found)]))
         lines.append("")
     return "\n".join(lines)
 
@@ -107,27 +110,34 @@ def errors(results: Results) -> list[str]:
     ]
 
 
-def _spread(values: Sequence[float | None], with_range: bool = True) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return "failed"
-    middle = _short(statistics.median(known))
-    if not with_range or len(known) == 1:
-        return middle
-    return f"{middle} ({_short(min(known))}-{_short(max(known))})"
+def machine() -> str:
+    cpu = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ""
+    )
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    system = f"Linux {platform.release()}, Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores ({cpu}), {memory_gb:.0f} GB, {system}"
 
 
-def _ratios(ours: Sequence[float | None], theirs: Sequence[float | None]) -> str:
-    ratios = [a / b for a, b in zip(ours, theirs, strict=False) if a is not None and b]
-    if not ratios:
-        return "-"
-    if len(ratios) == 1:
-        return f"{ratios[0]:.2f}"
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+def short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
-def _short(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+def _cell(found: Spread | None, samples: Sequence[Sample]) -> str:
+    failed = sum(sample.error is not None for sample in samples)
+    if found is None:
+        return "failed" if failed else "-"
+    return f"{found}, {failed} failed" if failed else str(found)
+
+
+def _ratio_text(found: Ratio, named: bool) -> str:
+    middle, least, most = (f"{value:.2f}" for value in (found.spread.middle, found.spread.least, found.spread.most))
+    text = middle if least == most else f"{middle} ({least}-{most})"
+    return f"{text} to {found.rival}" if named else text
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _lines(path: str) -> list[str]:

@@ -1,22 +1,25 @@
-"""The two that race: how each is started, stopped, and which of its processes plays which role."""
+"""The systems that race: how each is started, stopped, and which of its processes plays which role."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests.lab.clusters.deployed import RaykafkaCluster
-from tests.lab.clusters.systems import RAY
+from tests.lab.clusters.systems import RAY, CountedCluster
 from tests.lab.peer.kafka import ApacheKafka
+
+HEAP = "1G"  # that of Kafka's own start script
 
 
 class Kafka:
-    name = "Kafka 3.9.2"
-
-    def __init__(self, brokers: int) -> None:
+    def __init__(self, version: str, brokers: int) -> None:
+        self.name = f"Kafka {version}"
         self._folder = Path(tempfile.mkdtemp(prefix="bench-kafka-"))
-        self._kafka = ApacheKafka(self._folder, brokers)
+        self._kafka = ApacheKafka(self._folder, brokers, heap=HEAP, version=version)
 
     @property
     def bootstrap(self) -> str:
@@ -26,8 +29,10 @@ class Kafka:
         self._kafka.start()
 
     def stop(self) -> None:
-        self._kafka.stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        try:
+            self._kafka.stop()
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def pids(self) -> list[int]:
         return list(self._kafka.pids().values())
@@ -62,4 +67,10 @@ class Raykafka:
         return roles
 
 
-SYSTEMS: dict[str, type[Raykafka] | type[Kafka]] = {"raykafka": Raykafka, "kafka": Kafka}
+# By the name that --system takes; each is called with the number of brokers. In the order in which they take turns.
+SYSTEMS: dict[str, Callable[[int], CountedCluster]] = {
+    "raykafka": Raykafka,
+    "kafka-3.9.2": partial(Kafka, "3.9.2"),
+    "kafka-4.3.1": partial(Kafka, "4.3.1"),
+}
+NAMES = {"raykafka": "raykafka", "kafka-3.9.2": "Kafka 3.9.2", "kafka-4.3.1": "Kafka 4.3.1"}

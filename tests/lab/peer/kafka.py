@@ -1,4 +1,4 @@
-"""A real Apache Kafka: its jars by Maven, its tools, and clusters of it in ZooKeeper mode.
+"""A real Apache Kafka: its jars by Maven, its tools, and clusters of it, with ZooKeeper (3.9) or KRaft (4.3).
 
 Tests compare raykafka with it, and benchmarks race against it. It needs the standard library alone, so that it runs
 before anything is installed. Needs ``java`` and, the first time, ``mvn``.
@@ -29,6 +29,7 @@ from tests.lab.free_ports import addresses, free_ports
 HERE = Path(__file__).resolve().parent
 VERSIONS = ("3.9.2", "4.3.1")
 SERVER_VERSION = "3.9.2"  # the last line of Kafka that runs on ZooKeeper
+CLUSTER_ID = "cmF5a2Fma2EtcGVlci0wMQ"  # 16 bytes in base64, as KRaft's storage wants it
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
 
@@ -158,10 +159,12 @@ def run_tool(
 
 @dataclass
 class ApacheKafka:
-    """1 or 3 brokers of Apache Kafka 3.9 with ZooKeeper, on 127.0.0.1, each with listeners INSIDE and OUTSIDE.
+    """1 or 3 brokers of Apache Kafka on 127.0.0.1, each with listeners INSIDE and OUTSIDE.
 
-    Everything lives in ``directory``. ``settings`` are more broker properties. Broker i serves ``port + i`` (INSIDE)
-    and ``port + 10 + i`` (OUTSIDE); ports are free ones when not given.
+    Version 3.9 runs with a ZooKeeper; version 4.3 in KRaft mode, each process broker and controller (combined mode,
+    the fewest processes that Kafka 4 can do with; ``process.roles``). Everything lives in ``directory``. ``settings``
+    are more broker properties. Broker i serves ``port + i`` (INSIDE) and ``port + 10 + i`` (OUTSIDE), its controller
+    ``port + 20 + i``; ports are free ones when not given.
     """
 
     directory: Path
@@ -170,13 +173,18 @@ class ApacheKafka:
     zookeeper_port: int = 0
     heap: str = ""
     settings: dict[str, str] = field(default_factory=dict)
+    version: str = SERVER_VERSION
 
     def __post_init__(self) -> None:
         self.directory = Path(self.directory).resolve()
         if not self.port:
-            self.port = free_ports(21)
+            self.port = free_ports(23)
         self.zookeeper_port = self.zookeeper_port or self.port + 20
         self.heap = self.heap or ("1G" if self.brokers == 1 else "512M")
+
+    @property
+    def with_zookeeper(self) -> bool:
+        return self.version.startswith("3.")
 
     @property
     def bootstrap(self) -> str:
@@ -187,16 +195,20 @@ class ApacheKafka:
         return addresses(self.port + 10, self.brokers)
 
     def start(self) -> None:
-        """Start ZooKeeper and the brokers and wait until they serve. Data from an earlier start is kept."""
+        """Start all servers and wait until they serve. Data from an earlier start is kept."""
         if self.pids():
             raise PeerError(f"a Kafka already runs from {self.directory}")
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
-            self._start_zookeeper()
+            if self.with_zookeeper:
+                self._start_zookeeper()
+            else:
+                self._format_storage()
             for broker_id in range(self.brokers):
-                self._start_broker(broker_id)
+                self._launch(f"broker-{broker_id}", "kafka.Kafka", self.heap, self._broker_properties(broker_id))
             for broker_id in range(self.brokers):
-                self._wait_for_log(f"broker-{broker_id}", f"[KafkaServer id={broker_id}] started")
+                started = f"[KafkaServer id={broker_id}] started" if self.with_zookeeper else "Kafka Server started"
+                self._wait_for_log(f"broker-{broker_id}", started)
         except BaseException:
             self.stop()
             raise
@@ -242,29 +254,58 @@ class ApacheKafka:
         if not _until(lambda: _listens(self.zookeeper_port), START_TIMEOUT_S, self._is_running("zookeeper")):
             raise PeerError(f"ZooKeeper did not start:\n{self._log_tail('zookeeper')}")
 
-    def _start_broker(self, broker_id: int) -> None:
-        addresses = f"INSIDE://127.0.0.1:{self.port + broker_id},OUTSIDE://127.0.0.1:{self.port + 10 + broker_id}"
+    def _format_storage(self) -> None:
+        """Give each broker's log directory its ids, as KRaft wants it before the first start."""
+        for broker_id in range(self.brokers):
+            config = self._write_config(f"broker-{broker_id}", self._broker_properties(broker_id))
+            flags = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
+            command = _java(self.version, "kafka.tools.StorageTool", heap="256M", flags=flags, log_config="tools")
+            command += ["format", "--cluster-id", CLUSTER_ID, "--config", str(config), "--ignore-formatted"]
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            if done.returncode != 0:
+                raise PeerError(f"Kafka could not format its storage:\n{(done.stdout + done.stderr)[-2000:]}")
+
+    def _broker_properties(self, broker_id: int) -> dict[str, object]:
+        listeners = f"INSIDE://127.0.0.1:{self.port + broker_id},OUTSIDE://127.0.0.1:{self.port + 10 + broker_id}"
         replicas = min(self.brokers, 3)
         properties: dict[str, object] = {
-            "broker.id": broker_id,
-            "listeners": addresses,
-            "advertised.listeners": addresses,
-            "listener.security.protocol.map": "INSIDE:PLAINTEXT,OUTSIDE:PLAINTEXT",
+            "advertised.listeners": listeners,
             "inter.broker.listener.name": "INSIDE",
             "log.dirs": self.directory / f"broker-{broker_id}",
-            "zookeeper.connect": f"127.0.0.1:{self.zookeeper_port}",
             "offsets.topic.replication.factor": replicas,
             "transaction.state.log.replication.factor": replicas,
             "transaction.state.log.min.isr": min(replicas, 2),
             "group.initial.rebalance.delay.ms": 0,
         }
-        self._launch(f"broker-{broker_id}", "kafka.Kafka", self.heap, properties | self.settings)
+        protocols = "INSIDE:PLAINTEXT,OUTSIDE:PLAINTEXT"
+        if self.with_zookeeper:
+            properties |= {
+                "broker.id": broker_id,
+                "listeners": listeners,
+                "listener.security.protocol.map": protocols,
+                "zookeeper.connect": f"127.0.0.1:{self.zookeeper_port}",
+            }
+        else:
+            controllers = [f"127.0.0.1:{self.port + 20 + i}" for i in range(self.brokers)]
+            properties |= {
+                "node.id": broker_id,
+                "process.roles": "broker,controller",
+                "listeners": f"{listeners},CONTROLLER://{controllers[broker_id]}",
+                "listener.security.protocol.map": f"{protocols},CONTROLLER:PLAINTEXT",
+                "controller.listener.names": "CONTROLLER",
+                "controller.quorum.voters": ",".join(f"{i}@{address}" for i, address in enumerate(controllers)),
+            }
+        return properties | self.settings
 
-    def _launch(self, name: str, main_class: str, heap: str, properties: dict[str, object]) -> None:
+    def _write_config(self, name: str, properties: dict[str, object]) -> Path:
         config = self.directory / f"{name}.properties"
         config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
+        return config
+
+    def _launch(self, name: str, main_class: str, heap: str, properties: dict[str, object]) -> None:
+        config = self._write_config(name, properties)
         flags = (f"-Xms{heap}", *_SERVER_FLAGS)
-        command = _java(SERVER_VERSION, main_class, heap=heap, flags=flags, log_config="server")
+        command = _java(self.version, main_class, heap=heap, flags=flags, log_config="server")
         with open(self.directory / f"{name}.log", "wb") as log:
             process = subprocess.Popen(
                 [*command, str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -329,10 +370,11 @@ def main(argv: Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     fetch = commands.add_parser("fetch", help="fetch Kafka's jars with Maven")
     fetch.add_argument("versions", nargs="*", default=list(VERSIONS))
-    start = commands.add_parser("start", help="start Kafka 3.9 in ZooKeeper mode and print its addresses")
+    start = commands.add_parser("start", help="start a Kafka and print its addresses")
     start.add_argument("directory", type=Path, help="where its data, logs and pid files go")
     start.add_argument("--brokers", type=int, choices=(1, 3), default=1)
     start.add_argument("--port", type=int, default=0)
+    start.add_argument("--version", choices=VERSIONS, default=SERVER_VERSION, help="3.9 has a ZooKeeper, 4.3 KRaft")
     start.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another broker property")
     stop = commands.add_parser("stop", help="stop the Kafka that was started in that directory")
     stop.add_argument("directory", type=Path)
@@ -346,7 +388,9 @@ def main(argv: Sequence[str]) -> int:
                 print(jars(version))
         elif options.command == "start":
             settings = dict(pair.split("=", 1) for pair in options.set)
-            kafka = ApacheKafka(options.directory, options.brokers, options.port, settings=settings)
+            kafka = ApacheKafka(
+                options.directory, options.brokers, options.port, settings=settings, version=options.version
+            )
             kafka.start()
             print(f"INSIDE {kafka.bootstrap}\nOUTSIDE {kafka.bootstrap_outside}")
         elif options.command == "stop":
