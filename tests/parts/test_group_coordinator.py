@@ -91,14 +91,21 @@ async def _begun(*requests: Awaitable[Any]) -> list[asyncio.Future[Any]]:
     return begun
 
 
+async def _one_of_two_deletions_decided(log: OffsetsLogOnDisk) -> tuple[Coordinator, asyncio.Future[Any]]:
+    """A coordinator whose group ``g`` had one offset, deleted twice at once: the first deletion is decided and answered;
+    the second is returned. Appends are held from here on."""
+    coordinator = await leading(log)
+    await coordinator.commit("g", a_commit(5))
+    log.hold = True
+    first, second = await _begun(coordinator.delete_offsets("g", (T0,)), coordinator.delete_offsets("g", (T0,)))
+    assert log.release(most=1) == 1
+    assert (await first).partitions == {T0: ErrorCode.NONE}
+    return coordinator, second
+
+
 def test_deletions_of_one_offset_that_overlap_are_both_answered(tmp_path: Path) -> None:
     async def play(log: OffsetsLogOnDisk) -> None:
-        coordinator = await leading(log)
-        await coordinator.commit("g", a_commit(5))
-        log.hold = True
-        first, second = await _begun(coordinator.delete_offsets("g", (T0,)), coordinator.delete_offsets("g", (T0,)))
-        assert log.release(most=1) == 1
-        assert (await first).partitions == {T0: ErrorCode.NONE}
+        coordinator, second = await _one_of_two_deletions_decided(log)
         assert not second.done()
         assert log.release() == 1
         assert (await second).partitions == {T0: ErrorCode.NONE}
@@ -123,12 +130,7 @@ def test_a_deletion_behind_a_commit_that_is_refused_is_answered(tmp_path: Path) 
 
 def test_a_group_that_is_used_again_while_its_last_offset_goes_ends_only_with_its_tombstones(tmp_path: Path) -> None:
     async def play(log: OffsetsLogOnDisk) -> None:
-        coordinator = await leading(log)
-        await coordinator.commit("g", a_commit(5))
-        log.hold = True
-        first, second = await _begun(coordinator.delete_offsets("g", (T0,)), coordinator.delete_offsets("g", (T0,)))
-        log.release(most=1)
-        await first
+        coordinator, second = await _one_of_two_deletions_decided(log)
         (commit,) = await _begun(coordinator.commit("g", a_commit(6)))
         log.release()
         assert (await second).partitions == {T0: ErrorCode.NONE}
@@ -144,12 +146,7 @@ def test_a_group_that_is_used_again_while_its_last_offset_goes_ends_only_with_it
 
 def test_an_expiry_between_a_deletion_and_its_end_leaves_the_group_usable(tmp_path: Path) -> None:
     async def play(log: OffsetsLogOnDisk) -> None:
-        coordinator = await leading(log)
-        await coordinator.commit("g", a_commit(5))
-        log.hold = True
-        first, second = await _begun(coordinator.delete_offsets("g", (T0,)), coordinator.delete_offsets("g", (T0,)))
-        log.release(most=1)
-        await first
+        coordinator, second = await _one_of_two_deletions_decided(log)
         coordinator.expire_offsets()
         (commit,) = await _begun(coordinator.commit("g", a_commit(6)))
         log.release()
