@@ -92,8 +92,8 @@ async def _begun(*requests: Awaitable[Any]) -> list[asyncio.Future[Any]]:
 
 
 async def _one_of_two_deletions_decided(log: OffsetsLogOnDisk) -> tuple[Coordinator, asyncio.Future[Any]]:
-    """A coordinator whose group ``g`` had one offset, deleted twice at once: the first deletion is decided and answered;
-    the second is returned. Appends are held from here on."""
+    """A coordinator whose group ``g`` had one offset, deleted twice at once, and the second deletion: the first is
+    decided and answered. Appends are held from here on."""
     coordinator = await leading(log)
     await coordinator.commit("g", a_commit(5))
     log.hold = True
