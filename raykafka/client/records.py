@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 from raykafka.errors import ClientError
 
-Payload = bytes | str | None
-
 
 class RecordMetadata(NamedTuple):
     """Where an acknowledged record is."""

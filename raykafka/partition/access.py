@@ -12,6 +12,7 @@ from typing import Protocol
 
 from raykafka.cluster.image import PartitionState
 from raykafka.error_code import ErrorCode
+from raykafka.errors import KafkaError
 from raykafka.log import EpochEntry, FileRange, FoundOffset
 from raykafka.partition.appends import ANY_EPOCH, Done
 from raykafka.partition.view import View
@@ -110,3 +111,15 @@ class Partitions(Protocol):
 
     def missing_error(self, tp: tuple[str, int]) -> ErrorCode:
         """The error of a request for a partition that is not here."""
+
+
+def led_partition(partitions: Partitions, tp: tuple[str, int], leader_epoch: int) -> PartitionAccess:
+    """The partition, which this broker leads: in ``leader_epoch``, unless that is ANY_EPOCH (KIP-320). Raises
+    KafkaError."""
+    access = partitions.get(tp)
+    if access is None:
+        raise KafkaError(partitions.missing_error(tp))
+    error = access.leader_error(leader_epoch)
+    if error is not ErrorCode.NONE:
+        raise KafkaError(error)
+    return access

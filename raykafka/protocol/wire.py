@@ -13,7 +13,6 @@ from raykafka.errors import RaykafkaError
 
 _I16 = struct.Struct(">h")
 _I32 = struct.Struct(">i")
-_I64 = struct.Struct(">q")
 
 
 class MalformedError(RaykafkaError):
@@ -51,9 +50,6 @@ class Cursor:
 
     def i32(self) -> int:
         return self._number(_I32)
-
-    def i64(self) -> int:
-        return self._number(_I64)
 
     def structure(self, kind: struct.Struct) -> tuple[int, ...]:
         """Several fixed-size fields at once."""

@@ -16,7 +16,6 @@ from raykafka.coordinator.offsets.events import CommittedOffset, OffsetEntry
 from raykafka.coordinator.step import UnreadableRecord
 from raykafka.types import NO_EPOCH, TopicPartition
 
-OFFSET_KEY_VERSIONS = (0, 1)
 GROUP_KEY_VERSION = 2
 _OFFSET_KEY_WRITTEN = 1
 _OFFSET_VALUE_WRITTEN = 3

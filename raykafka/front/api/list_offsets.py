@@ -18,7 +18,8 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.front.serving import PartitionsServer
 from raykafka.log import FoundOffset
-from raykafka.partition.access import LogAccess, PartitionAccess
+from raykafka.partition.access import LogAccess, PartitionAccess, led_partition
+from raykafka.partition.appends import ANY_EPOCH
 from raykafka.partition.view import View
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
@@ -65,7 +66,8 @@ async def handle(context: RequestContext, request: ListOffsetsRequest, server: P
                     raise KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
                 if named[topic.name, asked.partition_index] > 1:
                     raise KafkaError(ErrorCode.INVALID_REQUEST, "a partition is named twice")
-                access = _leader(server, topic.name, asked)
+                tp, epoch = (topic.name, asked.partition_index), getattr(asked, "current_leader_epoch", ANY_EPOCH)
+                access = led_partition(server.partitions, tp, epoch)
                 found = await _find(access, asked.timestamp, committed, context.api_version)
             except KafkaError as failure:
                 error = failure.code
@@ -81,17 +83,6 @@ async def handle(context: RequestContext, request: ListOffsetsRequest, server: P
             )
         topics.append(m.ListOffsetsTopicResponse(name=topic.name, partitions=tuple(partitions)))
     return build(m.ListOffsetsResponse, throttle_time=NO_THROTTLE, topics=tuple(topics))
-
-
-def _leader(server: PartitionsServer, topic: str, asked: Any) -> PartitionAccess:
-    tp = (topic, asked.partition_index)
-    access = server.partitions.get(tp)
-    if access is None:
-        raise KafkaError(server.partitions.missing_error(tp))
-    error = access.leader_error(getattr(asked, "current_leader_epoch", -1))
-    if error is not ErrorCode.NONE:
-        raise KafkaError(error)
-    return access
 
 
 async def _find(access: PartitionAccess, timestamp: int, committed: bool, version: int) -> FoundOffset:

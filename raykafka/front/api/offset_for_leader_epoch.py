@@ -13,7 +13,7 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.front.serving import PartitionsServer
 from raykafka.log import EpochEntry
-from raykafka.partition.access import PartitionAccess
+from raykafka.partition.access import PartitionAccess, led_partition
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
@@ -39,7 +39,9 @@ async def handle(context: RequestContext, request: OffsetForLeaderEpochRequest, 
             try:
                 if not allowed:
                     raise KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
-                found = await _find(server, topic.topic, asked)
+                tp = (topic.topic, asked.partition)
+                access = led_partition(server.partitions, tp, asked.current_leader_epoch)
+                found = await end_of_epoch(access, asked.leader_epoch)
             except KafkaError as failure:
                 error = failure.code
             partitions.append(
@@ -53,17 +55,6 @@ async def handle(context: RequestContext, request: OffsetForLeaderEpochRequest, 
             )
         topics.append(m.OffsetForLeaderTopicResult(topic=topic.topic, partitions=tuple(partitions)))
     return build(m.OffsetForLeaderEpochResponse, throttle_time=NO_THROTTLE, topics=tuple(topics))
-
-
-async def _find(server: PartitionsServer, topic: str, asked: Any) -> EpochEntry:
-    tp = (topic, asked.partition)
-    access = server.partitions.get(tp)
-    if access is None:
-        raise KafkaError(server.partitions.missing_error(tp))
-    error = access.leader_error(asked.current_leader_epoch)
-    if error is not ErrorCode.NONE:
-        raise KafkaError(error)
-    return await end_of_epoch(access, asked.leader_epoch)
 
 
 async def end_of_epoch(access: PartitionAccess, epoch: int) -> EpochEntry:
