@@ -36,8 +36,9 @@ class Seal(NamedTuple):
     high_watermark: int
     streams: int
 
-    def of_an_earlier_life(self) -> Seal:
-        """What it says to a later life of the broker: how the log ends, and that nobody leads on in its epoch."""
+    def as_found_on_disk(self) -> Seal:
+        """What it says to one who has it from the disk and not from the actor that left: how the log ends. Nobody leads
+        on by it."""
         return self._replace(leading=False)
 
 

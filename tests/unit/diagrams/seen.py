@@ -151,8 +151,9 @@ def _take_every_turn(rules: type[Partition]) -> None:
         lambda: bring_to(told(1, 1), checkpoint=3),
     ]
     for state in states:
-        cut = events.Cut("records that were written are lost")
-        for event in (cut, events.Leave(), told(-1, 2), told(1, 2), told(2, 2)):
+        stream = hello(5)
+        others = (events.Leave(), events.Tick(), stream, events.StreamLost(2, stream.stream))
+        for event in (events.Cut("records that were written are lost"), *others, told(-1, 2), told(1, 2), told(2, 2)):
             state().step(event, 0)
         closed = state()
         closed.closing_seal()

@@ -52,7 +52,7 @@ class Schedule:
                 controller_rules=controller_rules,
                 broker_rules=broker_rules,
             )
-            for _ in range(r.choice((1, 1, 1, 2, 3)))
+            for _ in range(r.choice((1, 1, 1, 1, 2, 3)))
         ]
         self.suspicions: list[tuple[int, int]] = []
         self.slow: set[int] = set()
@@ -94,7 +94,7 @@ class Schedule:
                     self.new_controller: 1.5,
                 }
             )
-            for action in r.choices(actions, cum_weights=weights, k=r.randint(10, 55)):
+            for action in r.choices(actions, cum_weights=weights, k=r.randint(10, 50)):
                 action(r.choice(self.worlds))
         self.quiet()
         return sum((Counter(world.counts) for world in self.worlds), Counter())

@@ -269,7 +269,7 @@ class World:
         disk, rules = b.disk, self.broker_rules
         told = b.told if rules.images_come_first else b.told_before or b.told
         assert told is not None
-        seal = b.left or (disk.seal and disk.seal.of_an_earlier_life()) if disk.seal else None
+        seal = b.left or (disk.seal and disk.seal.as_found_on_disk()) if disk.seal else None
         if rules.seal_opens_once:
             disk.seal = b.left = None
         self.openings += 1
