@@ -268,9 +268,7 @@ class ReplicaActors:
         """Relay an update; what is returned ends when an actor goes by it."""
         self._image = image
         self._image_number += 1
-        return [
-            self._tasks.run(self._tell_image(actor, update, image.cluster_id)) for actor in self._living.values()
-        ]
+        return [self._tasks.run(self._tell_image(actor, update, image.cluster_id)) for actor in self._living.values()]
 
     async def _tell_image(self, actor: ReplicaActorProcess, update: ImageUpdate, cluster_id: str) -> None:
         args = {"number": self._image_number, "cluster_id": cluster_id, **update._asdict()}

@@ -44,12 +44,16 @@ async def serve(parent: Parent) -> None:
 
         listening = await serve_unix(links, parent.secret, {"role": ROLE}, accept)
         leaving.callback(listening.close)
-        link = await connect_unix(parent.socket_path, parent.secret, parent.identity(ROLE, links=links, fds=handed_over))
+        link = await connect_unix(
+            parent.socket_path, parent.secret, parent.identity(ROLE, links=links, fds=handed_over)
+        )
         link.ended.add_done_callback(lambda _: give_way())
 
         async def begin(method: str, args: dict[str, Any]) -> dict[str, Any]:
             if method != "begin":
-                raise KafkaError(ErrorCode.INVALID_REQUEST, f"a replica actor that has not begun does not know {method!r}")
+                raise KafkaError(
+                    ErrorCode.INVALID_REQUEST, f"a replica actor that has not begun does not know {method!r}"
+                )
             server = ReplicaActorServer(link, parent.secret, handed, args, _show_title)
             server.start()
             made.set_result(server)

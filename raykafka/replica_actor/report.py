@@ -1,4 +1,4 @@
-"""What a replica actor reports to its broker each second: how far its replicas are, what clients did, how busy it is."""
+"""What a replica actor reports to its broker each second: how far replicas are, what clients did, how busy it is."""
 
 from __future__ import annotations
 

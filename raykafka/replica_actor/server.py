@@ -34,6 +34,7 @@ from raykafka.replica_actor import report, siblings
 from raykafka.replica_actor.broker_link import BrokerLink
 from raykafka.replica_actor.coordination import Coordination
 from raykafka.replica_actor.hosting import Hosting
+from raykafka.replica_actor.keys import key_from_json
 from raykafka.replica_actor.partition import ServedPartition
 from raykafka.replica_actor.partitions import ServedPartitions
 from raykafka.replica_actor.siblings import Siblings
@@ -146,13 +147,13 @@ class ReplicaActorServer:
         return {}
 
     async def _open(self, args: dict[str, Any]) -> dict[str, Any]:
-        return await self._hosting.open(PartitionKey.of(args), args)
+        return await self._hosting.open(key_from_json(args), args)
 
     async def _close(self, args: dict[str, Any]) -> dict[str, Any]:
-        return (await self._hosting.close(PartitionKey.of(args))).to_json()
+        return (await self._hosting.close(key_from_json(args))).to_json()
 
     async def _leave(self, args: dict[str, Any]) -> dict[str, Any]:
-        left = await self._hosting.leave(PartitionKey.of(args))
+        left = await self._hosting.leave(key_from_json(args))
         return {"left": False} if left is None else {"left": True, **left.to_json()}
 
     async def _ends(self, args: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +173,7 @@ class ReplicaActorServer:
     async def _take_placed(self, args: dict[str, Any]) -> dict[str, Any]:
         """``placed``: which actor has a replica, or is about to open it; -1: none, for now."""
         for topic, topic_id, partition, number in args["partitions"]:
-            key = PartitionKey.of({"topic": topic, "topic_id": topic_id, "partition": partition})
+            key = key_from_json({"topic": topic, "topic_id": topic_id, "partition": partition})
             self._placed[key] = number
             self._hosting.hub.look_again(key)
             served = self.partitions.of(*key)

@@ -22,6 +22,7 @@ from raykafka.process.backoff import Backoff
 from raykafka.process.tasks import TaskSet
 from raykafka.replica.host import PartitionKey
 from raykafka.replica_actor import sibling_frames as frames
+from raykafka.replica_actor.keys import key_from_json, key_to_json
 from raykafka.replica_actor.partition import ServedPartition, Writer
 from raykafka.types import FrameKind
 
@@ -84,7 +85,7 @@ class Watchers:
         async def on_call(method: str, args: dict[str, Any]) -> dict[str, Any]:
             if method != "watch":
                 raise KafkaError(ErrorCode.INVALID_REQUEST, f"a replica actor does not answer {method!r} to siblings")
-            return self._watch(link, outgoing, PartitionKey.of(args))
+            return self._watch(link, outgoing, key_from_json(args))
 
         def on_frame(kind: int, payload: memoryview) -> None:
             if kind == frames.APPEND:
@@ -188,7 +189,7 @@ class _Sibling:
 
     async def watch(self, key: PartitionKey, served: ServedPartition) -> None:
         """Raises KafkaError where the sibling has not opened it, LinkError."""
-        answer = await self.link.call("watch", key.to_json())
+        answer = await self.link.call("watch", key_to_json(key))
         remote = self._remotes[answer["handle"]] = _Remote(self, served, answer["handle"])
         if answer["view"] is not None:
             served.log.show(View.unpack(memoryview(bytes.fromhex(answer["view"]))))
@@ -278,7 +279,11 @@ class Siblings:
 
     async def _sibling(self, number: int) -> _Sibling:
         known = self._links.get(number)
-        if known is not None and known.done() and (known.cancelled() or known.exception() or known.result().link.is_closed):
+        if (
+            known is not None
+            and known.done()
+            and (known.cancelled() or known.exception() or known.result().link.is_closed)
+        ):
             known = None
         if known is None:
             known = self._links[number] = asyncio.ensure_future(self._connect(number))

@@ -37,9 +37,7 @@ class Children:
     ``restarts`` counts, by role, the ends of those that are kept (``keep``); replica actors are counted by who keeps them.
     """
 
-    def __init__(
-        self, starter: ChildStarter, *, socket_path: str, secret: bytes, identity: dict[str, Any]
-    ) -> None:
+    def __init__(self, starter: ChildStarter, *, socket_path: str, secret: bytes, identity: dict[str, Any]) -> None:
         self._starter = starter
         self._socket_path = socket_path
         self._secret = secret
