@@ -1,9 +1,9 @@
 """The broker: one life of one broker id on its data directory, from lock and registration to clean stop.
 
 Plain asyncio, so that it runs in a Ray actor (``raykafka.broker.actor``) or in any process. It puts together what does
-the work: ports and partitions (which replica actor does what), the session in ZooKeeper (truth), the controller's link (decisions), the
-children, the other brokers. Its replica actors write the logs and serve the clients. Handlers in ``raykafka.broker.api``
-get this object as their ``server``.
+the work: ports, partitions (which replica actor has what), the session in ZooKeeper (truth), the controller's link
+(decisions), the children, the other brokers. Its replica actors write the logs and serve the clients. Handlers in
+``raykafka.broker.api`` get this object as their ``server``.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class Hosting:
         self._number = number
         self._open: dict[PartitionKey, Hosted] = {}
         self._opening: dict[PartitionKey, asyncio.Task[Hosted]] = {}
-        self.watchers = Watchers(self._open.get)
+        self.watchers = Watchers(self.get)
         self.hub = make_hub(self._find)
         self._image: ClusterImage | None = None
         self._brokers: Mapping[int, Holder] = {}

@@ -94,7 +94,7 @@ class ReplicaActorServer:
             "suspects": self._take_suspects,
             "close_listeners": self._close_listeners,
         }
-        self._broker = BrokerLink(link, calls, lambda: self._tasks.run(self._end()))
+        self._broker = BrokerLink(link, calls, self._ended)
         self._hosting = Hosting(
             self.broker_id,
             self.partitions,
@@ -263,6 +263,9 @@ class ReplicaActorServer:
         return await self._broker.forward(context, body)
 
     # the end
+
+    def _ended(self) -> None:
+        self._tasks.run(self._end())
 
     async def _end(self) -> None:
         """The broker is gone: nobody can be answered, so let clients go, and leave the logs whole."""

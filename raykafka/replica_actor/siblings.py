@@ -237,6 +237,12 @@ class _Sibling:
             done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message="the replica's process has ended"))
 
 
+def _is_over(connecting: asyncio.Future[_Sibling]) -> bool:
+    if not connecting.done():
+        return False
+    return connecting.cancelled() or connecting.exception() is not None or connecting.result().link.is_closed
+
+
 class Siblings:
     """The ways to the siblings of actor ``number``."""
 
@@ -244,7 +250,7 @@ class Siblings:
         self._secret = secret
         self._number = number
         self._paths: Mapping[int, str] = {}
-        self._links: dict[int, asyncio.Task[_Sibling]] = {}
+        self._links: dict[int, asyncio.Future[_Sibling]] = {}
         self._wanted: dict[PartitionKey, tuple[ServedPartition, int]] = {}
         self._tasks = TaskSet("siblings")
 
