@@ -138,7 +138,7 @@ class Broker:
             socket_path=socket_path(directory.path, settings.broker_id),
             secret=settings.secret,
             identity={"role": "broker", "broker_id": settings.broker_id},
-            spare_replicas=settings.spare_replicas,
+            spare_replicas=1,
         )
         unwinding.add(self.children.stop)
         await self.children.listen()

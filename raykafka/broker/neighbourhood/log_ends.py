@@ -17,29 +17,23 @@ METHOD = "log_ends"
 logger = logging.getLogger(__name__)
 
 
-class _View(Protocol):
+class _Ends(Protocol):
     @property
     def leader_epoch(self) -> int: ...
-    @property
-    def epoch_start_offset(self) -> int: ...
     @property
     def high_watermark(self) -> int: ...
 
 
-class _Log(Protocol):
-    @property
-    def view(self) -> _View | None: ...
-
-
 class LogEndPartition(Protocol):
-    """What this reads of a local partition."""
+    """What this reads of a local partition. The ``leader_epoch`` of a leader's ``ends`` is -1 until its high watermark
+    has reached the beginning of its epoch."""
 
     @property
     def is_leader(self) -> bool: ...
     @property
     def state(self) -> PartitionState: ...
     @property
-    def log(self) -> _Log: ...
+    def ends(self) -> _Ends | None: ...
 
 
 class LogEndPartitions(Protocol):
@@ -66,13 +60,12 @@ class LogEndsServer(Protocol):
 
 
 def log_end(partition: LogEndPartition | None) -> int | None:
-    """The high watermark of a partition that is led here; None while that is not known (rule 9)."""
+    """The high watermark of a partition that is led here, as it was a second ago at most; None while that is not known
+    (rule 9)."""
     if partition is None or not partition.is_leader:
         return None
-    view = partition.log.view
-    if view is None or view.leader_epoch != partition.state.leader_epoch:
-        return None
-    return view.high_watermark if view.high_watermark >= view.epoch_start_offset else None
+    ends = partition.ends
+    return ends.high_watermark if ends is not None and ends.leader_epoch == partition.state.leader_epoch else None
 
 
 class LogEnds:
