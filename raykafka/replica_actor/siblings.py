@@ -285,13 +285,7 @@ class Siblings:
 
     async def _sibling(self, number: int) -> _Sibling:
         known = self._links.get(number)
-        if (
-            known is not None
-            and known.done()
-            and (known.cancelled() or known.exception() or known.result().link.is_closed)
-        ):
-            known = None
-        if known is None:
+        if known is None or _is_over(known):
             known = self._links[number] = asyncio.ensure_future(self._connect(number))
             known.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(known)

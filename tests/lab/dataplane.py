@@ -37,7 +37,7 @@ TOPIC = "events"
 
 class Dataplane:
     """What handlers take for their process: a replica actor in the test's own event loop. Its broker is the test, at
-    the other end of a real Unix socket (``broker``), which opens every partition of the image unless ``opens`` is false.
+    the other end of a real Unix socket (``broker``): it opens every partition of the image unless ``opens`` is false.
 
     ``heard`` is what the actor told its broker: (method, arguments). ``async with`` starts it on ``directory``, and
     ends it as the end of its broker does.

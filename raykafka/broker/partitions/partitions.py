@@ -33,7 +33,7 @@ from raykafka.telemetry.traffic import Traffic
 from raykafka.types import TopicPartition
 
 # broker configs that replicas go by
-REPLICA_CONFIGS = ("replica.lag.time.max.ms", "replica.idle.ms")
+REPLICA_CONFIGS = ("replica.lag.time.max.ms",)
 THROTTLED_RATES = ("leader.replication.throttled.rate", "follower.replication.throttled.rate")
 # how often idle partitions are looked for
 SWEEP_S = 0.5
