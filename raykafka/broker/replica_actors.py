@@ -125,7 +125,6 @@ class ReplicaActors:
         self._backoff = Backoff()
         self._homeless: list[tuple[str, socket.socket]] = []
         self._stopping = False
-        self.restarts = 0
 
     @property
     def each(self) -> bool:
@@ -234,7 +233,7 @@ class ReplicaActors:
             self._backoff.failed()
         wanted = len(self._living) < self.wanted + self._extra
         if wanted:
-            self.restarts += 1
+            self._children.restarts[REPLICA] += 1
             logger.error("replica actor %d (process %d) ended", actor.number, actor.child.pid)
         assert self._events is not None
         self._events.actor_gone(actor.number)
