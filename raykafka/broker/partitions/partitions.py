@@ -35,7 +35,6 @@ from raykafka.errors import KafkaError
 from raykafka.process.clock import boot_clock
 from raykafka.process.tasks import TaskSet
 from raykafka.replica.rules.events import Propose
-from raykafka.telemetry.traffic import Traffic
 from raykafka.types import TopicPartition
 
 THROTTLED_RATES = ("leader.replication.throttled.rate", "follower.replication.throttled.rate")
@@ -71,7 +70,6 @@ class Partitions:
         checkpointed: Mapping[str, Mapping[TopicPartition, int]],
         pool: ActorPool,
     ) -> None:
-        self.traffic = Traffic()
         self.throttle = ReplicationThrottle()
         self._server = server
         self._checkpointed = checkpointed
