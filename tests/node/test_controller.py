@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from raykafka.broker.neighbourhood import controller_calls
+from raykafka.broker.partitions.isr_proposals import IsrProposals
 from raykafka.cluster.image import PartitionState
 from raykafka.controller import channel
 from raykafka.controller.broker_channels import Silences
@@ -655,6 +657,65 @@ def test_a_zookeeper_outage_is_a_wait_and_a_write_in_it_lands_once(zookeeper_ser
         assert sorted(broker.image.topics) == ["before", "during"]
         assert not active.resigned.done() and active.epoch == 1
         assert broker.partition("before") == active.state.image.partition(TopicPartition("before", 0))
+
+    play(zookeeper_server.hosts, scenario)
+
+
+def test_proposals_do_not_pile_up_while_zookeeper_is_away(
+    zookeeper_server: ZooKeeperProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leaders propose again and again, and their broker gives up waiting for answers meanwhile."""
+    monkeypatch.setattr(controller_calls, "ANSWER_WITHIN_S", 0.1)
+    asked = answered = 0
+    ask = isr_changes.IsrChanges.ask
+
+    async def counted(self: isr_changes.IsrChanges, *args: Any) -> Any:
+        nonlocal asked, answered
+        asked += 1
+        try:
+            return await ask(self, *args)
+        finally:
+            answered += 1
+
+    monkeypatch.setattr(isr_changes.IsrChanges, "ask", counted)
+
+    async def scenario(made: Parts) -> None:
+        leader, follower = [await made.broker(b) for b in range(2)]
+        active = await made.active(0)
+        count = 5
+        request = TopicRequest("t", assignments=tuple((p, (0, 1)) for p in range(count)))
+        (result,) = await create_topics(active.ledger, [request], timeout_s=WITHIN_S)
+        assert result.error is None
+        topic = leader.image.topics["t"]
+        epochs = {b.id: b.registration.info.epoch for b in (leader, follower)}
+        proposals = IsrProposals(leader.controller_calls)
+
+        def propose(*isr: int) -> None:
+            for p, state in leader.image.topics["t"].partitions.items():
+                if state.isr != isr or state.version == topic.partitions[p].version:
+                    named = tuple(epochs[b] for b in isr)
+                    proposals.propose(TopicPartition("t", p), topic.id, Propose(isr, named, 0, state.version))
+
+        await asyncio.to_thread(zookeeper_server.kill)
+        begun = 0
+        while asked < 10:
+            propose(*((0,), (0, 1))[begun % 2])
+            begun += 1
+            await asyncio.sleep(0.01)
+            assert len(active._isr_changes) <= count and active.ledger.waiting <= 1
+            assert asked - answered <= 3, "the one that is being written, the newest, and one on its way"
+        assert begun > asked
+        await asyncio.to_thread(zookeeper_server.start)
+        await asyncio.to_thread(zookeeper_server.wait_ready, WITHIN_S)
+
+        def decided() -> bool:
+            propose(0)
+            states = leader.image.topics["t"].partitions
+            return all(s.isr == (0,) and s.version > topic.partitions[p].version for p, s in states.items())
+
+        await until(decided, "the newest ISR of each is written")
+        await proposals.close()
+        assert active.epoch == 1 and not active.resigned.done()
 
     play(zookeeper_server.hosts, scenario)
 
