@@ -247,8 +247,8 @@ class ReplicaActors:
         if not actor.leaves:
             self._children.restarts[REPLICA] += 1
             logger.error("replica actor %d (process %d) ended", actor.number, actor.child.pid)
-            if self.each and not actor.takes_replicas:
-                self._extra += 1  # the next one takes its place, and one more that of the next one
+            if self.each and actor.takes_replicas:
+                self._extra = max(0, self._extra - 1)  # who had a replica on it asks for another
         self._settle_roles()
         assert self._partitions is not None
         self._partitions.actor_gone(actor.number)

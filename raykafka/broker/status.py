@@ -54,9 +54,10 @@ class StatusSource(Protocol):
     session: ZooKeeperSession
     ports: Ports
     children: Children
-    replica_actors: ActorRows
     partitions: Partitions
 
+    @property
+    def replica_actors(self) -> ActorRows: ...
     @property
     def image(self) -> ClusterImage: ...
     @property

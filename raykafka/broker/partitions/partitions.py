@@ -56,8 +56,8 @@ class PartitionsServer(Protocol):
 
 
 class Partitions:
-    """The local partitions of ``server``, on the actors of ``pool``. ``traffic`` counts what goes in and out of them,
-    by topic; ``throttle`` bounds what throttled replicas send and take.
+    """The local partitions of ``server``, on the actors of ``pool``. ``throttle`` bounds what throttled replicas send
+    and take.
 
     ``checkpointed`` is what the checkpoint files said at start, by file name. All methods run on the broker's event
     loop; calls of ``apply`` must not overlap.
