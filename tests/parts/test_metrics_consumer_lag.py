@@ -18,19 +18,16 @@ from raykafka.errors import KafkaError
 from raykafka.link import Link, serve_tcp
 from raykafka.metrics import consumer_lag
 from raykafka.metrics.consumer_lag import Lag, consumer_lags
-from raykafka.partition.view import empty_view
 from raykafka.types import TopicPartition
 
 SECRET = b"s" * 32
 LED, FAR, NOWHERE, GONE = (TopicPartition("t", p) for p in range(4))
 
 
-def host(log_end: int, *, epoch: int = 3, epoch_start: int = 0, is_leader: bool = True) -> Any:
+def host(high_watermark: int, *, epoch: int = 3, is_leader: bool = True) -> Any:
     """A partition in leader epoch 3 whose replica last told of ``epoch``."""
-    view = replace(empty_view(epoch), high_watermark=log_end, epoch_start_offset=epoch_start)
-    return SimpleNamespace(
-        is_leader=is_leader, log=SimpleNamespace(view=view), state=PartitionState((0,), 0, 3, (0,), 0)
-    )
+    ends = SimpleNamespace(leader_epoch=epoch, high_watermark=high_watermark)
+    return SimpleNamespace(is_leader=is_leader, ends=ends, state=PartitionState((0,), 0, 3, (0,), 0))
 
 
 class FakeCoordination:
@@ -116,13 +113,13 @@ def test_what_is_not_known_is_not_zero() -> None:
         unknown = (
             host(100, is_leader=False),
             host(100, epoch=2),  # the replica has not begun to lead
-            host(100, epoch_start=101),  # nor has its high watermark reached the epoch (rule 9)
-            SimpleNamespace(is_leader=True, log=SimpleNamespace(view=None), state=None),
+            host(100, epoch=-1),  # nor has its high watermark reached the epoch (rule 9)
+            SimpleNamespace(is_leader=True, ends=None, state=None),
         )
         for partition in unknown:
             near.partitions[LED] = far.partitions[FAR] = partition
             assert await near.lags() == []
-        near.partitions[LED], far.partitions[FAR] = host(100, epoch_start=100), host(50)
+        near.partitions[LED], far.partitions[FAR] = host(100), host(50)
         assert await near.lags() == [Lag("g", LED, 100), Lag("g", FAR, 50)]
         far.lease = False  # another may lead by now
         assert await near.lags() == [Lag("g", LED, 100)]
