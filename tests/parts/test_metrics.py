@@ -41,6 +41,7 @@ from raykafka.types import TopicPartition
 from tests.lab import REPOSITORY
 from tests.lab.dataplane import TOPIC, Dataplane, batch
 from tests.lab.fetching import fetch_one
+from tests.lab.loop_waiting import until
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 
@@ -249,6 +250,28 @@ def run(directory: Path, test: Callable[[Dataplane], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(body(), 60))
 
 
+def counted(dataplane: Dataplane) -> Traffic:
+    """What the actor has reported of clients' traffic, and what it will report next."""
+    found = Traffic()
+    for method, args in dataplane.heard:
+        if method == "report":
+            found.take(args["traffic"])
+    for topic, more in dataplane.partitions.traffic.items():
+        found.take({topic: [more.bytes_in, more.records_in, more.bytes_out, more.records_out]})
+    return found
+
+
+async def counts(dataplane: Dataplane, direction: str, records: int, size: int) -> None:
+    """Wait until so many records, and bytes, have gone ``in`` or ``out``: a report may be on its way."""
+    names = (f"records_{direction}", f"bytes_{direction}")
+
+    def figures() -> list[int]:
+        found = counted(dataplane)[TOPIC]
+        return [getattr(found, name) for name in names]
+
+    await until(lambda: figures() == [records, size], f"{records} records and {size} bytes {direction}")
+
+
 def test_records_and_bytes_in_are_those_appended(tmp_path: Path) -> None:
     async def test(dataplane: Dataplane) -> None:
         await dataplane.create(max_message_bytes="2000")
@@ -257,8 +280,7 @@ def test_records_and_bytes_in_are_those_appended(tmp_path: Path) -> None:
             await dataplane.produce(bytearray(records), acks=acks)
         refused = await dataplane.produce(batch(b"y" * 3000))
         assert refused.error_code.value == ErrorCode.MESSAGE_TOO_LARGE
-        counted = dataplane.partitions.traffic[TOPIC]
-        assert (counted.records_in, counted.bytes_in) == (3 + 50 + 3, 2 * len(plain) + len(packed))
+        await counts(dataplane, "in", 3 + 50 + 3, 2 * len(plain) + len(packed))
 
     run(tmp_path, test)
 
@@ -271,7 +293,6 @@ def test_records_and_bytes_out_are_those_sent(tmp_path: Path) -> None:
             sent = batch(*[b"%d" % number * 20] * 3)
             sizes.append(len(sent))
             await dataplane.produce(sent)
-        counted = dataplane.partitions.traffic[TOPIC]
         records = size = offset = 0
         while offset < 18:
             read = await fetch_one(dataplane, offset, partition_bytes=250)
@@ -279,10 +300,10 @@ def test_records_and_bytes_out_are_those_sent(tmp_path: Path) -> None:
             assert got
             batches = got // sizes[0]
             size, records, offset = size + got, records + 3 * batches, offset + 3 * batches
-            assert (counted.bytes_out, counted.records_out) == (size, records)
+            await counts(dataplane, "out", records, size)
         # from the middle of a batch the whole batch is sent, and one record of it was asked for
         read = await fetch_one(dataplane, 17)
-        assert (counted.bytes_out, counted.records_out) == (size + len(read.records), records + 1)
+        await counts(dataplane, "out", records + 1, size + len(read.records))
 
     run(tmp_path, test)
 
