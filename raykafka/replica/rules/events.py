@@ -36,6 +36,10 @@ class Seal(NamedTuple):
     high_watermark: int
     streams: int
 
+    def of_an_earlier_life(self) -> Seal:
+        """What it says to a later life of the broker: how the log ends, and that nobody leads on in its epoch."""
+        return self._replace(leading=False)
+
 
 # Events
 
