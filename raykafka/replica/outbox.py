@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from raykafka.error_code import ErrorCode
 from raykafka.log import Log
 from raykafka.partition.appends import Appended, Done
 from raykafka.partition.view import View
@@ -71,8 +72,12 @@ class Outbox:
         self._host.show_nothing()
 
     def closed(self) -> None:
-        """The log was flushed and closed: answer what waited for that."""
+        """The log was closed: answer what waited for its flush, which may not have been."""
         self._release()
+        held, self._held = self._held, deque()
+        for _, done, _ in held:
+            if done is not None:
+                self._answers.append((done, Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message="not flushed")))
         self.send()
 
     def view_changes(self) -> None:
