@@ -88,7 +88,7 @@ class Appender:
         now_ms = boot_clock_ms()
         self._steps.step(Wrote(token, acks, last_offset, now_ms + timeout_ms), now_ms)
         self._out.view_changes()
-        self._upkeep.flush_rolled()
+        self._upkeep.wrote()
 
     def reply(self, reply: Reply) -> None:
         """Answer an append that the rules have decided."""

@@ -153,7 +153,7 @@ class Receiver:
             self._held_until = log.log_end_offset  # until it is flushed, only what is flushed is acknowledged
             self._upkeep.flush()
         self._out.view_changes()
-        self._upkeep.flush_rolled()
+        self._upkeep.wrote()
 
     def _count(self, size: int) -> None:
         """Count what an in-sync replica received against the throttle. What comes to one that is not in sync has been
