@@ -58,7 +58,8 @@ class Segments:
         self._names_changed = False
 
     def open_existing(self, base_offset: int, names: Collection[str], config: LogConfig, now_ms: int) -> Segment:
-        """Append the segment of that base offset, whose ``.log`` file exists."""
+        """Append the segment of that base offset, whose ``.log`` file exists. Indexes that are not among ``names`` are
+        made anew."""
         segment = self._new(base_offset, config, now_ms)
         segment.open_existing(
             had_indexes=all(offset_name(base_offset, suffix) in names for suffix in (INDEX, TIME_INDEX))
