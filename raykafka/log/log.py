@@ -38,6 +38,7 @@ from raykafka.log.validation import check_batches, check_stored_batches
 from raykafka.types import LogPosition
 
 _REMEMBERED_BOUNDARIES = 4096
+_new_tuple = tuple.__new__  # as AppendInfo(...), without its Python call
 _NO_NOTE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -206,24 +207,22 @@ class Log:
         config = self.config
         records, headers = check_batches(records, config, now_ms, from_client=from_client)
         base_offset = offset = self.log_end_offset
-        position, max_timestamp, offsets = 0, -1, []
+        position, max_timestamp = 0, -1
         pending: dict[int, tuple[int, int]] = {}
         for header in headers:
             if header.producer_id != NO_PRODUCER_ID and from_client:
                 self.producers.check(header, pending)
             BASE_OFFSET.pack_into(records, position, offset)
             LEADER_EPOCH.pack_into(records, position + LEADER_EPOCH_POSITION, leader_epoch)
-            offsets.append(offset)
             offset += header.last_offset_delta + 1
             position += header.length + PREFIX_BYTES
             if header.max_timestamp > max_timestamp:
                 max_timestamp = header.max_timestamp
         if leader_epoch > self.epochs.latest_epoch:
             self.epochs.assign(leader_epoch, base_offset)
-        self._store(records, headers, offsets, max_timestamp, now_ms)
-        return AppendInfo(
-            base_offset, offset - 1, now_ms if config.log_append_time else -1, max_timestamp, len(records), records
-        )
+        self._store(records, headers, base_offset, offset, max_timestamp, now_ms)
+        append_time_ms = now_ms if config.log_append_time else -1
+        return _new_tuple(AppendInfo, (base_offset, offset - 1, append_time_ms, max_timestamp, position, records))
 
     def append_as_follower(self, records: memoryview, now_ms: int, *, gaps_allowed: bool = False) -> AppendInfo:
         """Write batches as their leader stored them. They must start at the log end and leave no gap, but for
@@ -231,19 +230,29 @@ class Log:
         if self._failure:
             raise self._failure
         headers = check_stored_batches(records, self.log_end_offset, gaps_allowed=gaps_allowed)
+        max_timestamp, epochs = -1, self.epochs
         for header in headers:
-            self.epochs.assign_if_newer(header.leader_epoch, header.base_offset)
-        max_timestamp = max(header.max_timestamp for header in headers)
-        self._store(records, headers, [header.base_offset for header in headers], max_timestamp, now_ms)
-        return AppendInfo(headers[0].base_offset, headers[-1].last_offset, -1, max_timestamp, len(records), records)
+            if header.leader_epoch > epochs.latest_epoch:
+                epochs.assign(header.leader_epoch, header.base_offset)
+            if header.max_timestamp > max_timestamp:
+                max_timestamp = header.max_timestamp
+        last_offset = headers[-1].last_offset
+        self._store(records, headers, None, last_offset + 1, max_timestamp, now_ms)
+        return AppendInfo(headers[0].base_offset, last_offset, -1, max_timestamp, len(records), records)
 
     def _store(
-        self, records: memoryview, headers: list[BatchHeader], offsets: list[int], max_timestamp: int, now_ms: int
+        self,
+        records: memoryview,
+        headers: list[BatchHeader],
+        base_offset: int | None,
+        end_offset: int,
+        max_timestamp: int,
+        now_ms: int,
     ) -> None:
-        """Write batches that have their offsets at the log end; keep indexes, producer states and offsets in step."""
+        """Write batches at the log end; keep indexes, producer states and offsets in step. They have their own offsets,
+        or go on from ``base_offset`` without a gap, up to ``end_offset``."""
         size = len(records)
-        last_offset = offsets[-1] + headers[-1].last_offset_delta
-        self._roll_if_due(size, last_offset, max_timestamp, now_ms)
+        self._roll_if_due(size, end_offset - 1, max_timestamp, now_ms)
         segment = self._segments.active
         position = segment.size
         if not segment.is_open:
@@ -256,18 +265,23 @@ class Log:
         segment.unsynced = True
         segment.size = position + size
         interval, boundaries, segment_base = self.config.index_interval_bytes, self._boundaries, segment.base_offset
-        for header, offset in zip(headers, offsets, strict=True):
+        next_offset, start = base_offset, position
+        for header in headers:
+            offset = header.base_offset if next_offset is None else next_offset
             boundaries[offset] = (segment_base, position)
             batch_size = header.length + PREFIX_BYTES
-            segment.note(position, batch_size, offset + header.last_offset_delta, header.max_timestamp, interval)
+            last_offset = offset + header.last_offset_delta
+            segment.note(position, batch_size, last_offset, header.max_timestamp, interval)
             if header.producer_id != NO_PRODUCER_ID:
-                at = position + size - segment.size
+                at = position - start
                 commit = marker_of(records[at : at + batch_size]) if header.is_control else None
                 self.producers.take(header, offset, commit)
             position += batch_size
+            if next_offset is not None:
+                next_offset = last_offset + 1
         if len(boundaries) > _REMEMBERED_BOUNDARIES:
             self._boundaries = dict(list(boundaries.items())[_REMEMBERED_BOUNDARIES // 2 :])
-        self.log_end_offset = self.producers.end_offset = last_offset + 1
+        self.log_end_offset = self.producers.end_offset = end_offset
         if self._unflushed_since_ms is None:
             self._unflushed_since_ms = now_ms
 
