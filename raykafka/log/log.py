@@ -19,7 +19,6 @@ from raykafka.log.batch_layout import (
     BASE_OFFSET,
     LEADER_EPOCH,
     LEADER_EPOCH_POSITION,
-    MAX_INT32,
     NO_PRODUCER_ID,
     PREFIX_BYTES,
 )
@@ -92,6 +91,7 @@ class Log:
         self._failure: KafkaError | None = None
         self._unflushed_since_ms: int | None = None
         self._end_at_rest = -1
+        self._sync_lock = threading.Lock()
         self._recovery_lock = threading.Lock()  # the recovery point, which ``flush`` moves from another thread
 
     @staticmethod
@@ -256,7 +256,7 @@ class Log:
         segment = self._segments.active
         position = segment.size
         if not segment.is_open:
-            self._wake_active()
+            self._segments.wake_active()
         try:
             write_all(segment.fd, records, position)
         except OSError as error:
@@ -285,21 +285,12 @@ class Log:
         if self._unflushed_since_ms is None:
             self._unflushed_since_ms = now_ms
 
-    def _wake_active(self) -> None:
-        try:
-            self._segments.wake_active()
-        except OSError as error:
-            raise storage_error(f"opening the active segment of {self.directory}", error) from error
-
     def _cut_back(self, segment: Segment) -> None:
         """Undo a write that failed half way; a log that cannot even be cut takes no more writes."""
         try:
             os.ftruncate(segment.fd, segment.size)
         except OSError as error:
-            self._fail(storage_error(f"cutting {self.directory} back after a failed write", error))
-
-    def _fail(self, failure: KafkaError) -> None:
-        self._failure = failure
+            self._failure = storage_error(f"cutting {self.directory} back after a failed write", error)
 
     def _roll_if_due(self, size: int, last_offset: int, max_timestamp: int, now_ms: int) -> None:
         segment, config = self._segments.active, self.config
@@ -310,15 +301,7 @@ class Log:
             )
         if not segment.size:
             segment.created_ms = now_ms
-            return
-        first = segment.first_timestamp
-        age_ms = max_timestamp - first if first is not None and first >= 0 else now_ms - segment.created_ms
-        if (
-            segment.size + size > config.segment_bytes
-            or age_ms > segment.max_age_ms
-            or segment.indexes_full
-            or last_offset - segment.base_offset > MAX_INT32
-        ):
+        elif not segment.takes(size, last_offset, max_timestamp, now_ms, config.segment_bytes):
             self.roll(now_ms)
 
     def roll(self, now_ms: int) -> None:
@@ -364,17 +347,17 @@ class Log:
                 self._bound.flushed(self.recovery_point)
 
     def _sync(self, *, names: bool = True) -> None:
-        if self._failure:
-            raise self._failure
-        if not self._segments.unsynced:
-            return
-        try:
-            self.producers.sync_snapshots()
-            self._segments.sync(names=names)
-        except OSError as error:
-            failure = storage_error(f"flushing {self.directory}", error)
-            self._fail(failure)
-            raise failure from error
+        with self._sync_lock:  # what one has begun to sync is unknown to be durable to the other, too
+            if self._failure:
+                raise self._failure
+            try:
+                self.producers.sync_snapshots()
+                if self._segments.unsynced:
+                    self._segments.sync(names=names)
+            except OSError as error:
+                failure = storage_error(f"flushing {self.directory}", error)
+                self._failure = failure
+                raise failure from error
 
     def rest(self) -> bool:
         """Close the files of segments that are flushed; the active one's, if nothing was appended since the last call.
@@ -403,7 +386,11 @@ class Log:
                 self._sync(names=note is None)  # the seal syncs the names
             self.purge(None)
             if note is not None:
-                write_seal(self.directory, self._seal(note, flushed=flush))
+                start, end = self.log_start_offset, self.log_end_offset
+                flushed_to, boot = (end, None) if flush else (self.recovery_point, boot_id())
+                states = tuple(segment.state() for segment in self._segments)
+                seal = LogSeal(self._topic_id, start, end, flushed_to, boot, len(self.producers), states, note)
+                write_seal(self.directory, seal)
             if flush:
                 self.recovery_point = self.log_end_offset
                 self._bound.flushed(self.recovery_point)
@@ -413,18 +400,6 @@ class Log:
             self._segments.close()
             self._failure = self._failure or KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory} is closed")
             self._lock.release()
-
-    def _seal(self, note: Mapping[str, Any], *, flushed: bool) -> LogSeal:
-        return LogSeal(
-            self._topic_id,
-            self.log_start_offset,
-            self.log_end_offset,
-            self.log_end_offset if flushed else self.recovery_point,
-            None if flushed else boot_id(),
-            len(self.producers),
-            tuple(segment.state() for segment in self._segments),
-            note,
-        )
 
     # cutting
 
@@ -521,5 +496,5 @@ class Log:
             yield
         except (OSError, KafkaError) as error:
             failure = error if isinstance(error, KafkaError) else storage_error(f"cutting {self.directory}", error)
-            self._fail(failure)
+            self._failure = failure
             raise failure from error
