@@ -16,9 +16,12 @@ class Actor(Protocol):
 
     Calls raise LinkError when it ends over them, which ``Partitions.actor_gone`` tells as well."""
 
-    number: int
-    busy: float
-    takes_replicas: bool
+    @property
+    def number(self) -> int: ...
+    @property
+    def busy(self) -> float: ...
+    @property
+    def takes_replicas(self) -> bool: ...
 
     async def open(self, args: dict[str, Any]) -> dict[str, Any]:
         """Open a log: {topic, topic_id, partition, recovery_point, high_watermark, log_start_offset, seal} ->
@@ -38,7 +41,8 @@ class Actor(Protocol):
 class ActorPool(Protocol):
     """The replica actors of this broker. ``each``: every replica has an actor of its own."""
 
-    each: bool
+    @property
+    def each(self) -> bool: ...
 
     def living(self) -> Mapping[int, Actor]:
         """Those that are connected, by number."""

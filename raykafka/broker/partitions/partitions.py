@@ -35,7 +35,6 @@ from raykafka.errors import KafkaError
 from raykafka.process.clock import boot_clock
 from raykafka.process.tasks import TaskSet
 from raykafka.replica.rules.events import Propose
-from raykafka.telemetry.traffic import Traffic
 from raykafka.types import TopicPartition
 
 THROTTLED_RATES = ("leader.replication.throttled.rate", "follower.replication.throttled.rate")
@@ -57,8 +56,8 @@ class PartitionsServer(Protocol):
 
 
 class Partitions:
-    """The local partitions of ``server``, on the actors of ``pool``. ``traffic`` counts what goes in and out of them,
-    by topic; ``throttle`` bounds what throttled replicas send and take.
+    """The local partitions of ``server``, on the actors of ``pool``. ``throttle`` bounds what throttled replicas send
+    and take.
 
     ``checkpointed`` is what the checkpoint files said at start, by file name. All methods run on the broker's event
     loop; calls of ``apply`` must not overlap.
@@ -71,7 +70,6 @@ class Partitions:
         checkpointed: Mapping[str, Mapping[TopicPartition, int]],
         pool: ActorPool,
     ) -> None:
-        self.traffic = Traffic()
         self.throttle = ReplicationThrottle()
         self._server = server
         self._checkpointed = checkpointed
@@ -231,7 +229,8 @@ class Partitions:
         if found is None:
             return
         actor, hosts = found
-        logger.error("replica actor %d ended with %d replicas", number, len(hosts))
+        if hosts:
+            logger.error("replica actor %d ended with %d replicas", number, len(hosts))
         self._locks.gone(actor)
         for host in hosts:
             host.step(events.ActorGone(number))
