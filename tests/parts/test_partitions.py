@@ -455,12 +455,15 @@ def test_replicas_move_from_an_actor_that_is_busy_to_one_that_idles(tmp_path: Pa
                 end += 100
                 broker.partitions.take_report(0, [report_row(host.tp.partition, end) for host in busy])
                 broker.partitions.rebalance({0: 0.9, 1: 0.1})
+            await until(lambda: [len(actor.open_logs) for actor in broker.actors] == [6, 14])
             await broker.all_open()
-            assert [len(actor.open_logs) for actor in broker.actors] == [6, 14]
-            for _ in range(REST_ROUNDS // 2):
+            moved = [host for host in broker.partitions if host.actor == 1]
+            for _ in range(REST_ROUNDS - 1):
+                end += 100
+                broker.partitions.take_report(1, [report_row(host.tp.partition, end) for host in moved])
                 broker.partitions.rebalance({0: 0.1, 1: 0.9})
-            await broker.all_open()
-            assert [len(actor.open_logs) for actor in broker.actors] == [6, 14]
+                await asyncio.sleep(0)
+            assert [method for actor in broker.actors for method, _ in actor.asked].count("leave") == 4
 
     run(test)
 
