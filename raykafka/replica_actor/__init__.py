@@ -1,1 +1,1 @@
-"""The process of a replica actor: it hosts replicas of one broker, and serves clients and the coordinator from them."""
+"""The replica actor's process: the replicas that it writes, their streams, and the clients that it serves."""

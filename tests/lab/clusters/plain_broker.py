@@ -30,7 +30,7 @@ from tests.lab.free_ports import free_port
 from tests.lab.processes import holder
 
 MODULES = {
-    REPLICA: "raykafka.replica.actor",
+    REPLICA: "raykafka.replica_actor.actor",
     COORDINATOR: "raykafka.coordinator.actor",
     CONTROLLER: "raykafka.controller.actor",
 }
