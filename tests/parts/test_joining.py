@@ -6,13 +6,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from raykafka.replica.rules.sealed import SealedEnd, propose_asleep
 
 from raykafka.broker.partitions.joining import METHOD
 from raykafka.cluster.image import ImageDelta, PartitionState, Topic
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.replica.rules.events import Propose, Seal
-from raykafka.replica.rules.sealed import SealedEnd, propose_asleep
 from tests.lab.dataplane import TOPIC, Dataplane, batch
 
 STATE = PartitionState((1, 2, 3, 4), 1, 7, (1, 2), 5)

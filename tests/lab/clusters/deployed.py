@@ -22,6 +22,7 @@ from typing import Any, Self
 import psutil
 import yaml
 
+from tests.lab.clusters.actors import AUTO, Actors
 from tests.lab.clusters.files import cluster_settings
 from tests.lab.free_ports import addresses
 from tests.lab.processes import runs
@@ -36,17 +37,17 @@ class ClusterError(Exception):
 class RaykafkaCluster:
     """As a context: deployed at the start, undeployed with its data at the end.
 
-    ``config`` holds Kafka's broker settings.
+    ``config`` holds Kafka's broker settings, ``actors`` how many replica actors each broker has.
     """
 
-    def __init__(self, *, brokers: int = 3, config: Mapping[str, object] | None = None) -> None:
+    def __init__(self, *, brokers: int = 3, config: Mapping[str, object] | None = None, actors: Actors = AUTO) -> None:
         # Not under a test's own folder: Ray puts Unix sockets below it, whose paths hold only 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="rk-"))
         self.name = f"own-{secrets.token_hex(3)}"
         self.brokers = brokers
         self.data_dir = self.folder / "data"
         self.config_file = self.folder / "cluster.yaml"
-        self.settings = cluster_settings(self.name, self.data_dir, brokers, config, self.folder / "ray")
+        self.settings = cluster_settings(self.name, self.data_dir, brokers, config, self.folder / "ray", actors)
 
     @property
     def bootstrap(self) -> str:

@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from raykafka.replica.rules.sealed import NEVER_WRITTEN, told_asleep
 
 from raykafka.replica.rules import events as ev
-from raykafka.replica.rules.sealed import NEVER_WRITTEN, told_asleep
 from tests.unit.partition.register import Controller
 from tests.unit.partition.removals import RULES, Without
 from tests.unit.partition.world import (

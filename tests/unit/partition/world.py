@@ -12,13 +12,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from raykafka.replica.rules.sealed import NEVER_WRITTEN, SealedEnd, behind, must_wake, propose_asleep, told_asleep
+
 from raykafka.cluster.image import PartitionState
 from raykafka.epoch_history import EpochHistory
 from raykafka.error_code import ErrorCode
 from raykafka.replica.rules import events as ev
 from raykafka.replica.rules.log_state import Settings
 from raykafka.replica.rules.partition import Partition
-from raykafka.replica.rules.sealed import NEVER_WRITTEN, SealedEnd, behind, must_wake, propose_asleep, told_asleep
 from tests.unit.partition.register import Controller, ControllerRules, Register
 
 ACKED_LOST = "no record acknowledged with acks=all is lost while one in-sync replica survives"
