@@ -126,14 +126,24 @@ class RaykafkaCluster:
                     found |= {child.pid: child for child in process.children(recursive=True)}
         return list(found.values())
 
-    def titled(self, words: str) -> psutil.Process | None:
-        """The process of this cluster that runs and has ``words`` in the title that Ray or raykafka gave it."""
+    def titles(self) -> dict[str, psutil.Process]:
+        """The processes of this cluster that run, by the title that Ray or raykafka gave them."""
+        found = {}
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 title = " ".join(process.cmdline()).strip()
-                if title.startswith("ray") and words in title and runs(process):
-                    return process
-        return None
+                if title.startswith("ray") and runs(process):
+                    found[title] = process
+        return found
+
+    def titled(self, words: str) -> psutil.Process | None:
+        """The process of this cluster that runs and has ``words`` in its title."""
+        return next((process for title, process in self.titles().items() if words in title), None)
+
+    def use_actors(self, actors: Actors) -> None:
+        """Deploy again, with so many replica actors for each broker. Raises ``ClusterError``."""
+        self.settings["brokers"]["replica.actors"] = actors
+        self.deploy()
 
     def kill_everything(self) -> int:
         """``kill -9`` of every process, all stopped first so that none sees another's death; how many there were."""
