@@ -55,6 +55,7 @@ from raykafka.protocol.gate import Gate
 from raykafka.protocol.registry import Place, Registry
 from raykafka.replica.stream_frames import REPLICATION_ROLE
 from raykafka.telemetry.durations import RequestDurations
+from raykafka.telemetry.traffic import Traffic
 from raykafka.types import TopicPartition
 
 _LOCK_WITHIN_S = 5.0
@@ -108,6 +109,7 @@ class Broker:
         self.replica_actors: ReplicaActors
         self.ports: Ports
         self.durations = RequestDurations()
+        self.traffic = Traffic()
         self.started_at = 0.0
         self._unwinding = Unwinding()
         self._tasks = TaskSet("broker")
@@ -332,7 +334,7 @@ class Broker:
     async def _answer_actor(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
         match method:
             case "report":
-                self.partitions.traffic.take(args["traffic"])
+                self.traffic.take(args["traffic"])
                 self.durations.take(args["durations"])
             case "allowance":
                 return await self.partitions.throttle.take(args)

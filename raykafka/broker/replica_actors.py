@@ -9,12 +9,14 @@ import asyncio
 import logging
 import socket
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from raykafka.broker.children.child import REPLICA, Child
 from raykafka.broker.children.children import Children
 from raykafka.broker.neighbourhood.controller_link import ImageUpdate
+from raykafka.broker.partitions.partitions import Partitions
 from raykafka.broker.status import ActorRow
 from raykafka.cluster.image import ClusterImage, delta_to_json
 from raykafka.errors import KafkaError, LinkError, RaykafkaError
@@ -30,19 +32,10 @@ EACH = 0
 TELL_WITHIN_S = 0.25
 _CLOSE_LISTENERS_WITHIN_S = 3.0
 _STEADY_AFTER_S = 30.0
+_REBALANCE_S = 1.0
 _CLIENT = "client"
 
 logger = logging.getLogger(__name__)
-
-
-class ActorEvents(Protocol):
-    """Who hears of the actors: ``broker.partitions.Partitions``."""
-
-    def actor_came(self, actor: ReplicaActorProcess) -> None: ...
-    def actor_gone(self, number: int) -> None: ...
-    def said(self, number: int, method: str, args: dict[str, Any]) -> None: ...
-    def take_report(self, number: int, rows: list[list[Any]]) -> None: ...
-    def load(self, number: int) -> tuple[int, int]: ...
 
 
 class ReplicaActorProcess:
@@ -53,11 +46,12 @@ class ReplicaActorProcess:
         self.number = number
         self.child = child
         self.busy = 0.0
+        self.takes_replicas = True
+        self.leaves = False
         self.connections: Mapping[str, int] = {}
         self.sessions = 0
         self.given = 0
         self.giver = Giver(child.fds, lost)
-        self.begun = False
 
     @property
     def link(self) -> Link:
@@ -115,7 +109,7 @@ class ReplicaActors:
         self._starting = 0
         self._extra = 0
         self._living: dict[int, ReplicaActorProcess] = {}
-        self._events: ActorEvents | None = None
+        self._partitions: Partitions | None = None
         self._tasks = TaskSet("replica actors")
         self._image: ClusterImage | None = None
         self._image_number = 0
@@ -125,7 +119,6 @@ class ReplicaActors:
         self._backoff = Backoff()
         self._homeless: list[tuple[str, socket.socket]] = []
         self._stopping = False
-        self.restarts = 0
 
     @property
     def each(self) -> bool:
@@ -139,16 +132,35 @@ class ReplicaActors:
     def living(self) -> Mapping[int, ReplicaActorProcess]:
         return self._living
 
-    def start(self, events: ActorEvents) -> None:
-        """Start the actors; ``events`` hears of them."""
-        self._events = events
+    def start(self, partitions: Partitions) -> None:
+        """Start the actors; ``partitions`` hears of them."""
+        self._partitions = partitions
         self._fill()
+        self._tasks.run(self._rebalance())
+
+    async def _rebalance(self) -> None:
+        while True:
+            await asyncio.sleep(_REBALANCE_S)
+            if self._partitions is not None:
+                self._partitions.rebalance({number: actor.busy for number, actor in self._living.items()})
 
     def use(self, count: int) -> None:
         """Keep so many from now on. Those that are too many are let go once ``let_go`` says that they have no
         replica."""
         self._count = count
+        self._extra = 0
+        self._settle_roles()
         self._fill()
+
+    def _settle_roles(self) -> None:
+        """The oldest are those that are wanted. With EACH that one serves clients only, and every other one has one
+        replica; else those that are too many take none any more."""
+        for place, number in enumerate(sorted(self._living)):
+            self._living[number].takes_replicas = (place < self.wanted) is not self.each
+
+    def _servers(self) -> list[ReplicaActorProcess]:
+        """Those that clients are given to: not those that may be let go soon."""
+        return [self._living[number] for number in sorted(self._living)[: self.wanted]]
 
     def need_another(self) -> None:
         self._extra += 1
@@ -156,11 +168,11 @@ class ReplicaActors:
 
     def let_go(self, number: int) -> None:
         actor = self._living.get(number)
-        if actor is None:
+        if actor is None or actor in self._servers():
             return
-        self._extra = max(0, self._extra - 1) if self.each else self._extra
-        if len(self._living) > self.wanted + self._extra:
-            actor.link.close()
+        self._extra = max(0, self._extra - 1)
+        actor.leaves = True
+        actor.link.close()
 
     def _fill(self) -> None:
         while not self._stopping and len(self._living) + self._starting < self.wanted + self._extra:
@@ -198,11 +210,11 @@ class ReplicaActors:
 
     def _came(self, actor: ReplicaActorProcess) -> None:
         link = actor.link
-        if link.is_closed or self._events is None:
+        if link.is_closed or self._partitions is None:
             return
         first = not self._living
         self._living[actor.number] = actor
-        actor.begun = True
+        self._settle_roles()
         link.tell("lease", {"until": self._lease_until})
         link.tell("suspects", {"brokers": list(self._suspects)})
         if self._image is not None:
@@ -212,7 +224,7 @@ class ReplicaActors:
         self._tell_paths()
         placed = [[*tp, str(topic_id), number] for (tp, topic_id), number in self._placed.items()]
         link.tell("placed", {"partitions": [[topic, tid, p, n] for topic, p, tid, n in placed]})
-        self._events.actor_came(actor)
+        self._partitions.actor_came(actor)
         if first:
             homeless, self._homeless = self._homeless, []
             for listener, connection in homeless:
@@ -232,12 +244,14 @@ class ReplicaActors:
             self._backoff.succeeded()
         else:
             self._backoff.failed()
-        wanted = len(self._living) < self.wanted + self._extra
-        if wanted:
-            self.restarts += 1
+        if not actor.leaves:
+            self._children.restarts[REPLICA] += 1
             logger.error("replica actor %d (process %d) ended", actor.number, actor.child.pid)
-        assert self._events is not None
-        self._events.actor_gone(actor.number)
+            if self.each and actor.takes_replicas:
+                self._extra = max(0, self._extra - 1)  # who had a replica on it asks for another
+        self._settle_roles()
+        assert self._partitions is not None
+        self._partitions.actor_gone(actor.number)
         self._tell_paths()
         self._fill()
 
@@ -250,11 +264,11 @@ class ReplicaActors:
             actor.given = 0
             actor.sessions = int(args["sessions"])
         if method in ("failed", "refused", "propose"):
-            if self._events is not None:
-                self._events.said(actor.number, method, args)
+            if self._partitions is not None:
+                self._partitions.said(actor.number, method, args)
             return {}
-        if method == "report" and self._events is not None:
-            self._events.take_report(actor.number, args["partitions"])
+        if method == "report" and self._partitions is not None:
+            self._partitions.take_report(actor.number, args["partitions"])
         return await self._answer(method, args)
 
     # what they are told
@@ -318,7 +332,7 @@ class ReplicaActors:
 
     def serve(self, listener: str, connection: socket.socket) -> bool:
         """Have an actor serve a client's connection. Whether another one may come."""
-        actor = min(self._living.values(), key=lambda actor: actor.weight, default=None)
+        actor = min(self._servers(), key=lambda actor: actor.weight, default=None)
         if actor is None:
             self._homeless.append((listener, connection))
             return False
@@ -362,13 +376,15 @@ class ReplicaActors:
 
     def rows(self) -> list[ActorRow]:
         """Each living actor, for status and metrics."""
-        assert self._events is not None
-        now = boot_clock()
-        rows = []
+        now, rows = boot_clock(), []
+        replicas: Counter[int] = Counter()
+        leaders: Counter[int] = Counter()
+        for host in self._partitions or ():
+            if host.actor is not None:
+                replicas[host.actor] += 1
+                leaders[host.actor] += host.is_leader
         for number, actor in sorted(self._living.items()):
-            replicas, leaders = self._events.load(number)
-            connections = sum(actor.connections.values())
-            age_s = round(now - actor.child.started_at, 1)
-            child = actor.child
-            rows.append(ActorRow(number, child.pid, child.actor_id, replicas, leaders, connections, actor.busy, age_s))
+            child, age_s = actor.child, round(now - actor.child.started_at, 1)
+            has = (replicas[number], leaders[number], actor.connections, actor.busy)
+            rows.append(ActorRow(number, child.pid, child.actor_id, *has, age_s))
         return rows

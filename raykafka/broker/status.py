@@ -54,9 +54,10 @@ class StatusSource(Protocol):
     session: ZooKeeperSession
     ports: Ports
     children: Children
-    replica_actors: ActorRows
     partitions: Partitions
 
+    @property
+    def replica_actors(self) -> ActorRows: ...
     @property
     def image(self) -> ClusterImage: ...
     @property
@@ -99,7 +100,7 @@ def status_of(broker: StatusSource, partitions: bool) -> dict[str, Any]:
         "lease_age_s": round(broker.session.lease.age_s(now), 3),
         "holds_lease": broker.holds_lease(),
         "children": [_child_row(child, now) for child in broker.children.living()],
-        "replica_actors": [_actor_row(actor) for actor in actors],
+        "replica_actors": [described(actor) for actor in actors],
         "restarts": dict(broker.children.restarts),
         "age_s": round(now - broker.started_at, 1),
         "summary": partition_summary(image, min_insync),
@@ -118,6 +119,7 @@ def _child_row(child: Child, now: float) -> dict[str, Any]:
     }
 
 
-def _actor_row(actor: ActorRow) -> dict[str, Any]:
+def described(actor: ActorRow) -> dict[str, Any]:
+    """A replica actor as plain data, with its connections in all."""
     rounded = {"busy": round(actor.busy, 3), "age_s": round(actor.age_s, 1)}
     return {**actor._asdict(), "connections": sum(actor.connections.values()), **rounded}

@@ -26,7 +26,7 @@ from raykafka.log.batch_layout import (
 from raykafka.log.config import LogConfig
 from raykafka.log.epochs import LeaderEpochs
 from raykafka.log.files import claim, storage_error, write_all
-from raykafka.log.lock import DirectoryLock
+from raykafka.log.lock import DirectoryLock, boot_id
 from raykafka.log.producers import ProducerStates
 from raykafka.log.recovery import Recovered, marker_of, rebuild_producers, recover
 from raykafka.log.recovery_bound import RecoveryBound
@@ -90,6 +90,7 @@ class Log:
         self._boundaries: dict[int, tuple[int, int]] = {}
         self._failure: KafkaError | None = None
         self._unflushed_since_ms: int | None = None
+        self._end_at_rest = -1
         self._recovery_lock = threading.Lock()  # the recovery point, which ``flush`` moves from another thread
 
     @staticmethod
@@ -111,8 +112,11 @@ class Log:
         """
         directory = Path(directory)
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            lock = DirectoryLock(directory)
+            try:
+                lock = DirectoryLock(directory)
+            except FileNotFoundError:
+                directory.mkdir(parents=True, exist_ok=True)
+                lock = DirectoryLock(directory)
         except OSError as error:
             raise storage_error(f"opening {directory}", error) from error
         with ExitStack() as on_failure:
@@ -242,11 +246,14 @@ class Log:
         self._roll_if_due(size, last_offset, max_timestamp, now_ms)
         segment = self._segments.active
         position = segment.size
+        if not segment.is_open:
+            self._wake_active()
         try:
             write_all(segment.fd, records, position)
         except OSError as error:
             self._cut_back(segment)
             raise storage_error(f"writing {size} bytes to {self.directory}", error) from error
+        segment.unsynced = True
         segment.size = position + size
         interval, boundaries, segment_base = self.config.index_interval_bytes, self._boundaries, segment.base_offset
         for header, offset in zip(headers, offsets, strict=True):
@@ -263,6 +270,12 @@ class Log:
         self.log_end_offset = self.producers.end_offset = last_offset + 1
         if self._unflushed_since_ms is None:
             self._unflushed_since_ms = now_ms
+
+    def _wake_active(self) -> None:
+        try:
+            self._segments.wake_active()
+        except OSError as error:
+            raise storage_error(f"opening the active segment of {self.directory}", error) from error
 
     def _cut_back(self, segment: Segment) -> None:
         """Undo a write that failed half way; a log that cannot even be cut takes no more writes."""
@@ -307,7 +320,7 @@ class Log:
             self._segments.begin(self.log_end_offset, self.config, now_ms)
         except OSError as error:
             raise storage_error(f"rolling {self.directory}", error) from error
-        self._segments.rest(self.recovery_point)
+        self._segments.rest()
 
     # durability
 
@@ -325,45 +338,79 @@ class Log:
         Raises KAFKA_STORAGE_ERROR. After a failed fsync nobody knows what the disk holds, so the log takes no more
         writes.
         """
-        if self._failure:
-            raise self._failure
         with self._recovery_lock:
             end, truncations, start = self.log_end_offset, self.truncations, self.recovery_point
             self._unflushed_since_ms = None
-        if start == end and not self._segments.names_changed:
+        self._sync()
+        if start == end:
             return
-        try:
-            self.producers.sync_snapshots()
-            self._segments.sync(start)
-        except OSError as error:
-            failure = storage_error(f"flushing {self.directory}", error)
-            self._fail(failure)
-            raise failure from error
         with self._recovery_lock:
             if truncations == self.truncations:
                 self.recovery_point = max(self.recovery_point, end)
                 self._bound.flushed(self.recovery_point)
 
-    def close(self, note: Mapping[str, Any] | None = _NO_NOTE) -> None:
+    def _sync(self, *, names: bool = True) -> None:
+        if self._failure:
+            raise self._failure
+        if not self._segments.unsynced:
+            return
+        try:
+            self.producers.sync_snapshots()
+            self._segments.sync(names=names)
+        except OSError as error:
+            failure = storage_error(f"flushing {self.directory}", error)
+            self._fail(failure)
+            raise failure from error
+
+    def rest(self) -> bool:
+        """Close the files of segments that are flushed; the active one's, if nothing was appended since the last call.
+        To be called at intervals: a log that idles holds its lock alone. They are opened again when they are needed.
+
+        Whether files of an idle log stay open for what is not flushed: ``flush`` then, and call again.
+        """
+        idle, self._end_at_rest = self._end_at_rest == self.log_end_offset, self.log_end_offset
+        self._segments.rest(active=idle)
+        return idle and not self._failure and any(segment.is_open for segment in self._segments)
+
+    def close(self, note: Mapping[str, Any] | None = _NO_NOTE, *, flush: bool = True) -> None:
         """Flush, write the producers' snapshot and the seal with ``note`` (None: no seal), and release the directory.
         Raises KAFKA_STORAGE_ERROR; the lock is released even then, and the log is not sealed.
+
+        Without ``flush`` nothing is synced, so that it does not wait for the disk. The recovery point stays where it
+        is, and the seal is for this boot of the machine.
         """
         try:
-            if not self._failure:
-                self._segments.active.seal_indexes()
+            if self._failure:
+                raise self._failure
+            self._segments.active.seal_indexes()
+            if self.producers.needs_snapshot:
                 self.producers.write_snapshot()
-            self.flush()
+            if flush:
+                self._sync(names=note is None)  # the seal syncs the names
             self.purge(None)
             if note is not None:
-                active = self._segments.active
-                start, end, bases = self.log_start_offset, self.log_end_offset, self._segments.bases
-                write_seal(self.directory, LogSeal(self._topic_id, start, end, bases, active.size, note))
+                write_seal(self.directory, self._seal(note, flushed=flush))
+            if flush:
+                self.recovery_point = self.log_end_offset
+                self._bound.flushed(self.recovery_point)
         except OSError as error:
             raise storage_error(f"closing {self.directory}", error) from error
         finally:
             self._segments.close()
             self._failure = self._failure or KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory} is closed")
             self._lock.release()
+
+    def _seal(self, note: Mapping[str, Any], *, flushed: bool) -> LogSeal:
+        return LogSeal(
+            self._topic_id,
+            self.log_start_offset,
+            self.log_end_offset,
+            self.log_end_offset if flushed else self.recovery_point,
+            None if flushed else boot_id(),
+            len(self.producers),
+            tuple(segment.state() for segment in self._segments),
+            note,
+        )
 
     # cutting
 

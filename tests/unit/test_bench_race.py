@@ -1,4 +1,4 @@
-"""Systems in a race: each row is done by all, one right after the other, and a failure is the failing system's alone."""
+"""Systems in a race: all do each row, one right after the other, and a failure is the failing system's alone."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 class Children:
     """Starts, knows and ends the children of one broker. All methods run on the broker's event loop.
 
-    ``restarts`` counts, by role, the ends of those that are kept (``keep``); replica actors are counted by who keeps them.
+    ``restarts`` counts, by role, the ends of those that are kept (``keep``), and of replica actors by who keeps them.
     """
 
     def __init__(self, starter: ChildStarter, *, socket_path: str, secret: bytes, identity: dict[str, Any]) -> None:
