@@ -82,13 +82,9 @@ class Production:
         self._cluster_file.write_text(yaml.safe_dump(cluster, width=10_000))
         production = yaml.safe_load((REPOSITORY / "configs/production.yaml").read_text())
         production["zookeeper"]["managed"]["heap_mb"] = 128
-<<<<<<< HEAD
-        production["brokers"] |= {"memory_mb": 256, "replica.actors": self._actors}
-=======
         # Each host takes all of the machine's cores for its own.
-        production["brokers"] |= {"memory_mb": 256, "replica.actors": 1}
-        # Few partitions: Ray starts one process at a time on a host with one CPU, and one that comes back starts all.
->>>>>>> lead
+        actors = 1 if self._actors == AUTO else self._actors
+        production["brokers"] |= {"memory_mb": 256, "replica.actors": actors}
         few = {"group.initial.rebalance.delay.ms": 0, "offsets.topic.num.partitions": 2}
         production["brokers"]["config"] |= few | self._broker_config
         self.file.write_text(yaml.safe_dump(production))
