@@ -150,7 +150,7 @@ def test_counters_are_zookeepers_history_and_gauges_the_cluster(scene: Scene) ->
     # a leader's replica process, the active controller's process
     load = Load(brokers, "kept")
     load.wait_more()
-    brokers[metadata(brokers, "kept").leader].replica_of("kept").kill()
+    brokers[metadata(brokers, "kept").leader].actor_of("kept").kill()
     load.wait_more()
     active = _active(scene)
     (controller,) = active.children(CONTROLLER)
