@@ -33,6 +33,7 @@ from raykafka.protocol.wire import MalformedError
 
 API_KEY = 1
 VERSIONS = (4, 17)
+FLEXIBLE_FROM = 12
 NEEDS = (acl.READ_TOPIC,)
 
 STREAMED_ABOVE_BYTES = 2 * 1024 * 1024
