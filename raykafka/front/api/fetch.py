@@ -18,7 +18,7 @@ import asyncio
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, UnanswerableRequestError
-from raykafka.front.fetch_codec import FetchRequest, Read, ResponseWriter, parse
+from raykafka.front.fetch_codec import FLEXIBLE_FROM, FetchRequest, Read, ResponseWriter, parse
 from raykafka.front.fetch_sessions import NO_SESSION, FetchPartition, FetchPlan
 from raykafka.front.leader_hints import LeaderHints
 from raykafka.front.serving import PartitionsServer
@@ -33,7 +33,6 @@ from raykafka.protocol.wire import MalformedError
 
 API_KEY = 1
 VERSIONS = (4, 17)
-FLEXIBLE_FROM = 12
 NEEDS = (acl.READ_TOPIC,)
 
 STREAMED_ABOVE_BYTES = 2 * 1024 * 1024
