@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from raykafka.replica.rules.sealed import NEVER_WRITTEN, told_asleep
 
 from raykafka.replica.rules import events as ev
 from tests.unit.partition.register import Controller
