@@ -20,9 +20,10 @@ from raykafka.replica.host import Left, PartitionKey
 from raykafka.replica.hub import StreamHub
 from raykafka.replica.receiving import Receiver
 from raykafka.replica.replica import Replica
-from raykafka.replica.rules.events import Propose, Seal
+from raykafka.replica.rules.events import Propose
 from raykafka.replica.rules.log_state import Settings
 from raykafka.replica.rules.partition import Partition
+from raykafka.replica.seal_note import seal_of
 from raykafka.replica.sending import Holder
 from raykafka.replica_actor.partition import ServedPartition
 from raykafka.replica_actor.partitions import ServedPartitions
@@ -249,7 +250,7 @@ class Hosting:
             log_end=log.log_end_offset,
             history=log.epochs.history,
             checkpoint=args["high_watermark"],
-            seal=_seal_of(log, args["seal"]),
+            seal=seal_of(log.note, args["seal"]),
         )
         hosted = Hosted(key, served, self)
         own = self._brokers.get(self._broker_id)
@@ -362,12 +363,3 @@ class Hosting:
                     logger.error("closing a log: %s", closing.exception())
         self.hub.close()
         self._threads.shutdown(wait=False)
-
-
-def _seal_of(log: Log, known: list[Any] | None) -> Seal | None:
-    """The seal that this log was opened with: as the broker knows it, else as it was left on disk. A log that was never
-    led or followed needs none on disk."""
-    if log.note is None and not (log.log_end_offset == 0 and not log.epochs.history):
-        return None
-    sealed = known or (log.note or {}).get("seal")
-    return Seal(*sealed) if sealed else None
