@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from raykafka.controller.decisions.controlled_shutdown import shut_down
-from raykafka.controller.decisions.elections import FailedLeader, partition_failed
-from raykafka.controller.decisions.isr_changes import IsrProposal, alter_partition, alter_partitions
+from raykafka.controller.decisions.elections import FailedLeader, partitions_failed
+from raykafka.controller.decisions.isr_changes import IsrChanges, IsrProposal
 from raykafka.controller.decisions.topics import create_automatically
 from raykafka.controller.ledger.ledger import Ledger
 from raykafka.error_code import ErrorCode
@@ -16,17 +16,16 @@ from raykafka.errors import KafkaError
 from raykafka.types import TopicPartition
 
 
-async def answer(ledger: Ledger, broker: int, method: str, args: Mapping[str, Any]) -> Any:
+async def answer(ledger: Ledger, isr_changes: IsrChanges, broker: int, method: str, args: Mapping[str, Any]) -> Any:
     """The answer to a call of ``broker``, as plain data. Raises KafkaError for one that is refused."""
     match method:
         case "create_topics":
             return await create_automatically(ledger, args["topics"])
-        case "alter_partition":
-            await alter_partition(ledger, _proposal(args))
         case "alter_partitions":
-            return {"written": await alter_partitions(ledger, [_proposal(one) for one in args["partitions"]])}
-        case "partition_failed":
-            await partition_failed(ledger, _failed_leader(args))
+            refusals = await isr_changes.ask([_proposal(one) for one in args["partitions"]])
+            return {"codes": [int(refusal.code if refusal else ErrorCode.NONE) for refusal in refusals]}
+        case "partitions_failed":
+            await partitions_failed(ledger, [_failed_leader(one) for one in args["partitions"]])
         case "controlled_shutdown":
             await shut_down(ledger, broker)
         case _:
@@ -35,6 +34,8 @@ async def answer(ledger: Ledger, broker: int, method: str, args: Mapping[str, An
 
 
 def _proposal(args: Mapping[str, Any]) -> IsrProposal:
+    if len(args["isr"]) != len(args["broker_epochs"]):
+        raise KafkaError(ErrorCode.INVALID_REQUEST, "each member of an ISR is named with its broker epoch")
     return IsrProposal(
         TopicPartition(args["topic"], args["partition"]),
         uuid.UUID(args["topic_id"]),
@@ -51,5 +52,5 @@ def _failed_leader(args: Mapping[str, Any]) -> FailedLeader:
         uuid.UUID(args["topic_id"]),
         leader_epoch=args["leader_epoch"],
         reason=args["reason"],
-        short_log=args.get("short_log", False),
+        short_log=args["short_log"],
     )

@@ -19,6 +19,7 @@ from raykafka.controller import calls
 from raykafka.controller.broker_channels import BrokerChannels, Silences
 from raykafka.controller.decisions import leadership
 from raykafka.controller.decisions.elections import elect
+from raykafka.controller.decisions.isr_changes import IsrChanges
 from raykafka.controller.decisions.topics import begin_partitions, finish_deletion
 from raykafka.controller.ledger.ledger import Ledger
 from raykafka.controller.ledger.state import State
@@ -71,12 +72,13 @@ class Controller:
             silent_after_s=silent_after_s,
             silences=silences or {},
             current=lambda: (self.state.image, self.state.sequence),
-            on_call=lambda broker, method, args: calls.answer(self.ledger, broker, method, args),
+            on_call=lambda broker, method, args: calls.answer(self.ledger, self._isr_changes, broker, method, args),
             on_forward=self._on_forward,
             died=lambda registration: self._membership.died(registration),
         )
         image = ClusterImage(cluster_id, broker_id, claim.epoch)
         self.ledger = Ledger(State(image, self.static_config), self._store, self._tenure, self._channels)
+        self._isr_changes = IsrChanges(self.ledger, self._tenure.run)
         self._membership = Membership(self._store, self.ledger, self._channels, self._tenure)
 
     @property

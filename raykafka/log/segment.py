@@ -221,6 +221,18 @@ class Segment:
 
     # writing
 
+    def takes(self, size: int, last_offset: int, max_timestamp: int, now_ms: int, segment_bytes: int) -> bool:
+        """Whether ``size`` bytes more belong here, or a new segment is due: for the size, the age, the indexes, or
+        offsets that these can't hold."""
+        first = self.first_timestamp
+        age_ms = max_timestamp - first if first is not None and first >= 0 else now_ms - self.created_ms
+        return (
+            self.size + size <= segment_bytes
+            and age_ms <= self.max_age_ms
+            and not self.indexes_full
+            and last_offset - self.base_offset <= MAX_INT32
+        )
+
     def take_max_timestamp_from_index(self) -> None:
         """Start from what the time index knows; ``note`` adds the batches behind its last entry."""
         if self.time_index.last:

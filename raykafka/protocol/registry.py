@@ -46,8 +46,9 @@ Handler = Callable[[RequestContext, Any, Any], Awaitable[Any]]
 
 
 class Place(StrEnum):
-    """Which process runs a handler: the broker that has the client's connection, or one that it forwards to."""
+    """Which process runs a handler: the one that has the client's connection, or one that it forwards to."""
 
+    FRONT = "front"
     BROKER = "broker"
     COORDINATOR = "coordinator"
     CONTROLLER = "controller"

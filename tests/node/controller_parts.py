@@ -14,12 +14,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from raykafka.broker.neighbourhood.controller_calls import ControllerCalls
-from raykafka.broker.neighbourhood.controller_link import CONTROLLER_ROLE, ControllerLink
+from raykafka.broker.neighbourhood.controller_calls import ControllerCalls, FailedLeadership
+from raykafka.broker.neighbourhood.controller_link import CONTROLLER_ROLE, ControllerLink, ImageUpdate
 from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, PartitionState
 from raykafka.controller.candidate import Candidate
 from raykafka.controller.controller import Controller
+from raykafka.error_code import ErrorCode
+from raykafka.replica.rules.events import Propose
 from raykafka.types import TopicPartition
 from raykafka.zookeeper import broker_store as store
 from raykafka.zookeeper.client import ZooKeeperClient
@@ -83,7 +85,7 @@ class BrokerEnd:
         self.controller_calls = ControllerCalls(self.controller_link)
         self.port = InterBrokerPort(SECRET, {CONTROLLER_ROLE: self.controller_link.take})
 
-    async def _apply(self, image: ClusterImage) -> None:
+    async def _apply(self, image: ClusterImage, _: ImageUpdate) -> None:
         self.applied.append(image)
 
     @property
@@ -92,6 +94,21 @@ class BrokerEnd:
 
     def partition(self, topic: str, partition: int = 0) -> PartitionState | None:
         return self.image.partition(TopicPartition(topic, partition))
+
+    async def report_failed(self, topic: str, reason: str, *states: PartitionState, first: int = 0) -> None:
+        """Say that the leaderships ``states`` are over, of the partitions from ``first`` on."""
+        topic_id = self.image.topics[topic].id
+        leaderships = [
+            FailedLeadership(TopicPartition(topic, p), topic_id, state.leader_epoch, reason)
+            for p, state in enumerate(states, first)
+        ]
+        await self.controller_calls.report_failed(leaderships)
+
+    async def propose(self, topic: str, partition: int, proposal: Propose) -> ErrorCode:
+        """Ask for an ISR; NONE once it is written, or why it is not."""
+        tp, topic_id = TopicPartition(topic, partition), self.image.topics[topic].id
+        (code,) = await self.controller_calls.alter_partitions([(tp, topic_id, proposal)])
+        return code
 
     def die(self) -> None:
         """As after kill -9, as long as the session has not expired: the port is closed, the registration still

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from raykafka.broker.neighbourhood import controller_calls
+from raykafka.broker.partitions.isr_proposals import IsrProposals
 from raykafka.cluster.image import PartitionState
 from raykafka.controller import channel
 from raykafka.controller.broker_channels import Silences
@@ -260,15 +262,55 @@ def test_a_failed_replica_leads_again_only_in_a_new_epoch(zookeeper: str) -> Non
         await create(active, "t")
         before = broker.partition("t")
         assert before is not None
-        tp = TopicPartition("t", 0)
-        await broker.controller_calls.report_failed_partition(tp, before, "its process ended")
+        await broker.report_failed("t", "its process ended", before)
         await until(lambda: broker.partition("t") != before, "the new epoch has come")
         after = broker.partition("t")
         assert after is not None and (after.leader, after.leader_epoch) == (0, before.leader_epoch + 1)
         link = await broker.controller_link.active(WITHIN_S)
         stale = {"topic": "t", "topic_id": str(broker.image.topics["t"].id), "partition": 0, "reason": "late"}
-        assert await link.call("partition_failed", {**stale, "leader_epoch": before.leader_epoch}) == {}
+        late = {**stale, "leader_epoch": before.leader_epoch, "short_log": False}
+        assert await link.call("partitions_failed", {"partitions": [late]}) == {}
         assert active.state.records["t"].states[0].leader_epoch == after.leader_epoch
+
+    play(zookeeper, scenario)
+
+
+def test_leaders_that_failed_together_are_followed_in_one_transaction_and_one_update(zookeeper: str) -> None:
+    """Rule 1: those that are not led so any more, or never were, keep nobody else waiting."""
+
+    async def scenario(made: Parts) -> None:
+        brokers = [await made.broker(b) for b in range(2)]
+        failing, other = brokers
+        active = await made.active(0)
+        request = TopicRequest("t", assignments=tuple((p, (0, 1)) for p in range(50)))
+        (result,) = await create_topics(active.ledger, [request], timeout_s=WITHIN_S)
+        assert result.error is None
+        led = [failing.image.topics["t"].partitions[p] for p in range(50)]
+        await failing.report_failed("t", "its disk broke", led[0])
+        await until(lambda: (s := other.partition("t")) is not None and s.leader == 1, "t-0 is led by the other")
+        updates = len(other.applied)
+        link = await failing.controller_link.active(WITHIN_S)
+        topic_id = failing.image.topics["t"].id
+        reports = [
+            {
+                "topic": topic,
+                "topic_id": str(topic_id),
+                "partition": p,
+                "leader_epoch": led[0].leader_epoch,
+                "reason": "its actor ended",
+                "short_log": False,
+            }
+            for topic, p in (("gone", 0), ("t", 50), *(("t", p) for p in range(50)))
+        ]
+        assert await link.call("partitions_failed", {"partitions": reports}) == {}
+        await until(lambda: (s := other.partition("t", 49)) is not None and s.leader == 1, "t-49 is led by the other")
+        states = active.state.records["t"].states
+        assert {(s.leader, s.leader_epoch) for s in states.values()} == {(1, led[0].leader_epoch + 1)}
+        assert len(other.applied) == updates + 1
+        client = await made.client()
+        paths = [f"/brokers/topics/t/partitions/{p}/state" for p in range(50)]
+        first, *together = [client.get(path)[1].mzxid for path in paths]
+        assert first < together[0] and set(together) == {together[0]}
 
     play(zookeeper, scenario)
 
@@ -294,9 +336,13 @@ def test_many_isrs_are_written_at_once_each_only_for_the_state_and_the_lives_it_
         asked_for[old] = proposal(states[old], version=states[old].version - 1)
         asked_for[dead] = proposal(states[dead], broker_epochs=(7,))
         ids = dict.fromkeys(states, topic.id) | {other: random_id()}
-        written = await leader.controller_calls.alter_partitions([(tp, ids[tp], asked_for[tp]) for tp in states])
-        assert written == count - 3
-        refused = {old, dead, other}
+        codes = await leader.controller_calls.alter_partitions([(tp, ids[tp], asked_for[tp]) for tp in states])
+        refused = {
+            old: ErrorCode.INVALID_UPDATE_VERSION,
+            dead: ErrorCode.INELIGIBLE_REPLICA,
+            other: ErrorCode.UNKNOWN_TOPIC_ID,
+        }
+        assert dict(zip(states, codes, strict=True)) == {tp: refused.get(tp, ErrorCode.NONE) for tp in states}
 
         def heard() -> bool:
             now = leader.image.topics["t"].partitions
@@ -305,7 +351,7 @@ def test_many_isrs_are_written_at_once_each_only_for_the_state_and_the_lives_it_
             )
 
         await until(heard, "the broker has heard of them, and of nothing else")
-        assert {tp for tp in states if len(active.state.records["t"].states[tp.partition].isr) == 3} == refused
+        assert {tp for tp in states if len(active.state.records["t"].states[tp.partition].isr) == 3} == refused.keys()
 
     play(zookeeper, scenario)
 
@@ -319,16 +365,15 @@ def test_an_isr_is_written_only_for_the_state_and_the_lives_it_names(zookeeper: 
         tp, leader = TopicPartition("t", 0), brokers[0]
         first = await until(lambda: leader.partition("t"), "the topic is known")
         assert set(first.isr) == {0, 1, 2}
-        topic_id = leader.image.topics["t"].id
         epochs = {b.id: b.registration.info.epoch for b in brokers}
         follower = next(b for b in first.replicas if b != first.leader)
         smaller = (first.leader, follower)
 
-        def proposal(isr: tuple[int, ...], version: int, **changes: int) -> dict[str, Any]:
-            named = [{**epochs, **{int(b[1:]): e for b, e in changes.items()}}[b] for b in isr]
-            return {"isr": isr, "broker_epochs": named, "leader_epoch": first.leader_epoch, "version": version}
+        def proposal(isr: tuple[int, ...], version: int, **changes: int) -> Propose:
+            named = {**epochs, **{int(b[1:]): e for b, e in changes.items()}}
+            return Propose(isr, tuple(named[b] for b in isr), first.leader_epoch, version)
 
-        await leader.controller_calls.alter_partition(tp, topic_id, proposal(smaller, first.version))
+        assert await leader.propose("t", 0, proposal(smaller, first.version)) is ErrorCode.NONE
         await until(lambda: (s := leader.partition("t")) and s.isr == smaller, "the smaller ISR has come")
         second = leader.partition("t")
         assert second is not None
@@ -336,21 +381,82 @@ def test_an_isr_is_written_only_for_the_state_and_the_lives_it_names(zookeeper: 
         everybody = first.replicas
         refused = [
             (proposal(everybody, first.version), ErrorCode.INVALID_UPDATE_VERSION),
-            ({**proposal(everybody, second.version), "leader_epoch": 9}, ErrorCode.INVALID_UPDATE_VERSION),
+            (proposal(everybody, second.version)._replace(leader_epoch=9), ErrorCode.INVALID_UPDATE_VERSION),
             (proposal((follower,), second.version), ErrorCode.INELIGIBLE_REPLICA),
             (proposal(everybody, second.version, **{f"b{follower}": 7}), ErrorCode.INELIGIBLE_REPLICA),
         ]
-        for args, code in refused:
-            with pytest.raises(KafkaError) as error:
-                await leader.controller_calls.alter_partition(tp, topic_id, args)
-            assert error.value.code is code
+        for asked, code in refused:
+            assert await leader.propose("t", 0, asked) is code
         # a life that ended since, unknown to this controller: the transaction itself refuses it
         record = active.state.records["t"].states[0]
         stale = dataclasses.replace(record, isr=everybody, isr_epochs=tuple(epochs[b] + 1 for b in everybody))
         assert await asyncio.to_thread(active._store.write_isrs, {tp: stale}) is None
         assert leader.partition("t") == second
-        await leader.controller_calls.alter_partition(tp, topic_id, proposal(everybody, second.version))
+        assert await leader.propose("t", 0, proposal(everybody, second.version)) is ErrorCode.NONE
         await until(lambda: (s := leader.partition("t")) and s.isr == everybody, "all are in sync")
+
+    play(zookeeper, scenario)
+
+
+def test_of_a_partition_only_the_newest_proposal_waits_and_all_that_wait_are_written_at_once(zookeeper: str) -> None:
+    async def scenario(made: Parts) -> None:
+        brokers = [await made.broker(b) for b in range(3)]
+        active = await made.active(0)
+        count = 10
+        request = TopicRequest("t", assignments=tuple((p, (p % 2, 1 - p % 2, 2)) for p in range(count)))
+        (result,) = await create_topics(active.ledger, [request], timeout_s=WITHIN_S)
+        assert result.error is None
+        epochs = {b.id: b.registration.info.epoch for b in brokers}
+        partitions = active.state.image.topics["t"].partitions
+
+        async def ask(partition: int, *isr: int, version: int = 0) -> ErrorCode:
+            state = partitions[partition]
+            proposal = Propose(isr, tuple(epochs[b] for b in isr), state.leader_epoch, state.version + version)
+            return await brokers[state.leader].propose("t", partition, proposal)
+
+        async with active.ledger.turn():
+            old: list[asyncio.Task[ErrorCode]] = []
+            for _ in range(3):
+                old += [asyncio.create_task(ask(p, partitions[p].leader)) for p in range(count)]
+                await until(lambda: len(active._isr_changes) == count, "one for each partition waits")
+            new = [asyncio.create_task(ask(p, 0, 1)) for p in range(count)]
+            replaced = await asyncio.wait_for(asyncio.gather(*old), WITHIN_S)
+            assert set(replaced) == {ErrorCode.INVALID_UPDATE_VERSION}
+            assert await asyncio.wait_for(ask(0, 0, 1, version=-1), WITHIN_S) is ErrorCode.INVALID_UPDATE_VERSION
+            assert len(active._isr_changes) == count and active.ledger.waiting == 1
+        assert set(await asyncio.gather(*new)) == {ErrorCode.NONE}
+        assert {state.isr for state in active.state.records["t"].states.values()} == {(0, 1)}
+        client = await made.client()
+        written = [client.get(f"/brokers/topics/t/partitions/{p}/state")[1].mzxid for p in range(count)]
+        assert len(set(written)) == 1
+
+    play(zookeeper, scenario)
+
+
+def test_proposals_that_wait_for_a_controller_that_is_deposed_are_refused(zookeeper: str) -> None:
+    async def scenario(made: Parts) -> None:
+        broker = await made.broker(0)
+        active = await made.active(0)
+        await create(active, "t")
+        state = broker.partition("t")
+        assert state is not None
+        proposal = isr_changes.IsrProposal(
+            TopicPartition("t", 0),
+            broker.image.topics["t"].id,
+            state.isr,
+            (broker.registration.info.epoch,),
+            state.leader_epoch,
+            state.version,
+        )
+        client = await made.client()
+        async with active.ledger.turn():
+            asked = asyncio.create_task(active._isr_changes.ask([proposal]))
+            await until(lambda: len(active._isr_changes) == 1, "it waits")
+            client.set("/controller_epoch", b"9")
+        with pytest.raises(KafkaError) as refused:
+            await asyncio.wait_for(asked, WITHIN_S)
+        assert refused.value.code is ErrorCode.NOT_CONTROLLER
+        assert len(active._isr_changes) == 0
 
     play(zookeeper, scenario)
 
@@ -555,6 +661,65 @@ def test_a_zookeeper_outage_is_a_wait_and_a_write_in_it_lands_once(zookeeper_ser
     play(zookeeper_server.hosts, scenario)
 
 
+def test_proposals_do_not_pile_up_while_zookeeper_is_away(
+    zookeeper_server: ZooKeeperProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leaders propose again and again, and their broker gives up waiting for answers meanwhile."""
+    monkeypatch.setattr(controller_calls, "ANSWER_WITHIN_S", 0.1)
+    asked = answered = 0
+    ask = isr_changes.IsrChanges.ask
+
+    async def counted(self: isr_changes.IsrChanges, *args: Any) -> Any:
+        nonlocal asked, answered
+        asked += 1
+        try:
+            return await ask(self, *args)
+        finally:
+            answered += 1
+
+    monkeypatch.setattr(isr_changes.IsrChanges, "ask", counted)
+
+    async def scenario(made: Parts) -> None:
+        leader, follower = [await made.broker(b) for b in range(2)]
+        active = await made.active(0)
+        count = 5
+        request = TopicRequest("t", assignments=tuple((p, (0, 1)) for p in range(count)))
+        (result,) = await create_topics(active.ledger, [request], timeout_s=WITHIN_S)
+        assert result.error is None
+        topic = leader.image.topics["t"]
+        epochs = {b.id: b.registration.info.epoch for b in (leader, follower)}
+        proposals = IsrProposals(leader.controller_calls)
+
+        def propose(*isr: int) -> None:
+            for p, state in leader.image.topics["t"].partitions.items():
+                if state.isr != isr or state.version == topic.partitions[p].version:
+                    named = tuple(epochs[b] for b in isr)
+                    proposals.propose(TopicPartition("t", p), topic.id, Propose(isr, named, 0, state.version))
+
+        await asyncio.to_thread(zookeeper_server.kill)
+        begun = 0
+        while asked < 10:
+            propose(*((0,), (0, 1))[begun % 2])
+            begun += 1
+            await asyncio.sleep(0.01)
+            assert len(active._isr_changes) <= count and active.ledger.waiting <= 1
+            assert asked - answered <= 3, "the one that is being written, the newest, and one on its way"
+        assert begun > asked
+        await asyncio.to_thread(zookeeper_server.start)
+        await asyncio.to_thread(zookeeper_server.wait_ready, WITHIN_S)
+
+        def decided() -> bool:
+            propose(0)
+            states = leader.image.topics["t"].partitions
+            return all(s.isr == (0,) and s.version > topic.partitions[p].version for p, s in states.items())
+
+        await until(decided, "the newest ISR of each is written")
+        await proposals.close()
+        assert active.epoch == 1 and not active.resigned.done()
+
+    play(zookeeper_server.hosts, scenario)
+
+
 class ControllerProcess:
     """A controller as the plain process that a broker starts; its broker is a Unix socket."""
 
@@ -676,15 +841,15 @@ def test_a_death_is_decided_before_questions_that_wait(zookeeper: str) -> None:
         topic = leader.image.topics["t"]
         epoch = leader.registration.info.epoch
         async with active.ledger.turn():
-            waiting = [asyncio.create_task(create(active, f"later-{n}")) for n in range(count)]
+            waiting: list[asyncio.Task[Any]] = [asyncio.create_task(create(active, f"later-{n}")) for n in range(count)]
             for p, state in topic.partitions.items():
-                smaller = {"isr": (0,), "broker_epochs": (epoch,)}
-                args = {**smaller, "leader_epoch": state.leader_epoch, "version": state.version}
-                proposing = leader.controller_calls.alter_partition(TopicPartition("t", p), topic.id, args)
-                waiting.append(asyncio.create_task(proposing))
-            await until(lambda: active.ledger.waiting == 2 * count, "all questions wait")
+                smaller = Propose((0,), (epoch,), state.leader_epoch, state.version)
+                waiting.append(asyncio.create_task(leader.propose("t", p, smaller)))
+            await until(lambda: len(active._isr_changes) == count, "all proposals wait")
+            # the proposals as one of them
+            await until(lambda: active.ledger.waiting == count + 1, "all questions wait")
             victim.die()
-            await until(lambda: active.ledger.waiting == 2 * count + 1, "the death is known")
+            await until(lambda: active.ledger.waiting == count + 2, "the death is known")
         await asyncio.gather(*waiting)
         client = await made.client()
 

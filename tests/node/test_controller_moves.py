@@ -18,7 +18,7 @@ from raykafka.controller.decisions.topics import create_topics, delete_topics
 from raykafka.controller.rules.reassignment import Assignment
 from raykafka.controller.rules.topics import TopicRequest
 from raykafka.error_code import ErrorCode
-from raykafka.errors import KafkaError
+from raykafka.replica.rules.events import Propose
 from raykafka.replica.rules.partition import SHORT_LOG
 from raykafka.types import NO_LEADER, TopicPartition
 from tests.lab.loop_waiting import until
@@ -52,14 +52,12 @@ async def change_isr(brokers: list[BrokerEnd], *isr: int) -> PartitionState:
             leader = await until(lambda: _leader(brokers), "somebody leads")
             state = leader.partition("t")
             assert state is not None
-            epochs = [brokers[b].registration.info.epoch for b in isr]
-            asked = {"isr": isr, "broker_epochs": epochs, "leader_epoch": state.leader_epoch, "version": state.version}
-            try:
-                await leader.controller_calls.alter_partition(T0, leader.image.topics["t"].id, asked)
-            except KafkaError as refusal:
-                assert refusal.code is ErrorCode.INVALID_UPDATE_VERSION
+            epochs = tuple(brokers[b].registration.info.epoch for b in isr)
+            code = await leader.propose("t", 0, Propose(isr, epochs, state.leader_epoch, state.version))
+            if code is ErrorCode.INVALID_UPDATE_VERSION:
                 await asyncio.sleep(0.01)
                 continue
+            assert code is ErrorCode.NONE
             return await until(lambda leader=leader, state=state: _newer(leader, state), "the leader knows the ISR")
 
 
@@ -182,7 +180,7 @@ def test_preferred_replicas_lead_again_by_request_and_by_themselves(
         await place(active, "t", (0, 1))
         failed = brokers[0].partition("t")
         assert failed is not None
-        await brokers[0].controller_calls.report_failed_partition(T0, failed, "tried")
+        await brokers[0].report_failed("t", "tried", failed)
         state = await until(lambda: s if (s := active.state.image.partition(T0)) and s.leader == 1 else None, "1 leads")
         assert state.isr == (1,)
         codes = []
@@ -196,7 +194,7 @@ def test_preferred_replicas_lead_again_by_request_and_by_themselves(
         needless = (await elect_leaders(active.ledger, ElectionType.PREFERRED, [T0], WITHIN_S))[T0]
         assert needless is not None and needless.code is ErrorCode.ELECTION_NOT_NEEDED
 
-        await brokers[0].controller_calls.report_failed_partition(T0, led, "tried")
+        await brokers[0].report_failed("t", "tried", led)
         await until(lambda: (s := active.state.image.partition(T0)) and s.leader == 1, "1 leads again")
         await change_isr(brokers, 1, 0)
         active.static_config["auto.leader.rebalance.enable"] = "true"
@@ -212,7 +210,7 @@ def test_a_log_that_lost_committed_records_leads_only_after_an_unclean_election(
         active = await controllers.active()
         await place(active, "t", (0, 1))
         state = await change_isr(brokers, 0)
-        await brokers[0].controller_calls.report_failed_partition(T0, state, SHORT_LOG)
+        await brokers[0].report_failed("t", SHORT_LOG, state)
         offline = await until(lambda: _newer(brokers[0], state), "it is offline")
         assert (offline.leader, offline.isr) == (NO_LEADER, (0,))
         # whatever happens next: another controller, other brokers that come

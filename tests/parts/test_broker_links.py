@@ -1,6 +1,7 @@
 """The inter-broker port: who may give orders, in which order they come into force, and what is asked back."""
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from raykafka.broker.neighbourhood.controller_calls import ControllerCalls
-from raykafka.broker.neighbourhood.controller_link import CONTROLLER_ROLE, ControllerLink
+from raykafka.broker.neighbourhood.controller_calls import ControllerCalls, FailedLeadership
+from raykafka.broker.neighbourhood.controller_link import CONTROLLER_ROLE, ControllerLink, ImageUpdate
 from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
-from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState, Topic, delta_to_json
+from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState, Topic, delta_from_json, delta_to_json
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, connect_tcp
@@ -27,6 +28,7 @@ _ID = uuid.UUID(int=1)
 class _Port:
     def __init__(self) -> None:
         self.applied: list[ClusterImage] = []
+        self.updates: list[ImageUpdate] = []
         self.hold: asyncio.Event | None = None
         self.link = ControllerLink(self.apply)
         self.calls = ControllerCalls(self.link)
@@ -37,10 +39,11 @@ class _Port:
         self.link.begin("cluster", EPOCH)
         await self.inter_broker_port.serve("cluster", 1, EPOCH)
 
-    async def apply(self, image: ClusterImage) -> None:
+    async def apply(self, image: ClusterImage, update: ImageUpdate) -> None:
         if self.hold is not None:
             await self.hold.wait()
         self.applied.append(image)
+        self.updates.append(update)
 
     async def controller(self, epoch: int, **start: Any) -> Link:
         identity = {"role": "controller", "broker_id": 0, "controller_epoch": epoch}
@@ -85,6 +88,12 @@ def test_updates_come_into_force_one_by_one_and_are_answered_after_that() -> Non
             full = _update(ImageDelta(topics={"b": _topic("b", 1, 1, uuid.UUID(int=2))}), full=True)
             await controller.call("update", full)
             assert sorted(port.link.image.topics) == ["b"]
+            assert [update.full for update in port.updates] == [True, False, True]
+            relayed = ClusterImage("cluster")
+            for image, update in zip(port.applied, port.updates, strict=True):
+                base = ClusterImage("cluster") if update.full else relayed
+                relayed = base.apply(delta_from_json(json.loads(json.dumps(update.delta))))
+                assert relayed == image
 
     asyncio.run(run())
 
@@ -177,29 +186,37 @@ def test_a_request_over_which_a_controller_dies_is_taken_to_the_next_one() -> No
     asyncio.run(run())
 
 
-def test_without_a_controller_requests_fail_retriably_and_a_failed_partition_is_reported_to_the_next_one() -> None:
+def test_without_a_controller_requests_fail_retriably_and_failed_leaders_are_reported_to_the_next_one() -> None:
     async def run() -> None:
         async with _port() as port:
             with pytest.raises(KafkaError) as refused:
                 await port.link.active(0.05)
             assert refused.value.code is ErrorCode.NOT_CONTROLLER
             first = await port.controller(1)
-            topic = _topic("a", 4)
+            topic = Topic("a", _ID, {p: PartitionState((1,), 1, 4, (1,), 0) for p in range(3)})
             await first.call("update", _update(ImageDelta(topics={"a": topic}), full=True))
             first.close()
             await first.ended
-            report = asyncio.ensure_future(
-                port.calls.report_failed_partition(TopicPartition("a", 0), topic.partitions[0], "it died")
-            )
-            heard: list[dict[str, Any]] = []
+            leaderships = [FailedLeadership(TopicPartition("a", p), _ID, 4, "it died") for p in range(3)]
+            report = asyncio.ensure_future(port.calls.report_failed(leaderships))
+            heard: list[tuple[str, dict[str, Any]]] = []
 
             async def answer(method: str, args: dict[str, Any]) -> dict[str, Any]:
-                assert method == "partition_failed"
-                heard.append(args)
+                heard.append((method, args))
                 return {}
 
-            await port.controller(2, on_call=answer)
+            async def refuse(method: str, args: dict[str, Any]) -> dict[str, Any]:
+                raise KafkaError(ErrorCode.NOT_CONTROLLER, "deposed")
+
+            second = await port.controller(2, on_call=refuse)
+            # what is over already is not reported any more
+            over = Topic("a", _ID, {**topic.partitions, 1: PartitionState((1,), 1, 5, (1,), 1)})
+            await second.call("update", _update(ImageDelta(topics={"a": over}), full=True, epoch=2))
+            await port.controller(3, on_call=answer)
             await asyncio.wait_for(report, 10)
-            assert [(a["topic"], a["partition"], a["leader_epoch"]) for a in heard] == [("a", 0, 4)]
+            ((method, args),) = heard
+            assert method == "partitions_failed"
+            named = {"topic": "a", "topic_id": str(_ID), "leader_epoch": 4, "reason": "it died", "short_log": False}
+            assert args["partitions"] == [{**named, "partition": 0}, {**named, "partition": 2}]
 
     asyncio.run(run())

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykafka.broker.neighbourhood.controller_link import CONTROLLER_ROLE, ControllerLink
+from raykafka.broker.neighbourhood.controller_link import CONTROLLER_ROLE, ControllerLink, ImageUpdate
 from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
 from raykafka.cluster.image import (
     BrokerInfo,
@@ -128,7 +128,7 @@ def test_a_broker_that_stays_out_of_reach_is_dead_though_nobody_refuses(silent_a
 
 def test_a_broker_that_was_silent_and_answers_is_alive() -> None:
     async def scenario() -> None:
-        async def apply(image: ClusterImage) -> None: ...
+        async def apply(image: ClusterImage, update: ImageUpdate) -> None: ...
 
         link = ControllerLink(apply)
         link.begin("c", 1)

@@ -156,6 +156,31 @@ def test_what_an_earlier_process_wrote_is_synced_before_the_recovery_point_passe
     log.close()
 
 
+def test_a_flush_waits_for_one_that_is_under_way(tmp_path, monkeypatch):
+    log = open_log(tmp_path / "t-0")
+    log.append_as_leader(batch(3), 0, NOW_MS)
+    real, begun, go_on = os.fsync, threading.Event(), threading.Event()
+
+    def fsync(fd):
+        begun.set()
+        assert go_on.wait(60)
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    flushes = [threading.Thread(target=log.flush) for _ in range(2)]
+    flushes[0].start()
+    assert begun.wait(60)
+    flushes[1].start()
+    flushes[1].join(0.2)
+    assert flushes[1].is_alive()
+    assert log.recovery_point == 0
+    go_on.set()
+    for flush in flushes:
+        flush.join()
+    assert log.recovery_point == 3
+    log.close()
+
+
 def test_a_reader_closes_what_was_not_read_since_it_was_last_told_to(tmp_path):
     directory = tmp_path / "t-0"
     log = open_log(directory, SMALL)

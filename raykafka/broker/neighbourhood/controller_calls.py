@@ -6,10 +6,9 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from raykafka.broker.neighbourhood.controller_link import ControllerLink
-from raykafka.cluster.image import PartitionState
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.process.backoff import Backoff
@@ -25,6 +24,15 @@ ANSWER_WITHIN_S = 60.0
 _CONTROLLERS_ASKED = 3
 
 logger = logging.getLogger(__name__)
+
+
+class FailedLeadership(NamedTuple):
+    """A leadership of this broker that is over (rule 1): in ``leader_epoch`` it leads that partition no further."""
+
+    tp: TopicPartition
+    topic_id: uuid.UUID
+    leader_epoch: int
+    reason: str
 
 
 class ControllerCalls:
@@ -53,41 +61,48 @@ class ControllerCalls:
         answer = await self._call("create_topics", {"topics": list(names), "auto": True})
         return {name: ErrorCode(code) for name, code in answer.items()}
 
-    async def alter_partition(self, tp: TopicPartition, topic_id: uuid.UUID, proposal: dict[str, Any]) -> None:
-        """Ask for an ISR (``replica.rules.events.Propose`` as a dict); the answer is the state that the controller
-        makes known."""
-        await self._call("alter_partition", _proposal(tp, topic_id, proposal))
-
-    async def alter_partitions(self, proposals: Sequence[tuple[TopicPartition, uuid.UUID, Propose]]) -> int:
-        """Ask for many ISRs at once; how many were written."""
-        asked = [_proposal(tp, topic_id, proposal._asdict()) for tp, topic_id, proposal in proposals]
+    async def alter_partitions(self, proposals: Sequence[tuple[TopicPartition, uuid.UUID, Propose]]) -> list[ErrorCode]:
+        """Ask for the ISRs of partitions, each named once. For each in order NONE, once it is written, or why it is
+        not; the state itself comes with the image."""
+        asked = [_named(tp, topic_id, **proposal._asdict()) for tp, topic_id, proposal in proposals]
         answer = await self._call("alter_partitions", {"partitions": asked})
-        return int(answer["written"])
+        return [ErrorCode(code) for code in answer["codes"]]
 
-    async def report_failed_partition(self, tp: TopicPartition, state: PartitionState, reason: str) -> None:
-        """Have the controller end the leadership ``state`` of this broker (rule 1). Returns once it has answered, or
-        once the image shows another leadership; asks every controller that comes until then."""
+    async def report_failed(self, leaderships: Sequence[FailedLeadership]) -> None:
+        """Have the controller end leaderships of this broker (rule 1), all at once. Returns once it has answered, or
+        once the image shows that all of them are over; asks every controller that comes until then."""
         backoff = Backoff()
-        while True:
-            topic = self._controller.image.topics.get(tp.topic)
-            current = self._controller.image.partition(tp)
-            if topic is None or current is None or current.leader_epoch != state.leader_epoch:
-                return
-            args = {
-                "topic": tp.topic,
-                "topic_id": str(topic.id),
-                "partition": tp.partition,
-                "leader_epoch": state.leader_epoch,
-                "reason": reason,
-                "short_log": reason == SHORT_LOG,
-            }
+        while left := [failed for failed in leaderships if self._goes_on(failed)]:
+            named = [
+                _named(
+                    failed.tp,
+                    failed.topic_id,
+                    leader_epoch=failed.leader_epoch,
+                    reason=failed.reason,
+                    short_log=failed.reason == SHORT_LOG,
+                )
+                for failed in left
+            ]
             try:
-                await self._call("partition_failed", args, CONTROLLER_WITHIN_S)
+                await self._call("partitions_failed", {"partitions": named}, CONTROLLER_WITHIN_S)
                 return
             except (KafkaError, LinkError, TimeoutError) as error:
-                logger.warning("the controller could not take the failure of %s: %s", tp, error)
+                logger.warning(
+                    "the controller could not take that %d leaderships are over, that of %s and others: %s",
+                    len(left),
+                    left[0].tp,
+                    error or type(error).__name__,
+                )
             backoff.failed()
             await asyncio.sleep(backoff.delay_s)
+
+    def _goes_on(self, failed: FailedLeadership) -> bool:
+        """Whether the image still shows that leadership."""
+        topic = self._controller.image.topics.get(failed.tp.topic)
+        if topic is None or topic.id != failed.topic_id:
+            return False
+        state = topic.partitions.get(failed.tp.partition)
+        return state is not None and state.leader_epoch == failed.leader_epoch
 
     async def controlled_shutdown(self, within_s: float) -> None:
         """Have the leaderships of this broker moved away, as far as they can be, before it stops. A controller is
@@ -100,5 +115,5 @@ class ControllerCalls:
         return await link.call(method, args, ANSWER_WITHIN_S)
 
 
-def _proposal(tp: TopicPartition, topic_id: uuid.UUID, proposal: dict[str, Any]) -> dict[str, Any]:
-    return {"topic": tp.topic, "topic_id": str(topic_id), "partition": tp.partition, **proposal}
+def _named(tp: TopicPartition, topic_id: uuid.UUID, **more: Any) -> dict[str, Any]:
+    return {"topic": tp.topic, "topic_id": str(topic_id), "partition": tp.partition, **more}

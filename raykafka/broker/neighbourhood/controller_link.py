@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState, delta_from_json
 from raykafka.error_code import ErrorCode
@@ -24,14 +24,23 @@ CONTROLLER_ROLE = "controller"
 logger = logging.getLogger(__name__)
 
 
+class ImageUpdate(NamedTuple):
+    """What the controller has told, as it came, for those whom this broker relays it to: ``delta`` is the JSON of an
+    ImageDelta (``cluster.image.delta_from_json``) to the image before, or with ``full`` to an empty one."""
+
+    full: bool
+    delta: dict[str, Any]
+
+
 class ControllerLink:
     """Keeps the active controller's link and applies its updates one by one. ``image`` is the newest one;
     ``highest_epoch`` the highest controller epoch that was seen, -1 before the first.
 
-    ``apply(image)`` brings this broker to an image; an update is answered when that has returned.
+    ``apply(image, update)`` brings this broker to an image, which ``update`` made; an update is answered when that has
+    returned.
     """
 
-    def __init__(self, apply: Callable[[ClusterImage], Awaitable[None]]) -> None:
+    def __init__(self, apply: Callable[[ClusterImage, ImageUpdate], Awaitable[None]]) -> None:
         self._apply = apply
         self._link: Link | None = None
         self._arrived = asyncio.Event()
@@ -90,11 +99,12 @@ class ControllerLink:
             raise KafkaError(ErrorCode.STALE_CONTROLLER_EPOCH, f"a controller of epoch {self.highest_epoch} is known")
         if args["broker_epoch"] != self._broker_epoch:
             raise KafkaError(ErrorCode.STALE_BROKER_EPOCH, f"this life of the broker has epoch {self._broker_epoch}")
-        delta = delta_from_json(args["delta"])
+        update = ImageUpdate(args["full"], args["delta"])
+        delta = delta_from_json(update.delta)
         _refuse_older(self.image, delta)
-        base = ClusterImage(self.image.cluster_id) if args["full"] else self.image
+        base = ClusterImage(self.image.cluster_id) if update.full else self.image
         self.image = base.apply(delta)
-        await self._apply(self.image)
+        await self._apply(self.image, update)
 
 
 def _refuse_older(image: ClusterImage, delta: ImageDelta) -> None:

@@ -6,7 +6,8 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from raykafka.cluster.image import PartitionState
+from raykafka.broker.neighbourhood.controller_calls import FailedLeadership
+from raykafka.error_code import ErrorCode
 from raykafka.replica.rules.events import Propose
 from raykafka.types import TopicPartition
 
@@ -14,14 +15,12 @@ from raykafka.types import TopicPartition
 class Controller(Protocol):
     """The active controller, wherever it runs. All calls raise KafkaError, LinkError, TimeoutError."""
 
-    async def alter_partition(self, tp: TopicPartition, topic_id: uuid.UUID, proposal: dict[str, Any]) -> None:
-        """Propose an ISR; returns once it is decided (rule 7)."""
+    async def alter_partitions(self, proposals: Sequence[tuple[TopicPartition, uuid.UUID, Propose]]) -> list[ErrorCode]:
+        """Propose the ISRs of partitions, each named once; for each in order NONE, once it is written, or why it is
+        not (rule 7)."""
 
-    async def alter_partitions(self, proposals: Sequence[tuple[TopicPartition, uuid.UUID, Propose]]) -> int:
-        """Propose the ISRs of many partitions; how many were written."""
-
-    async def report_failed_partition(self, tp: TopicPartition, state: PartitionState, reason: str) -> None:
-        """Say that the leadership ``state`` has ended; returns once the controller knows (rule 1)."""
+    async def report_failed(self, leaderships: Sequence[FailedLeadership]) -> None:
+        """Say that leaderships of this broker have ended; returns once the controller knows (rule 1)."""
 
 
 class OtherBrokers(Protocol):

@@ -9,12 +9,8 @@ from pathlib import Path
 
 from raykafka.broker.partitions.directories import DELETE, rename_away
 from raykafka.broker.partitions.partition_host import PartitionHost
-from raykafka.error_code import ErrorCode
 from raykafka.process.tasks import TaskSet
 from raykafka.types import TopicPartition
-
-_DELETE_DELAY = "file.delete.delay.ms"
-_DEFAULT_DELAY_MS = 60_000
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +26,16 @@ class Deletions:
         """What ends once nobody touches the directory of ``tp`` any more; None if nobody does."""
         return self._closing.get(tp)
 
-    async def all_closed(self) -> None:
-        """Wait until every log is closed and its directory renamed."""
+    async def all_closed(self, within_s: float) -> None:
+        """Wait until every log is closed and its directory renamed, for ``within_s`` at most."""
         closing = list(self._closing.values())
         if closing:
-            await asyncio.wait(closing)
+            await asyncio.wait(closing, timeout=within_s)
 
-    def begin(self, host: PartitionHost, reason: ErrorCode) -> None:
-        """Close the log of ``host``, answering ``reason`` to appends that wait, and rename its directory. The files go
-        after ``file.delete.delay.ms``, so that reads under way can end."""
-        task = self._tasks.run(self._delete(host, reason))
+    def begin(self, host: PartitionHost, delay_ms: int) -> None:
+        """Close the log of ``host`` and rename its directory. The files go after ``delay_ms``, so that reads under way
+        can end."""
+        task = self._tasks.run(self._delete(host, delay_ms))
         self._closing[host.tp] = task
 
         def closed(_: object) -> None:
@@ -48,13 +44,13 @@ class Deletions:
 
         task.add_done_callback(closed)
 
-    async def _delete(self, host: PartitionHost, reason: ErrorCode) -> None:
-        await host.close(reason, frees_directory=True)
-        if not host.sleeping.has_files:
+    async def _delete(self, host: PartitionHost, delay_ms: int) -> None:
+        await host.release()
+        if not host.has_files:
             return
-        path = await asyncio.to_thread(rename_away, host.log.directory, DELETE)
+        path = await asyncio.to_thread(rename_away, host.directory, DELETE)
         if path is not None:
-            self.remove(path, int(host.config.get(_DELETE_DELAY, _DEFAULT_DELAY_MS)))
+            self.remove(path, delay_ms)
 
     def remove(self, path: Path, delay_ms: int = 0) -> None:
         """Remove a directory that was renamed, later."""

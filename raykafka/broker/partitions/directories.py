@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import uuid
 from pathlib import Path
 from typing import NamedTuple
 
 from raykafka.errors import RaykafkaError
-from raykafka.log import read_seal
 from raykafka.log.files import LOG, METADATA_FILE, offset_of_name, read_topic_id
 from raykafka.process.durable import sync_directory
-from raykafka.replica.seal_note import SealNote
 
 DELETE = "-delete"
 STRAY = "-stray"
 _MAX_NAME_BYTES = 255
 
-logger = logging.getLogger(__name__)
-
 
 class FoundDirectory(NamedTuple):
-    """A partition directory that was there at start. ``holds_log``: a log was begun in it. ``left``: what its seal
-    says."""
+    """A partition directory that was there at start. ``holds_log``: a log was begun in it."""
 
     path: Path
     topic_id: uuid.UUID | None
     holds_log: bool
-    left: SealNote | None
 
 
 def scan(log_dir: Path) -> tuple[dict[str, FoundDirectory], list[Path]]:
@@ -43,26 +36,14 @@ def scan(log_dir: Path) -> tuple[dict[str, FoundDirectory], list[Path]]:
         if entry.name.endswith(DELETE):
             doomed.append(path)
         elif dash and topic and partition.isdecimal():
-            holds_log = any(
-                name == METADATA_FILE or (name.endswith(LOG) and offset_of_name(name) is not None)
-                for name in os.listdir(path)
-            )
             topic_id = read_topic_id(path)
-            found[entry.name] = FoundDirectory(
-                path, topic_id, holds_log, _left_in(path, topic_id) if holds_log else None
-            )
+            found[entry.name] = FoundDirectory(path, topic_id, topic_id is not None or _holds_segments(path))
     return found, doomed
 
 
-def _left_in(path: Path, topic_id: uuid.UUID | None) -> SealNote | None:
-    """What the seal in a directory says, if it is intact and of that topic."""
-    try:
-        seal = read_seal(path)
-    except (OSError, ValueError) as error:
-        logger.warning("%s: its seal can't be read: %s", path, error)
-        return None
-    ours = seal is not None and seal.topic_id == topic_id and "seal" in seal.note
-    return SealNote.of_note(seal.note) if seal is not None and ours else None
+def _holds_segments(path: Path) -> bool:
+    names = os.listdir(path)
+    return any(n == METADATA_FILE or (n.endswith(LOG) and offset_of_name(n) is not None) for n in names)
 
 
 def rename_away(directory: Path, suffix: str) -> Path | None:

@@ -1,45 +1,43 @@
-"""How the replica processes of one partition have failed, and what may be tried after that."""
+"""How often the replica of one partition has failed, and when it may be tried again."""
 
 from __future__ import annotations
 
 from raykafka.process.backoff import Backoff
-from raykafka.process.clock import boot_clock
+
+# one that was open for so long has got over what had failed before
+CALM_S = 10.0
 
 
 class Failures:
-    """``count`` is how many have ended before they were let go, ``reason`` why the last did, empty once another has
-    opened the log. ``diverged``: the log is no beginning of its leader's (rule 10)."""
+    """``count`` is how often its log was closed before that was asked for, or could not be opened; ``reason`` why
+    last, empty once it is open again; ``last_s`` when. It may be opened again from ``try_again_s`` on: at once after
+    the first failure, then after growing delays. Times are seconds of the boot clock."""
+
+    __slots__ = ("_backoff", "_opened_s", "count", "last_s", "reason", "try_again_s")
 
     def __init__(self) -> None:
         self.count = 0
         self.reason = ""
-        self.diverged = False
-        self._epoch = -1
-        self._last_s = 0.0
-        self._backoff = Backoff()
+        self.last_s = 0.0
+        self.try_again_s = 0.0
+        self._opened_s: float | None = None
+        self._backoff: Backoff | None = None
 
-    @property
-    def delay_s(self) -> float:
-        """How long to wait before the next process is asked for."""
-        return self._backoff.delay_s
-
-    @property
-    def since_last_s(self) -> float | None:
-        return round(boot_clock() - self._last_s, 1) if self.count else None
-
-    def failed(self, reason: str, leader_epoch: int) -> None:
+    def failed(self, reason: str, now: float) -> None:
         self.count += 1
         self.reason = reason
-        self._epoch = leader_epoch
-        self._last_s = boot_clock()
+        self.last_s = now
+        if self._backoff is None or (self._opened_s is not None and now - self._opened_s >= CALM_S):
+            self._backoff = Backoff()
+        self.try_again_s = now + self._backoff.delay_s
         self._backoff.failed()
+        self._opened_s = None
 
-    def opened(self) -> None:
-        """A process has opened the log."""
+    def opened(self, now: float) -> None:
+        """The log is open."""
         self.reason = ""
-        self._backoff.succeeded()
+        self._opened_s = now
 
-    def may_try_again(self, leader_epoch: int, *, leads: bool) -> bool:
-        """An epoch whose leader failed is led no more (rule 1), and from a leader whose log is another one there is
-        nothing to follow (rule 10)."""
-        return leader_epoch != self._epoch or not (leads or self.diverged)
+    def since_last_s(self, now: float) -> float | None:
+        """How long ago the last one was; None without one."""
+        return round(now - self.last_s, 1) if self.count else None

@@ -1,56 +1,43 @@
-"""One local partition in its broker: the life of its replica process.
+"""One local partition in its broker: carries out what the rules of its life ask for (``life``).
 
-A partition sleeps until it is written, and again when it has long been idle: it has no process, and is read by the seal
-that its last process left, or as the empty log it is (rule 17). A write, a leader's stream, or a log without a seal
-wakes it: a spare replica process opens the log. From then on the broker appends through the replica's link, and reads
-the segment files itself, as far as the replica's views allow (rules 20, 21).
+The log is opened, written and read by a replica actor; the broker decides which one, and knows of the log what that
+tells: its ends, once a second, and how its followers do.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import uuid
 from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from raykafka.broker.partitions.broker_parts import BrokerParts
-from raykafka.broker.partitions.failures import Failures
-from raykafka.broker.partitions.idleness import Idleness
-from raykafka.broker.partitions.pending_appends import PendingAppends
-from raykafka.broker.partitions.replica_process import (
-    CLOSE_WITHIN_S,
-    LOCK_POLL_S,
-    Orders,
-    ReplicaProcess,
-    end,
-)
-from raykafka.broker.partitions.sleeping import Checkpoint, SleepingLog
-from raykafka.broker.partitions.waiting_streams import WaitingStreams
+from raykafka.broker.partitions import life_events as events
+from raykafka.broker.partitions.ends import Checkpoint, Ends
+from raykafka.broker.partitions.life import Life, Phase
+from raykafka.broker.partitions.seats import Claim
+from raykafka.broker.partitions.surroundings import Surroundings
 from raykafka.cluster.image import PartitionState
-from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
-from raykafka.link import Link
-from raykafka.partition.appends import ANY_EPOCH, APPENDED, Appended, Done
-from raykafka.partition.log_view import LogView
-from raykafka.partition.view import VIEW, View
-from raykafka.process.tasks import TaskSet
-from raykafka.replica.rules.events import Propose
-from raykafka.replica.rules.sealed import SealedEnd, behind
-from raykafka.replica.seal_note import SealNote
+from raykafka.process.clock import boot_clock
 from raykafka.types import TopicPartition
+
+# an actor that does not close a log in this time hangs, and is killed
+CLOSE_WITHIN_S = 30.0
+LEAVE_WITHIN_S = 10.0
 
 logger = logging.getLogger(__name__)
 
 
-class Life(enum.StrEnum):
-    ASLEEP = "asleep"
-    WAKING = "waking"
-    AWAKE = "awake"
-    DOZING = "dozing"
-    FAILED = "failed"
-    CLOSED = "closed"
+@dataclass(frozen=True, slots=True)
+class FailureCount:
+    """How often the replica has failed, why last (empty once it is open again), and how long ago that was."""
+
+    count: int
+    reason: str
+    since_last_s: float | None
 
 
 def directory_name(tp: TopicPartition) -> str:
@@ -58,407 +45,265 @@ def directory_name(tp: TopicPartition) -> str:
 
 
 class PartitionHost:
-    """A partition of this broker (``access.PartitionAccess``). ``log`` is what may be read of it, ``sleeping`` what is
-    known of it without a process, ``appends`` those on their way. ``follower_progress`` is what its leader replica last
-    told of its followers. All methods run on the broker's event loop."""
+    """A partition of this broker. ``ends`` is what its replica actor told last, None while the log is not open;
+    ``checkpoint`` what the last one told, or the checkpoint files; ``follower_progress`` what its leader told last of
+    its followers; ``has_files``: a log was begun on this disk. All methods run on the broker's event loop."""
+
+    __slots__ = (
+        "_after",
+        "_ended",
+        "_surroundings",
+        "_timer",
+        "checkpoint",
+        "ends",
+        "follower_progress",
+        "has_files",
+        "life",
+        "topic_id",
+        "tp",
+    )
 
     def __init__(
         self,
-        parts: BrokerParts,
+        surroundings: Surroundings,
         tp: TopicPartition,
         topic_id: uuid.UUID,
         state: PartitionState,
-        config: Mapping[str, str],
         *,
         checkpoint: Checkpoint,
-        on_disk: bool,
-        left: SealNote | None = None,
+        has_files: bool,
         after: Awaitable[None] | None = None,
     ) -> None:
-        """``on_disk``: the directory holds a log, and ``left`` is what its seal says, None without one. ``after``: what
-        must end before the directory is touched."""
+        """``after``: what must end before the directory is touched."""
         self.tp = tp
         self.topic_id = topic_id
-        self.state = state
-        self.config = config
-        self.life = Life.ASLEEP
-        self.log = LogView(parts.log_dir / directory_name(tp), parts.cold_reads)
-        self.sleeping = SleepingLog(self.log, checkpoint, left, has_files=on_disk)
-        self.appends = PendingAppends()
-        self.failures = Failures()
+        self.checkpoint = checkpoint
+        self.has_files = has_files
+        self.life = Life(surroundings.broker_id, state)
+        self.ends: Ends | None = None
         self.follower_progress: dict[str, Any] = {}
-        self._parts = parts
-        self._process = ReplicaProcess(tp, self.log.directory, parts.replicas)
-        self._tasks = TaskSet(str(tp))
-        self._streams = WaitingStreams(tp, self._tasks)
+        self._surroundings = surroundings
         self._after = after
-        self._telling: asyncio.Task[None] | None = None
-        self._loop = asyncio.get_running_loop()
-        self._idle = Idleness()
-        if self.sleeping.left is None or self.sleeping.obey(parts.broker_id, state):
-            self._wake()
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended: asyncio.Future[bool] | None = None
+        self.step(events.Assigned(after is None))
 
-    # who leads
+    # looking
+
+    @property
+    def state(self) -> PartitionState:
+        """What the controller decided last."""
+        return self.life.state
+
+    @property
+    def directory(self) -> Path:
+        return self._surroundings.log_dir / directory_name(self.tp)
+
+    @property
+    def actor(self) -> int | None:
+        """The number of the actor that has the log open, or opens or closes it."""
+        return self.life.actor
 
     @property
     def is_leader(self) -> bool:
-        return self.state.leader == self._parts.broker_id and self.life is not Life.CLOSED
+        """Whether the controller has this broker lead the partition."""
+        return self.life.leads and self.life.phase is not Phase.GONE
 
     @property
-    def is_opening(self) -> bool:
-        return self.life is Life.WAKING
-
-    def leader_error(self, leader_epoch: int = ANY_EPOCH) -> ErrorCode:
-        """NONE when this broker leads the partition, in that epoch if one is given (KIP-320's fencing)."""
-        if leader_epoch >= 0 and leader_epoch != self.state.leader_epoch:
-            newer = leader_epoch > self.state.leader_epoch
-            return ErrorCode.UNKNOWN_LEADER_EPOCH if newer else ErrorCode.FENCED_LEADER_EPOCH
-        return ErrorCode.NONE if self.is_leader else ErrorCode.NOT_LEADER_OR_FOLLOWER
-
-    def apply(self, state: PartitionState, config: Mapping[str, str]) -> asyncio.Task[None] | None:
-        """Take a state and config, unless the state is older than one seen before (rule 16). What is returned, if
-        anything, ends when the replica goes by them."""
-        if (state.leader_epoch, state.version) < (self.state.leader_epoch, self.state.version):
-            logger.error("%s: refused %s after %s", self.tp, state, self.state)
-            return None
-        if state.version > self.state.version:
-            self.sleeping.undecided.clear()
-        self.state, self.config = state, config
-        if self.life is Life.CLOSED:
-            return None
-        needed = self.life is Life.ASLEEP and self.sleeping.obey(self._parts.broker_id, state)
-        if not self.is_leader:
-            self.appends.fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER, "this broker leads the partition no longer")
-        self.log.changed()
-        if self.life is Life.FAILED and self.failures.may_try_again(self.state.leader_epoch, leads=self.is_leader):
-            self._wake()
-        if needed:
-            self._wake()
-        told = self._process.told
-        if self.life is Life.AWAKE and told != self._orders():
-            heard = told is not None and told[:2] == (state, config)
-            if self._telling is None or self._telling.done():
-                self._telling = self._tasks.run(self._tell())
-            # who else is alive is news that nobody waits for
-            return None if heard else self._telling
-        return None
-
-    def behind(self) -> tuple[int, ...]:
-        """The live replicas that this broker has to get back into the ISR; none unless it leads and sleeps."""
-        return behind(self._parts.broker_id, self.state, self._parts.brokers) if self.life is Life.ASLEEP else ()
-
-    def propose_asleep(self, found: Mapping[int, SealedEnd]) -> Propose | None:
-        """The ISR to ask the controller for, while this leader sleeps, with those of ``found`` that sleep on the same
-        log."""
-        if self.life is not Life.ASLEEP:
-            return None
-        epochs = {broker: info.epoch for broker, info in self._parts.brokers.items()}
-        return self.sleeping.propose(self._parts.broker_id, self.state, epochs, found)
-
-    def _orders(self) -> Orders:
-        state, brokers = self.state, self._parts.brokers
-        holders = {b: brokers[b] for b in (*state.replicas, *state.isr) if b in brokers}
-        return Orders(state, self.config, {b: (i.link_host, i.link_port, i.epoch) for b, i in holders.items()})
-
-    # appends
-
-    def submit(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
-        """Append ``records`` as leader; ``done`` is called once with the outcome, perhaps before this returns. Appends
-        reach the log in the order of the calls. ``records`` must not change afterwards."""
-        if self.life is Life.AWAKE:
-            self._idle.briefly = False
-            self.appends.send(records, acks, timeout_ms, leader_epoch, done)
-            return
-        error = self.leader_error()
-        if error is ErrorCode.NONE and self.life is Life.FAILED:
-            error = ErrorCode.NOT_LEADER_OR_FOLLOWER
-        if error is ErrorCode.NONE and not self.appends.wait(records, acks, timeout_ms, leader_epoch, done):
-            error = ErrorCode.REQUEST_TIMED_OUT
-        if error is not ErrorCode.NONE:
-            done(Appended(-1, error))
-        elif self.life is Life.ASLEEP:
-            self._wake()
-
-    # the replica process
-
-    def wake_briefly(self) -> None:
-        """Have a sleeping leader get others back into the ISR, and fall asleep soon after."""
-        if self.life is Life.ASLEEP:
-            self._idle.briefly = True
-            self._wake()
-
-    @property
-    def is_up_briefly(self) -> bool:
-        """Whether it is awake only for others to catch up."""
-        return self._idle.briefly and self.life in (Life.WAKING, Life.AWAKE, Life.DOZING)
-
-    def wake_follower(self, leader_epoch: int) -> None:
-        """The leader of that epoch wakes, and its stream will come: open the log meanwhile."""
-        if self.life is Life.ASLEEP and not self.is_leader and leader_epoch == self.state.leader_epoch:
-            self._wake()
-
-    def _wake(self) -> None:
-        if self.is_leader:
-            self._parts.wake_followers(self.tp, self.topic_id, self.state)
-        self.life = Life.WAKING
-        self.failures.diverged = False
-        self._tasks.run(self._wake_replica())
-
-    async def _wake_replica(self) -> None:
-        if self._after is not None:
-            await asyncio.wait([asyncio.ensure_future(self._after)])  # where it failed, opening the log tells why
-            self._after = None
-        await asyncio.sleep(self.failures.delay_s)
-        child = await self._process.acquire(
-            lambda: self.appends.fail_waiting(
-                ErrorCode.REQUEST_TIMED_OUT, "no replica process could be started in time"
-            )
-        )
-        link = child.link
-        if self.life is not Life.WAKING:
-            link.close()
-            return
-        self._process.child = child
-        self.appends.attach(link)
-        child.note = str(self.tp)
-        link.start(
-            on_frame=self._frame,
-            on_call=self._called,
-            on_close=lambda error: self._ended(link, "its process ended"),
-        )
-        orders = self._orders()
-        try:
-            answer = await self._process.open(child, self.topic_id, self._parts.broker_id, orders, self.sleeping.open())
-        except (KafkaError, LinkError) as error:
-            self._ended(link, f"it could not be opened: {error}")
-            return
-        if self._process.child is child and self.life is Life.WAKING:
-            self._opened(orders, answer)
-
-    def _opened(self, orders: Orders, answer: Mapping[str, Any]) -> None:
-        if answer["recovered_bytes_cut"]:
-            logger.warning("%s: recovery cut a torn tail of %d bytes", self.tp, answer["recovered_bytes_cut"])
-        self._check_refused(answer["refused"])
-        self._process.told = orders
-        self.failures.opened()
-        self._go_on_awake()
-        self.log.changed()
-
-    def _go_on_awake(self) -> None:
-        """Do what has waited while the replica could not take it."""
-        self.life = Life.AWAKE
-        self._idle.used()
-        if self._process.told != self._orders():
-            self._telling = self._tasks.run(self._tell())
-        if self.appends.are_waiting:
-            self._idle.briefly = False
-            self.appends.send_waiting()
-        self._hand_over_streams()
-
-    async def _tell(self) -> None:
-        """Bring the replica to the newest state and config."""
-        process = self._process
-        while self.life is Life.AWAKE and process.child is not None and process.told != (orders := self._orders()):
-            link = process.child.link
-            try:
-                refused = await process.tell(orders)
-            except KafkaError as error:
-                self._ended(link, f"it could not take a new state: {error}")
-                return
-            except LinkError:
-                return  # the link's end is handled where it is noticed
-            self._check_refused(refused)
-            self._hand_over_streams()
-
-    # what the replica says and gets beside frames
-
-    async def _called(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
-        match method:
-            case "failed":
-                if self._process.child is not None:
-                    self.failures.diverged = bool(args.get("diverged"))
-                    self._ended(self._process.child.link, args["reason"])
-            case "propose":
-                await self._parts.propose(self.tp, self.topic_id, args)
-            case "allowance":
-                return await self._parts.throttle.take(args)
-            case "spent":
-                self._parts.throttle.spent(args)
-            case "dozing":
-                if self.life is Life.AWAKE:
-                    self.life = Life.DOZING
-            case "asleep":
-                self._fell_asleep(args)
-            case "follower_progress":
-                followers = args.get("followers", {})
-                self.follower_progress = {**args, "followers": {int(b): known for b, known in followers.items()}}
-            case _:
-                raise KafkaError(ErrorCode.INVALID_REQUEST, f"a broker does not answer {method!r}")
-        return {}
-
-    def take_stream(self, link: Link, leader_epoch: int) -> None:
-        """A leader has connected: hand its connection to the replica once that knows of this leader epoch, which wakes
-        one that sleeps (rules 3, 11). Closes one of an older epoch."""
-        if leader_epoch < self.state.leader_epoch or self.life is Life.CLOSED or self.failures.diverged:
-            link.close()
-            return
-        self._streams.add(link, leader_epoch)
-        if self.life is Life.ASLEEP:
-            self._wake()
-        self._hand_over_streams()
-
-    def _hand_over_streams(self) -> None:
-        process = self._process
-        if self._streams and process.told is not None and self.life is Life.AWAKE and process.child is not None:
-            self._streams.hand_over(process.child, process.told.state.leader_epoch)
-
-    # falling asleep
-
-    def doze_if_idle(self) -> None:
-        """Have the replica fall asleep, if nothing was written for ``replica.idle.ms`` (0: never)."""
-        idle_s = int(self.config.get("replica.idle.ms", 0)) / 1000
-        child = self._process.child
-        if self.life is not Life.AWAKE or not idle_s or child is None:
-            return
-        if self.appends.are_sent or self._streams or (self._telling and not self._telling.done()):
-            return
-        if self._idle.is_due(idle_s):
-            self.life = Life.DOZING
-            self._tasks.run(self._doze(child.link))
-
-    async def _doze(self, link: Link) -> None:
-        """What is appended meanwhile waits, as in a sleeping partition."""
-        used_at_s = self._idle.used_at_s
-        try:
-            answer = await link.call("sleep", {}, CLOSE_WITHIN_S)
-        except LinkError:
-            return  # it has fallen asleep and told so, or its end is handled where it is noticed
-        except (KafkaError, TimeoutError) as error:
-            self._ended(link, f"it could not fall asleep: {error or type(error).__name__}")
-            return
-        if not answer["sleeps"] and self.life is Life.DOZING:
-            self._go_on_awake()
-            self._idle.used_at_s = used_at_s
-
-    def _fell_asleep(self, answer: Mapping[str, Any]) -> None:
-        child = self._process.child
-        if child is None or self.life is Life.CLOSED:
-            return
-        if answer["note"] is None:
-            self._ended(child.link, "its log could not be sealed")
-            return
-        self._process.gone(holds_log=True)
-        self.appends.detach()
-        self.follower_progress = {}
-        self.sleeping.closed(answer)
-        self.life = Life.ASLEEP
-        needed = self.sleeping.obey(self._parts.broker_id, self.state)
-        if needed or self.appends.are_waiting or self._streams:
-            self._wake()
-
-    def _check_refused(self, reason: str) -> None:
-        """A replica that can't lead the epoch it was told to says so; the controller has to decide again (rule 1)."""
-        if reason:
-            logger.warning("%s can't lead epoch %d: %s", self.tp, self.state.leader_epoch, reason)
-            self._report(reason)
-
-    def _report(self, reason: str) -> None:
-        if self.is_leader:
-            self._tasks.run(self._parts.report_failed(self.tp, self.state, reason))
-
-    def _ended(self, link: Link, reason: str) -> None:
-        """The replica process is gone, or no use any more: what it had promised is void (rules 1, 20)."""
-        child = self._process.child
-        if child is None or child.link is not link:
-            return
-        closed = self.life is Life.CLOSED
-        self._process.gone(holds_log=not closed)
-        if not closed:
-            self.life = Life.FAILED
-        self.follower_progress = {}
-        self.sleeping.checkpoint = self.sleeping.checkpoint_now()
-        self.appends.detach()
-        link.close()
-        self.log.show_nothing()
-        self.appends.fail_unanswered(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"{self.tp}: {reason}")
-        if closed:
-            return
-        logger.error("%s (leader epoch %d): %s", self.tp, self.state.leader_epoch, reason)
-        self.failures.failed(reason, self.state.leader_epoch)
-        self._parts.replica_failures += 1
-        self.appends.fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER, reason)
-        self.log.changed()
-        if self.is_leader:
-            self._report(reason)
-        elif self.failures.may_try_again(self.state.leader_epoch, leads=self.is_leader):
-            self._wake()
-
-    # frames of the replica
-
-    def _frame(self, kind: int, payload: memoryview) -> None:
-        if kind == APPENDED:
-            appended = Appended.unpack(payload)
-            done = self.appends.unanswered.pop(appended.correlation, None)
-            if done is not None:
-                done(appended)
-        elif kind == VIEW:
-            view, before = View.unpack(payload), self.log.view
-            if before is None or view.log_end_offset != before.log_end_offset:
-                self._idle.used()
-            self.log.show(view)
-
-    # the end, and status
-
-    async def close(
-        self, reason: ErrorCode = ErrorCode.NOT_LEADER_OR_FOLLOWER, *, frees_directory: bool = False
-    ) -> bool:
-        """Flush and close the log and let the process go. Appends that wait are answered ``reason``. True when the log
-        was closed cleanly: it is whole up to its recovery point. ``frees_directory``: no process of this partition
-        touches the directory any more when this returns."""
-        deadline = self._loop.time() + CLOSE_WITHIN_S
-        while self.life is Life.DOZING and self._loop.time() < deadline:
-            await asyncio.sleep(LOCK_POLL_S)
-        was_asleep = self.life is Life.ASLEEP
-        was_awake = self.life is Life.AWAKE
-        self.life = Life.CLOSED
-        clean = was_asleep
-        self.appends.fail_waiting(reason, "the partition was closed")
-        self.log.changed()
-        self._streams.close()
-        child = self._process.child
-        if was_awake and child is not None:
-            try:
-                answer = await child.link.call("close", {}, CLOSE_WITHIN_S)
-                self.sleeping.closed(answer)
-                self.log.show_nothing()
-                clean = answer["note"] is not None
-            except (KafkaError, LinkError, TimeoutError) as error:
-                logger.error("%s was not closed cleanly: %s", self.tp, error)
-        if child is not None:
-            # a process that is about to open the log has no lock yet that could be waited for
-            await end(child, kill=frees_directory and not clean)
-            self._ended(child.link, "the partition was closed")
-        if frees_directory:
-            await self._process.log_is_free()
-        self._tasks.cancel()
-        return clean
+    def failures(self) -> FailureCount:
+        failures = self.life.failures
+        return FailureCount(failures.count, failures.reason, failures.since_last_s(boot_clock()))
 
     def describe(self) -> dict[str, Any]:
         """Plain data for status."""
-        view, child = self.log.view, self._process.child
+        ends, failures = self.ends, self.failures
         return {
             "topic": self.tp.topic,
             "partition": self.tp.partition,
-            "life": str(self.life),
+            "life": str(self.life.phase),
             "leader": self.state.leader,
             "leader_epoch": self.state.leader_epoch,
-            "pid": child.pid if child else None,
-            "actor_id": child.actor_id if child else None,
-            "restarts": self.failures.count,
-            "since_restart_s": self.failures.since_last_s,
-            "failure": self.failures.reason,
-            "log_start_offset": view.log_start_offset if view else None,
-            "high_watermark": view.high_watermark if view else None,
-            "log_end_offset": view.log_end_offset if view else None,
+            "actor": self.actor,
+            "restarts": failures.count,
+            "since_restart_s": failures.since_last_s,
+            "failure": failures.reason,
+            "log_start_offset": ends.log_start_offset if ends else None,
+            "high_watermark": ends.high_watermark if ends else None,
+            "log_end_offset": ends.log_end_offset if ends else None,
             "followers": self.follower_progress.get("followers", {}),
         }
+
+    # what happens
+
+    def apply(self, state: PartitionState) -> None:
+        """Take a state, unless it is older than one seen before (rule 16)."""
+        self.step(events.Changed(state))
+        if self.state is not state and self.state != state:
+            logger.error("%s: refused %s after %s", self.tp, state, self.state)
+
+    def report(self, ends: Ends, followers: Mapping[str, Any] | None) -> int:
+        """Take what the actor reports; how many records the log got since the last report. ``followers`` as
+        ``Replica.describe_followers``, by broker; None where they have not changed."""
+        if self.life.phase not in (Phase.OPEN, Phase.LEAVING):
+            return 0
+        before, self.ends = self.ends, ends
+        if followers is not None:
+            by_broker = {int(broker): known for broker, known in followers.items()}
+            self.follower_progress = {"leader_epoch": ends.leader_epoch, "followers": by_broker} if by_broker else {}
+        return max(0, ends.log_end_offset - before.log_end_offset) if before is not None else 0
+
+    def release(self) -> asyncio.Future[bool]:
+        """Close the log. What is returned is done once nobody touches the directory any more: True when the log was
+        closed cleanly, whole up to its recovery point."""
+        if self._ended is None:
+            self._ended = asyncio.get_running_loop().create_future()
+            self.step(events.Released())
+        return self._ended
+
+    def step(self, event: events.Event) -> None:
+        """Tell the rules, and begin what they ask for."""
+        life = self.life
+        claim, failures = Claim.of(life), life.failures.count
+        effects = life.step(event, boot_clock())
+        if life.failures.count != failures:
+            self._surroundings.failed += 1
+            # the end of an actor is logged once, by who tells its partitions
+            level = logging.DEBUG if isinstance(event, events.ActorGone) else logging.ERROR
+            logger.log(level, "%s (leader epoch %d): %s", self.tp, life.state.leader_epoch, life.failures.reason)
+        if life.phase not in (Phase.OPEN, Phase.LEAVING) and self.ends is not None:
+            self.checkpoint, self.ends, self.follower_progress = self.ends.checkpoint, None, {}
+        if (now := Claim.of(life)) != claim:
+            self._surroundings.seats.changed(self, claim, now)
+        for effect in effects:
+            self._carry_out(effect)
+
+    # effects
+
+    def _carry_out(self, effect: events.Effect) -> None:
+        surroundings = self._surroundings
+        match effect:
+            case events.Seek():
+                surroundings.seats.seek(self)
+            case events.Open():
+                surroundings.tasks.run(self._open(effect))
+            case events.Leave():
+                surroundings.tasks.run(self._leave(effect))
+            case events.Close():
+                surroundings.tasks.run(self._close(effect))
+            case events.Kill(number):
+                actor = surroundings.seats.actor(number)
+                if actor is not None:
+                    logger.error("replica actor %d has not closed %s in time and is killed", number, self.tp)
+                    actor.kill()
+            case events.Place(number):
+                surroundings.placements.placed(self.tp, self.topic_id, number)
+            case events.Report(state, reason):
+                surroundings.reports.report(self.tp, self.topic_id, state, reason)
+            case events.FreeDirectory(None):
+                surroundings.tasks.run(self._free_directory())
+            case events.FreeDirectory(int() as number):
+                surroundings.locks.when_free(number, self.directory, self._directory_is_free)
+            case events.SetTimer(at_s):
+                self._set_timer(at_s)
+            case events.Ended(clean):
+                self._end(clean)
+
+    def _named(self) -> dict[str, Any]:
+        return {"topic": self.tp.topic, "topic_id": str(self.topic_id), "partition": self.tp.partition}
+
+    async def _open(self, asked: events.Open) -> None:
+        actor = self._surroundings.seats.actor(asked.actor)
+        if actor is None:
+            return  # its end was told
+        known, self.has_files = self.checkpoint, True
+        args = {
+            **self._named(),
+            "recovery_point": known.recovery_point or 0,
+            "high_watermark": known.high_watermark,
+            "log_start_offset": known.log_start_offset or 0,
+            "seal": asked.seal,
+        }
+        try:
+            answer = await actor.open(args)
+        except LinkError:
+            return  # its end is told
+        except KafkaError as error:
+            self.step(events.OpenFailed(asked.opening, str(error)))
+            return
+        if answer["recovered_bytes_cut"]:
+            logger.warning("%s: recovery cut a torn tail of %d bytes", self.tp, answer["recovered_bytes_cut"])
+        self.step(events.Opened(asked.opening))
+        if self.life.phase is Phase.OPEN and self.ends is None:
+            start, end = answer["log_start_offset"], answer["log_end_offset"]
+            self.ends = Ends.of_opened(self.state.leader_epoch, start, end, known)
+
+    async def _leave(self, asked: events.Leave) -> None:
+        actor = self._surroundings.seats.actor(asked.actor)
+        if actor is None:
+            return
+        try:
+            async with asyncio.timeout(LEAVE_WITHIN_S):
+                answer = await actor.leave(self._named())
+        except LinkError:
+            return
+        except (KafkaError, TimeoutError) as error:
+            logger.warning("%s could not leave its actor: %s", self.tp, error or type(error).__name__)
+            self.step(events.LeaveFailed(asked.opening))
+            return
+        if answer["left"]:
+            self.step(events.Left(asked.opening, self._sealed(answer)))
+        else:
+            self.step(events.NotLeft(asked.opening))
+
+    async def _close(self, asked: events.Close) -> None:
+        async with self._surroundings.closing:
+            actor = self._surroundings.seats.actor(asked.actor)
+            if actor is None:
+                return
+            try:
+                async with asyncio.timeout(CLOSE_WITHIN_S):
+                    answer = await actor.close(self._named())
+            except LinkError:
+                return
+            except KafkaError as error:
+                logger.error("%s was not closed cleanly: %s", self.tp, error)
+                self.step(events.Closed(asked.opening, None))
+                return
+            except TimeoutError:
+                self.step(events.CloseTimedOut(asked.opening))
+                return
+        self.step(events.Closed(asked.opening, self._sealed(answer)))
+
+    def _sealed(self, left: Mapping[str, Any]) -> list[Any] | None:
+        """Take what an actor told of the log when it closed it: the seal that it left."""
+        self.checkpoint = Checkpoint(left["recovery_point"], left["high_watermark"], left["log_start_offset"])
+        self.ends = None
+        note: Mapping[str, Any] | None = left["note"]
+        return list(note["seal"]) if note is not None else None
+
+    async def _free_directory(self) -> None:
+        assert self._after is not None
+        await asyncio.wait([asyncio.ensure_future(self._after)])  # where it failed, opening the log tells why
+        self._after = None
+        self._directory_is_free()
+
+    def _directory_is_free(self) -> None:
+        self.step(events.DirectoryFree())
+
+    def _set_timer(self, at_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at_s - boot_clock()), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.step(events.Tick())
+
+    def _end(self, clean: bool) -> None:
+        self._surroundings.seats.forget(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        assert self._ended is not None
+        if not self._ended.done():
+            self._ended.set_result(clean)

@@ -1,4 +1,4 @@
-"""The partitions of one broker, as the cluster image assigns them: opened, told of changes, closed, deleted.
+"""The partitions of one broker, as the cluster image assigns them: opened by its replica actors, closed, deleted.
 
 A directory on disk belongs to a topic id (rule 19). One whose topic is gone, or whose name now belongs to another
 topic, is renamed out of the way at the first image and never read again.
@@ -9,38 +9,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from raykafka.broker.configs import Configs
-from raykafka.broker.partitions.broker_parts import BrokerParts
-from raykafka.broker.partitions.calls import Controller, OtherBrokers
+from raykafka.broker.partitions import life_events as events
+from raykafka.broker.partitions.actors import Actor, ActorPool
+from raykafka.broker.partitions.calls import Controller
 from raykafka.broker.partitions.checkpoints import HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS
 from raykafka.broker.partitions.deletions import Deletions
 from raykafka.broker.partitions.directories import STRAY, FoundDirectory, rename_away, scan
-from raykafka.broker.partitions.follower_waking import FollowerWaking
-from raykafka.broker.partitions.joining import Joining
-from raykafka.broker.partitions.partition_host import Life, PartitionHost, directory_name
-from raykafka.broker.partitions.replica_process import ReplicaSource
-from raykafka.broker.partitions.sleeping import Checkpoint
+from raykafka.broker.partitions.ends import Checkpoint, Ends
+from raykafka.broker.partitions.failed_reports import FailedReports
+from raykafka.broker.partitions.isr_proposals import IsrProposals
+from raykafka.broker.partitions.log_locks import LogLocks
+from raykafka.broker.partitions.partition_host import CLOSE_WITHIN_S, PartitionHost, directory_name
+from raykafka.broker.partitions.placement import Balance
+from raykafka.broker.partitions.replication_throttle import ReplicationThrottle
+from raykafka.broker.partitions.seats import Seats
+from raykafka.broker.partitions.surroundings import Placements, Surroundings
 from raykafka.cluster.image import ClusterImage, PartitionState, Topic
 from raykafka.error_code import ErrorCode
-from raykafka.errors import KafkaError, LinkError
-from raykafka.link import Link
+from raykafka.errors import KafkaError
+from raykafka.process.clock import boot_clock
 from raykafka.process.tasks import TaskSet
-from raykafka.telemetry.traffic import Traffic
+from raykafka.replica.rules.events import Propose
 from raykafka.types import TopicPartition
 
-# broker configs that replicas go by
-REPLICA_CONFIGS = ("replica.lag.time.max.ms", "replica.idle.ms")
 THROTTLED_RATES = ("leader.replication.throttled.rate", "follower.replication.throttled.rate")
-# how often idle partitions are looked for
-SWEEP_S = 0.5
-DOZING_AT_ONCE = 8
-CATCH_UPS_AT_ONCE = 4
-# a replica that hangs must not keep its broker from what else the controller decides
-TELL_WITHIN_S = 0.25
+DELETE_DELAY = "file.delete.delay.ms"
+# how many partitions are begun, or let go, in one turn of the event loop
+IN_A_TURN = 500
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +52,12 @@ class PartitionsServer(Protocol):
     configs: Configs
 
     @property
-    def children(self) -> ReplicaSource: ...
-    @property
     def controller_calls(self) -> Controller: ...
-    @property
-    def broker_calls(self) -> OtherBrokers: ...
 
 
 class Partitions:
-    """The local partitions of ``server``. ``traffic`` counts what goes in and out of them, by topic.
+    """The local partitions of ``server``, on the actors of ``pool``. ``throttle`` bounds what throttled replicas send
+    and take.
 
     ``checkpointed`` is what the checkpoint files said at start, by file name. All methods run on the broker's event
     loop; calls of ``apply`` must not overlap.
@@ -71,35 +68,27 @@ class Partitions:
         server: PartitionsServer,
         log_dir: Path,
         checkpointed: Mapping[str, Mapping[TopicPartition, int]],
+        pool: ActorPool,
     ) -> None:
-        self.traffic = Traffic()
+        self.throttle = ReplicationThrottle()
         self._server = server
-        self._parts = BrokerParts(
-            server.broker_id, log_dir, server.children, self._report_failed, self._propose, self._wake_followers
-        )
         self._checkpointed = checkpointed
+        self._tasks = TaskSet("partitions")
+        self._proposals = IsrProposals(server.controller_calls)
+        self._reports = FailedReports(server.controller_calls)
+        self._locks = LogLocks(self._tasks)
+        self._seats = Seats(pool)
+        self._surroundings = Surroundings(
+            server.broker_id, log_dir, self._seats, Placements(pool), self._reports, self._locks, self._tasks
+        )
         self._hosts: dict[tuple[str, int], PartitionHost] = {}
         self._found: dict[str, FoundDirectory] = {}
-        self._tasks = TaskSet("partitions")
         self._deletions = Deletions(self._tasks)
+        self._balance = Balance()
+        self._activity: dict[int, dict[TopicPartition, float]] = {}
         self._image: ClusterImage | None = None
-        self._joining = Joining(server.broker_calls, server.controller_calls, self.get, lambda: self._image is not None)
-        self._follower_waking = FollowerWaking(server.broker_calls, self.get, self._tasks)
-
-    async def _report_failed(self, tp: TopicPartition, state: PartitionState, reason: str) -> None:
-        await self._server.controller_calls.report_failed_partition(tp, state, reason)
-
-    async def _propose(self, tp: TopicPartition, topic_id: uuid.UUID, proposal: dict[str, Any]) -> None:
-        try:
-            await self._server.controller_calls.alter_partition(tp, topic_id, proposal)
-        except (KafkaError, LinkError, TimeoutError) as error:
-            # the leader proposes again until the state shows an answer
-            logger.warning("%s: no answer to the ISR %s that was proposed: %s", tp, proposal["isr"], error)
-
-    def _wake_followers(self, tp: TopicPartition, topic_id: uuid.UUID, state: PartitionState) -> None:
-        alive = self._parts.brokers
-        followers = [b for b in state.replicas if b != self._parts.broker_id and b in alive]
-        self._follower_waking.wake(tp, topic_id, state.leader_epoch, followers)
+        for actor in pool.living().values():
+            self.actor_came(actor)
 
     # looking
 
@@ -115,146 +104,102 @@ class Partitions:
 
     @property
     def replica_restarts(self) -> int:
-        """How many replica processes of partitions here have failed."""
-        return self._parts.replica_failures
-
-    def missing_error(self, tp: tuple[str, int]) -> ErrorCode:
-        """What a client gets that asks for a partition which is not here."""
-        known = self._image is not None and self._image.partition(TopicPartition(*tp)) is not None
-        return ErrorCode.NOT_LEADER_OR_FOLLOWER if known else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        """How often replicas of partitions here have failed."""
+        return self._surroundings.failed
 
     def checkpoints(self) -> dict[str, dict[TopicPartition, int]]:
         """What each checkpoint file should hold now: an entry for every partition that has files."""
         if self._image is None:
             return {name: dict(offsets) for name, offsets in self._checkpointed.items()}
-        kept = [(h.tp, h.sleeping.checkpoint_now()) for h in self._hosts.values() if h.sleeping.has_files]
+        hosts = [host for host in self._hosts.values() if host.has_files]
+        kept = [(host.tp, host.ends.checkpoint if host.ends is not None else host.checkpoint) for host in hosts]
         return {
             RECOVERY_POINTS: {tp: c.recovery_point for tp, c in kept if c.recovery_point is not None},
             HIGH_WATERMARKS: {tp: c.high_watermark for tp, c in kept if c.high_watermark is not None},
             LOG_STARTS: {tp: c.log_start_offset for tp, c in kept if c.log_start_offset},
         }
 
-    # changing
+    def status(self) -> list[dict[str, Any]]:
+        """Every local partition, as plain data for people."""
+        return [host.describe() for host in self._hosts.values()]
+
+    # what the controller decides
 
     async def apply(self, image: ClusterImage) -> None:
-        """Become what ``image`` says of this broker's partitions. Returns when awake replicas go by it; those that have
-        to open or recover their log first, or are silent for TELL_WITHIN_S, do so behind it."""
+        """Become what ``image``, which the actors go by, says of this broker's partitions. Logs are opened and closed
+        behind it."""
         before, self._image = self._image, image
         if before is None:
-            self._found, doomed = await asyncio.to_thread(scan, self._parts.log_dir)
+            self._found, doomed = await asyncio.to_thread(scan, self._surroundings.log_dir)
             for path in doomed:
                 self._deletions.remove(path)
-            self._tasks.run(self._sweep())
-            self._tasks.run(self._gather())
             await self._set_strays_aside(image)
-        self._parts.throttle.configure(*map(self._server.configs.number, THROTTLED_RATES))
-        others_changed = before is not None and before.broker_configs != image.broker_configs
-        # leaders want nothing of a broker that is about to stop: what it still acknowledges nobody may wait for
-        own = self._parts.broker_id
-        brokers = {b: info for b, info in image.brokers.items() if b == own or not info.stopping}
-        if self._parts.brokers != brokers:
-            self._parts.brokers = brokers
-            others_changed = True
-        waits: list[asyncio.Task[None]] = []
+        self.throttle.configure(*map(self._server.configs.number, THROTTLED_RATES))
         known = before.topics if before is not None else {}
+        if known is image.topics:
+            return
         for name, topic in known.items():
             if image.topics.get(name) is not topic:
                 self._close_missing(topic, image)
+        begun = 0
         for name, topic in image.topics.items():
-            if known.get(name) is not topic or others_changed:
-                waits += self._apply_topic(topic, None if others_changed else known.get(name))
-        if waits:
-            await asyncio.wait(waits, timeout=TELL_WITHIN_S)
+            if (old := known.get(name)) is not topic:
+                begun += self._apply_topic(topic, old)
+                if begun >= IN_A_TURN:
+                    begun = 0
+                    await asyncio.sleep(0)
 
     def _close_missing(self, before: Topic, image: ClusterImage) -> None:
         """Close the partitions of ``before`` that this broker holds no longer."""
-        now = image.topics.get(before.name)
-        gone = now is None or now.id != before.id
+        gone = []
         for partition in before.partitions:
             host = self._hosts.get((before.name, partition))
             if host is not None and self._local_state(image, (before.name, partition), host.topic_id) is None:
-                del self._hosts[host.tp]
-                reason = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if gone else ErrorCode.NOT_LEADER_OR_FOLLOWER
-                self._deletions.begin(host, reason)
+                gone.append(host)
+        if not gone:
+            return
+        delay_ms = int(self._server.configs.of_topic(before.config)[DELETE_DELAY])
+        for host in gone:
+            del self._hosts[host.tp]
+            self._deletions.begin(host, delay_ms)
 
     def _local_state(self, image: ClusterImage, key: tuple[str, int], topic_id: uuid.UUID) -> PartitionState | None:
         topic = image.topics.get(key[0])
         if topic is None or topic.id != topic_id:
             return None
         state = topic.partitions.get(key[1])
-        return state if state is not None and self._parts.broker_id in state.replicas else None
+        return state if state is not None and self._surroundings.broker_id in state.replicas else None
 
-    def _apply_topic(self, topic: Topic, before: Topic | None) -> list[asyncio.Task[None]]:
-        """Tell the partitions of ``topic`` what is new since ``before``, None for everything."""
-        configs = self._server.configs
-        config = {**configs.of_topic(topic.config), **{key: configs.texts[key] for key in REPLICA_CONFIGS}}
-        known = before.partitions if before is not None and before.config is topic.config else {}
-        waits = []
+    def _apply_topic(self, topic: Topic, before: Topic | None) -> int:
+        """Tell the partitions of ``topic`` what is new since ``before``, None for everything; how many were begun."""
+        known = before.partitions if before is not None else {}
+        begun = 0
         for partition, state in topic.partitions.items():
-            if known.get(partition) is state or self._parts.broker_id not in state.replicas:
+            if known.get(partition) is state or self._surroundings.broker_id not in state.replicas:
                 continue
             host = self._hosts.get((topic.name, partition))
-            if host is None:
-                self._open(topic, partition, state, config)
-                continue
-            wait = host.apply(state, config)
-            if wait is not None:
-                waits.append(wait)
-        return waits
+            if host is not None:
+                host.apply(state)
+            else:
+                self._begin(topic, partition, state)
+                begun += 1
+        return begun
 
-    def _open(self, topic: Topic, partition: int, state: PartitionState, config: Mapping[str, str]) -> None:
+    def _begin(self, topic: Topic, partition: int, state: PartitionState) -> None:
         tp = TopicPartition(topic.name, partition)
         found = self._found.pop(directory_name(tp), None)
         self._hosts[tp] = PartitionHost(
-            self._parts,
+            self._surroundings,
             tp,
             topic.id,
             state,
-            config,
             checkpoint=self._checkpoint(tp) if found is not None else Checkpoint(),
-            on_disk=found is not None and found.holds_log,
-            left=found.left if found is not None else None,
+            has_files=found is not None and found.holds_log,
             after=self._deletions.closing(tp),
         )
 
     def _checkpoint(self, tp: TopicPartition) -> Checkpoint:
         return Checkpoint(*(self._checkpointed[n].get(tp) for n in (RECOVERY_POINTS, HIGH_WATERMARKS, LOG_STARTS)))
-
-    def take_stream(self, link: Link) -> None:
-        """A leader has connected to a replica of this broker. Closed if there is none: the leader comes again, and by
-        then this broker may have been told of it."""
-        peer = link.peer
-        host = self._hosts.get((peer["topic"], int(peer["partition"])))
-        if host is None or str(host.topic_id) != peer["topic_id"]:
-            link.close()
-            return
-        host.take_stream(link, int(peer["stream"][0]))
-
-    # asleep
-
-    async def _sweep(self) -> None:
-        """Have idle partitions fall asleep, a few at a time."""
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            room = DOZING_AT_ONCE - sum(host.life is Life.DOZING for host in self._hosts.values())
-            for host in self._hosts.values():
-                if room > 0 and host.life is Life.AWAKE:
-                    host.doze_if_idle()
-                    room -= host.life is Life.DOZING
-
-    async def _gather(self) -> None:
-        """Get replicas that are back into the ISRs of sleeping leaders: asleep, as many as can be. The leaders of the
-        others wake for it, a few at a time, and sleep again soon."""
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            behind = [host for host in self._hosts.values() if host.behind()]
-            if behind:
-                needed = await self._joining.round(behind)
-                up = sum(host.is_up_briefly for host in self._hosts.values())
-                for host in needed[: max(0, CATCH_UPS_AT_ONCE - up)]:
-                    host.wake_briefly()
-
-    # closing and deleting
 
     async def _set_strays_aside(self, image: ClusterImage) -> None:
         """Rename directories that are no partition of ours in ``image`` (rule 19)."""
@@ -270,15 +215,93 @@ class Partitions:
             path = await asyncio.to_thread(rename_away, found.path, STRAY)
             logger.warning("%s holds no partition of this broker any more and is set aside as %s", found.path, path)
 
+    # what the actors do
+
+    def actor_came(self, actor: Actor) -> None:
+        """An actor of the pool is connected."""
+        self._seats.came(actor)
+
+    def actor_gone(self, number: int) -> None:
+        """The link to an actor has ended: all its leaderships are over (rule 1), and others open its replicas once
+        their logs are free (rule 4)."""
+        self._activity.pop(number, None)
+        found = self._seats.gone(number)
+        if found is None:
+            return
+        actor, hosts = found
+        if hosts:
+            logger.error("replica actor %d ended with %d replicas", number, len(hosts))
+        self._locks.gone(actor)
+        for host in hosts:
+            host.step(events.ActorGone(number))
+
+    def said(self, number: int, method: str, args: Mapping[str, Any]) -> None:
+        """Take what an actor tells of one of its replicas: ``failed``, ``refused`` or ``propose``. Raises KafkaError
+        for anything else."""
+        host = self._hosts.get((args["topic"], args["partition"]))
+        if host is None or host.actor != number or str(host.topic_id) != args["topic_id"]:
+            return
+        match method:
+            case "failed":
+                host.step(events.Failed(number, args["reason"], args["diverged"]))
+            case "refused":
+                logger.warning("%s can't lead epoch %d: %s", host.tp, args["leader_epoch"], args["reason"])
+                host.step(events.Refused(args["leader_epoch"], args["reason"]))
+            case "propose":
+                isr, epochs = tuple(args["isr"]), tuple(args["broker_epochs"])
+                proposal = Propose(isr, epochs, args["leader_epoch"], args["version"])
+                self._proposals.propose(host.tp, host.topic_id, proposal)
+            case _:
+                raise KafkaError(ErrorCode.INVALID_REQUEST, f"a broker does not answer {method!r}")
+
+    def take_report(self, number: int, rows: Iterable[Sequence[Any]]) -> None:
+        """Take an actor's report, each second: [topic, partition, leader epoch, log start, high watermark, log end,
+        recovery point, followers or None] of those whose values have changed."""
+        self._seats.measured(number)
+        activity = {tp: half for tp, n in self._activity.get(number, {}).items() if (half := n / 2) >= 1}
+        for topic, partition, *ends, followers in rows:
+            host = self._hosts.get((topic, partition))
+            if host is None or host.actor != number:
+                continue
+            grown = host.report(Ends(*ends), followers)
+            if grown:
+                activity[host.tp] = activity.get(host.tp, 0.0) + grown
+        self._activity[number] = activity
+
+    def rebalance(self, busy: Mapping[int, float]) -> None:
+        """To be called each second with the share of a core that each actor uses: moves replicas when one is busy
+        while another idles, and off actors that take none."""
+        self._seats.look_again()
+        if self._seats.each:
+            return
+        takers = {number: share for number, share in busy.items() if self._seats.takes(number)}
+        for tp, to in self._balance.round(takers, self._activity):
+            host = self._hosts.get(tp)
+            if host is not None:
+                logger.info("%s moves from replica actor %s, which is busy, to %d", tp, host.actor, to)
+                self._seats.move(host, to)
+
+    def use_actors(self) -> None:
+        """``replica.actors`` has changed: the pool's ``each``, or which of its actors take replicas. Moves those whose
+        actors take none any more."""
+        self._seats.reconsider()
+
+    # the end
+
     async def close(self) -> bool:
         """Flush and close all logs. True when every one of them was closed cleanly."""
-        hosts = list(self._hosts.values())
-        results = await asyncio.gather(*(host.close() for host in hosts))
-        await self._deletions.all_closed()
+        ended = []
+        for count, host in enumerate(list(self._hosts.values()), 1):
+            ended.append(host.release())
+            if count % IN_A_TURN == 0:
+                await asyncio.sleep(0)
+        # an actor that hangs is killed after CLOSE_WITHIN_S; a log that is being recovered is not waited for longer
+        begun_s = boot_clock()
+        pending: set[asyncio.Future[bool]] = set()
+        if ended:
+            _, pending = await asyncio.wait(ended, timeout=CLOSE_WITHIN_S + 1)
+        await self._deletions.all_closed(max(0.0, begun_s + CLOSE_WITHIN_S + 1 - boot_clock()))
         await self._tasks.close()
-        self._parts.cold_reads.shutdown(wait=False)
-        return all(results)
-
-    def status(self) -> list[dict[str, Any]]:
-        """Every local partition, as plain data for people."""
-        return [host.describe() for host in self._hosts.values()]
+        await self._proposals.close()
+        await self._reports.close()
+        return not pending and all(future.result() for future in ended)

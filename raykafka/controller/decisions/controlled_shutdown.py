@@ -31,7 +31,8 @@ async def shut_down(ledger: Ledger, broker: int) -> None:
             return broker in isr and any(b in staying for b in isr)
 
         news = ImageDelta(brokers={broker: replace(info, stopping=True)})
-        await elect(turn, [tp for tp in state.all_partitions() if replaceable(tp)], failed=broker, news=news)
+        leaves = dict.fromkeys(filter(replaceable, state.all_partitions()), broker)
+        await elect(turn, leaves, failed=leaves, news=news)
         sequence = turn.state.sequence
         logger.info("broker %d is stopping", broker)
     await ledger.acknowledged(sequence, APPLY_WITHIN_S)

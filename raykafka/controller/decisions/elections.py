@@ -1,12 +1,14 @@
-"""Leaders and in-sync replicas after something has ended or come back: brokers, the process of one leader, or a rule
-that stood against an election."""
+"""Leaders and in-sync replicas after something has ended or come back: brokers, leaderships of one that lives on, or a
+rule that stood against an election."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 from raykafka.cluster.image import ImageDelta
 from raykafka.controller.decisions.reassignments import go_on
@@ -22,10 +24,9 @@ _NAMED = 5
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class FailedLeader:
-    """A leadership that is over as its replica's process has ended or lost part of its log. ``short_log``: committed
-    records are missing from it."""
+class FailedLeader(NamedTuple):
+    """A leadership that is over as its replica was closed or lost part of its log. ``short_log``: committed records are
+    missing from it."""
 
     tp: TopicPartition
     topic_id: uuid.UUID
@@ -34,32 +35,46 @@ class FailedLeader:
     short_log: bool = False
 
 
-async def partition_failed(ledger: Ledger, failed: FailedLeader) -> None:
-    """End a leadership whose replica process has ended or lost part of its log (rule 1)."""
-    tp = failed.tp
+_NONE: Mapping[TopicPartition, int] = MappingProxyType({})
+
+
+async def partitions_failed(ledger: Ledger, failures: Sequence[FailedLeader]) -> None:
+    """End leaderships that are over though their broker lives (rule 1), all in one turn and one update to the brokers.
+    One that had ended before is passed over."""
     async with ledger.turn(Urgency.FAILED_LEADER) as turn:
-        record = turn.state.records.get(tp.topic)
-        if record is None or record.node.id != failed.topic_id:
-            return
-        state = record.states[tp.partition]
-        if failed.leader_epoch != state.leader_epoch or state.leader == NO_LEADER:
-            return
-        logger.warning("%s: leader %d failed in epoch %d: %s", tp, state.leader, state.leader_epoch, failed.reason)
-        await elect(turn, [tp], failed=state.leader, short=failed.short_log)
+        over = [failure for failure in failures if _leads(turn.state, failure)]
+        records = turn.state.records
+        leaders = {failure.tp: records[failure.tp.topic].states[failure.tp.partition].leader for failure in over}
+        for tp, _, epoch, reason, _ in over[:_NAMED]:
+            logger.warning("%s: leader %d failed in epoch %d: %s", tp, leaders[tp], epoch, reason)
+        if len(over) > _NAMED:
+            logger.warning("%d leaders failed in all", len(over))
+        if over:
+            await elect(turn, leaders, failed=leaders, short={failure.tp for failure in over if failure.short_log})
+
+
+def _leads(state: State, failure: FailedLeader) -> bool:
+    """Whether that leadership is the newest of its partition, and not over yet."""
+    record = state.records.get(failure.tp.topic)
+    if record is None or record.node.id != failure.topic_id:
+        return False
+    current = record.states.get(failure.tp.partition)
+    return current is not None and current.leader_epoch == failure.leader_epoch and current.leader != NO_LEADER
 
 
 async def elect(
     turn: Turn,
     partitions: Iterable[TopicPartition],
     *,
-    failed: int | None = None,
-    short: bool = False,
+    failed: Mapping[TopicPartition, int] = _NONE,
+    short: Container[TopicPartition] = (),
     dead: Sequence[Registration] = (),
     news: ImageDelta | None = None,
 ) -> None:
-    """Settle ``partitions`` as the registered brokers ask for; ``failed`` and ``short`` as in
-    ``rules.elections.after_changes``. The registrations of ``dead`` brokers are removed with that; the brokers are told
-    of it, and of ``news``, together with the outcome."""
+    """Settle ``partitions`` as the registered brokers ask for; ``failed`` says of some which broker leads them no
+    further, ``short`` of which of those the log lacks committed records (``rules.elections.after_changes``). The
+    registrations of ``dead`` brokers are removed with that; the brokers are told of it, and of ``news``, together with
+    the outcome."""
     wanted = list(partitions)
     changes = _outcomes(turn.state, wanted, failed, short)
     await turn.write_states(changes, dead, news)
@@ -67,18 +82,23 @@ async def elect(
 
 
 def _outcomes(
-    state: State, partitions: Iterable[TopicPartition], failed: int | None, short: bool
+    state: State,
+    partitions: Iterable[TopicPartition],
+    failed: Mapping[TopicPartition, int],
+    short: Container[TopicPartition],
 ) -> dict[TopicPartition, StateNode]:
     """The states that have to change."""
     lives, epoch = state.lives(), state.epoch
     changes: dict[TopicPartition, StateNode] = {}
     offline: list[TopicPartition] = []
+    allows_unclean = functools.cache(lambda topic: _allows_unclean(state, topic))
     for tp in partitions:
         record = state.records[tp.topic]
         before, replicas = record.states[tp.partition], record.node.replicas[tp.partition]
-        after = after_changes(replicas, before, lives, epoch, failed=failed, short=short)
-        if (after or before).leader == NO_LEADER and _allows_unclean(state, tp.topic):
-            after = after_changes(replicas, before, lives, epoch, failed=failed, short=short, unclean=True)
+        failure, is_short = failed.get(tp), tp in short
+        after = after_changes(replicas, before, lives, epoch, failed=failure, short=is_short)
+        if (after or before).leader == NO_LEADER and allows_unclean(tp.topic):
+            after = after_changes(replicas, before, lives, epoch, failed=failure, short=is_short, unclean=True)
         if after is None:
             continue
         changes[tp] = after

@@ -15,22 +15,22 @@ from typing import Protocol
 import psutil
 
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
-from raykafka.log import lock_holder
+from tests.lab.clusters.actors import AUTO, Actors, here
 from tests.lab.clusters.deployed import RaykafkaCluster
 from tests.lab.clusters.plain_broker import PlainBroker
 from tests.lab.free_ports import free_port
 from tests.lab.processes import holder
 
 BROKERS = 3
-SPARE, ZOOKEEPER, RAY = "spare replica", "zookeeper", "Ray's daemons"
+ACTOR, ZOOKEEPER, RAY = "replica actor", "zookeeper", "Ray's daemons"
 CONFIG = {"group.initial.rebalance.delay.ms": "0", "offsets.topic.replication.factor": "3"}
 # a worker that is still starting counts as one of Ray's
 _TITLES = {
     "ray::BrokerActor": "broker",
     "controller of broker": "controller",
     "coordinator of broker": "coordinator",
-    "raykafka replica": "replica",
-    "ray::PartitionReplica": SPARE,
+    "raykafka::replicas": ACTOR,
+    "ray::ReplicaActor": ACTOR,
     "ray::Supervisor": "supervisor",
     "ray::ZooKeeperServer": ZOOKEEPER,
     "java": ZOOKEEPER,
@@ -89,7 +89,9 @@ class System(Target, CountedCluster, Protocol):
         """The controller process of a broker."""
         ...
 
-    def replica(self, broker: int, topic: str, partition: int) -> psutil.Process: ...
+    def actor(self, broker: int, topic: str, partition: int) -> psutil.Process:
+        """The replica actor that has a partition open. Raises as ``holder``."""
+        ...
 
     def heal(self, broker: int) -> None:
         """Have a killed broker run again, where nobody does it unasked."""
@@ -109,8 +111,8 @@ class Deployed:
 
     name = "raykafka in Ray"
 
-    def __init__(self, config: Mapping[str, str] = CONFIG) -> None:
-        self._cluster = RaykafkaCluster(brokers=BROKERS, config=dict(config))
+    def __init__(self, config: Mapping[str, str] = CONFIG, actors: Actors = AUTO) -> None:
+        self._cluster = RaykafkaCluster(brokers=BROKERS, config=dict(config), actors=actors)
 
     @property
     def bootstrap(self) -> str:
@@ -139,7 +141,7 @@ class Deployed:
             raise LookupError(f"no process is the {title}")
         return found
 
-    def replica(self, broker: int, topic: str, partition: int) -> psutil.Process:
+    def actor(self, broker: int, topic: str, partition: int) -> psutil.Process:
         return holder(self.data(broker) / f"{topic}-{partition}")
 
     def heal(self, broker: int) -> None:
@@ -175,12 +177,19 @@ class Plain:
 
     name = "raykafka without Ray"
 
-    def __init__(self, config: Mapping[str, str] = CONFIG) -> None:
+    def __init__(self, config: Mapping[str, str] = CONFIG, actors: Actors = AUTO) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="rk-"))
         self._zookeeper = ZooKeeperProcess(self._folder / "zookeeper", free_port())
         hosts, secret = f"{self._zookeeper.hosts}/failover", secrets.token_hex(32)
         self._brokers = [
-            PlainBroker(self._folder / f"broker-{i}", hosts, broker_id=i, secret_hex=secret, config=dict(config))
+            PlainBroker(
+                self._folder / f"broker-{i}",
+                hosts,
+                broker_id=i,
+                secret_hex=secret,
+                config=dict(config),
+                replica_actors=here(actors, BROKERS),
+            )
             for i in range(BROKERS)
         ]
 
@@ -215,8 +224,8 @@ class Plain:
     def controller(self, broker: int) -> psutil.Process:
         return self._brokers[broker].children("controller")[0]
 
-    def replica(self, broker: int, topic: str, partition: int) -> psutil.Process:
-        return self._brokers[broker].replica_of(topic, partition)
+    def actor(self, broker: int, topic: str, partition: int) -> psutil.Process:
+        return self._brokers[broker].actor_of(topic, partition)
 
     def heal(self, broker: int) -> None:
         process = self._brokers[broker].process
@@ -244,11 +253,8 @@ class Plain:
         roles = {} if self._zookeeper.pid is None else {self._zookeeper.pid: ZOOKEEPER}
         for broker in self._brokers:
             roles[broker.process.pid] = "broker"
-            for role in ("controller", "coordinator", "replica"):
-                roles |= {child.pid: role for child in broker.children(role)}
-            locks = broker.data_dir.glob("*/.lock")
-            writers = {writer.pid for lock in locks if (writer := lock_holder(lock.parent)) is not None}
-            roles |= {child.pid: SPARE for child in broker.children("replica") if child.pid not in writers}
+            for role, shown in (("controller", "controller"), ("coordinator", "coordinator"), ("replica", ACTOR)):
+                roles |= {child.pid: shown for child in broker.children(role)}
         return roles
 
 

@@ -270,10 +270,21 @@ async def test_a_leader_goes_on_in_its_epoch_with_another_actor(replica: OpenRep
     assert left is not None and left.note is not None
     assert (await replica.appended(batch(b"late"))).error == ErrorCode.NOT_LEADER_OR_FOLLOWER
     again = replica.actor.on()
-    await again.open(state(3), high_watermark=left.high_watermark)
+    await again.open(state(3), left=left)
     assert again.leads and not again.calls
     assert (await again.appended(batch(b"b"))).base_offset == 1
     assert stored(again.directory) == [(0, 3, b"a"), (1, 3, b"b")]
+
+
+@with_replica
+async def test_nobody_leads_on_by_a_seal_that_is_found_on_the_disk(replica: OpenReplica) -> None:
+    await replica.open(state(3))
+    await replica.appended(batch(b"a"))
+    assert await replica.replica.leave() is not None
+    again = replica.actor.on()
+    await again.open(state(3))
+    assert not again.leads
+    assert (await again.called("refused"))["leader_epoch"] == 3
 
 
 @with_replica
@@ -303,3 +314,7 @@ async def test_a_log_shorter_than_its_high_watermark_was_does_not_lead(replica: 
     assert not replica.leads
     assert (await replica.called("refused"))["reason"]
     assert (await replica.appended(batch(b"a"))).error == ErrorCode.NOT_LEADER_OR_FOLLOWER
+    left = await replica.replica.leave()
+    again = replica.actor.on()
+    await again.open(state(1), left=left)
+    assert not again.leads, "another actor opens it"

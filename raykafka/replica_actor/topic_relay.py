@@ -1,4 +1,4 @@
-"""Reads and appends of a coordinator, relayed to the led partitions of its internal topic (rule 24)."""
+"""Reads and appends of a coordinator, as they reach the led partitions of its internal topic (rule 24)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ALL = -1
 
 
 class TopicRelay:
-    """Serves the frames of one coordinator's ``link``. ``partitions`` are the broker's local ones."""
+    """Serves the frames of one coordinator's ``link``. ``partitions`` are those that this actor serves."""
 
     def __init__(self, link: Link, partitions: ServedPartitions, topic: str, tasks: TaskSet) -> None:
         self._link = link
@@ -46,7 +46,8 @@ class TopicRelay:
             self._tell(LogAppended(append.correlation, appended.error, appended.base_offset))
 
         partition = self._partitions.get(TopicPartition(self._topic, append.partition))
-        if partition is None:
+        # also where this actor has yet to hear of the epoch, from an image that another has told the coordinator
+        if partition is None or partition.leader_error(append.leader_epoch) is not ErrorCode.NONE:
             self._tell(LogAppended(append.correlation, ErrorCode.NOT_LEADER_OR_FOLLOWER))
             return
         partition.submit(records, _ALL, append.timeout_ms, append.leader_epoch, done)
@@ -56,24 +57,29 @@ class TopicRelay:
             self._link.send(LOG_APPENDED, appended.pack())
 
     async def _read(self, read: LogRead) -> None:
-        partition = self._partitions.get(TopicPartition(self._topic, read.partition))
-        records = memoryview(b"")
-        answer = LogRecords(read.correlation, ErrorCode.NOT_LEADER_OR_FOLLOWER)
-        if partition is not None and partition.is_leader:
-            # the ends first: what is read afterwards is never less than they say
-            view = partition.log.view
-            # a follower's view may end before its log does, and knows less of what is committed
-            if view is None or view.leader_epoch != partition.state.leader_epoch:
-                answer = LogRecords(read.correlation, ErrorCode.OFFSET_NOT_AVAILABLE)
-            else:
-                answer = LogRecords(read.correlation, ErrorCode.NONE, view.high_watermark, view.log_end_offset)
-                offset = max(read.offset, view.log_start_offset)
-                try:
-                    records = await partition.log.read(offset, read.max_bytes)
-                except KafkaError as error:
-                    answer = LogRecords(read.correlation, error.code)
-                if not answer.error and not records and offset < view.high_watermark:
-                    # the log was closed or cut over the read
-                    answer = LogRecords(read.correlation, ErrorCode.OFFSET_NOT_AVAILABLE)
+        answer, records = await self._found(read)
         if not self._link.is_closed:
             self._link.send(LOG_RECORDS, answer.pack(), records)
+
+    async def _found(self, read: LogRead) -> tuple[LogRecords, memoryview]:
+        partition = self._partitions.get(TopicPartition(self._topic, read.partition))
+        if partition is None or partition.leader_error(read.leader_epoch) is not ErrorCode.NONE:
+            return _refused(read, ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        # the ends first: what is read afterwards is never less than they say
+        view = partition.log.view
+        # a follower's view may end before its log does, and knows less of what is committed
+        if view is None or view.leader_epoch != read.leader_epoch:
+            return _refused(read, ErrorCode.OFFSET_NOT_AVAILABLE)
+        offset = max(read.offset, view.log_start_offset)
+        try:
+            records = await partition.log.read(offset, read.max_bytes)
+        except KafkaError as error:
+            return _refused(read, error.code)
+        if not records and offset < view.high_watermark:
+            # the log was closed or cut over the read
+            return _refused(read, ErrorCode.OFFSET_NOT_AVAILABLE)
+        return LogRecords(read.correlation, ErrorCode.NONE, view.high_watermark, view.log_end_offset), records
+
+
+def _refused(read: LogRead, error: ErrorCode) -> tuple[LogRecords, memoryview]:
+    return LogRecords(read.correlation, error), memoryview(b"")

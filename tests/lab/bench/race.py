@@ -1,13 +1,14 @@
-"""One system's turn: it is started, warmed up, does every row, and is stopped."""
+"""Systems that run beside each other and do a row in turns: while one is measured, the others idle."""
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Self
 
 from confluent_kafka import KafkaException
 
@@ -15,7 +16,6 @@ from tests.lab.bench.clients import consumer_perf, producer_perf
 from tests.lab.bench.measured import ClientError, Sample
 from tests.lab.bench.memory import held
 from tests.lab.bench.rows import BIG_BATCHES, KB, SMALL_BATCHES, Load, Row
-from tests.lab.bench.systems import SYSTEMS
 from tests.lab.bench.topics import Topics
 from tests.lab.bench.writers import Writer, to_each
 from tests.lab.clusters.deployed import ClusterError
@@ -25,56 +25,78 @@ from tests.lab.peer.kafka import PeerError
 
 WARM_UP_RECORDS = 400_000
 WARM_UP_PARTITIONS = 6
-SETTLED_CORES = 0.3  # what idle servers may use, heartbeats and all
+SETTLED_CORES = 0.3  # what the idle servers of a system may use, heartbeats and all
 SETTLE_TIMEOUT_S = 15.0
 STARTS = 2
 FAILURES = (PeerError, ClusterError, ClientError, KafkaException, OSError, subprocess.TimeoutExpired)
 
 
-def turn(name: str, chosen: Sequence[Row], replication: int, scale: float) -> Iterator[tuple[Row, Sample]]:
-    """Each row with its sample. After a row that failed the system is started anew for the others: what the failure
-    left, such as processes that still start, is not theirs."""
-    left = list(chosen)
-    while left:
-        with started(name, replication, scale) as system:
-            while left:
-                row = left.pop(0)
-                sample = measure(system, row, replication)
-                say(f"  {row.title}: {describe(row, sample)}")
-                yield row, sample
-                if sample.error is not None:
-                    break
+class Race:
+    """As a context: ``systems``, by name, called with the number of brokers, started one after the other when they are
+    needed, each warmed up, all stopped at the end."""
 
+    def __init__(self, systems: Mapping[str, Callable[[int], CountedCluster]], replication: int, scale: float) -> None:
+        self._systems = systems
+        self._replication, self._scale = replication, scale
+        self._running: dict[str, CountedCluster] = {}
+        self._broken: dict[str, str] = {}
 
-@contextlib.contextmanager
-def started(name: str, replication: int, scale: float) -> Iterator[CountedCluster]:
-    """A system that is warm; started once more where it could not be brought to work."""
-    for starts_left in reversed(range(STARTS)):
-        system = SYSTEMS[name](replication)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name in list(self._running):
+            self._stop(name)
+
+    def run(self, chosen: Sequence[Row], first: int) -> Iterator[tuple[Row, str, Sample]]:
+        """Each row on each system, one right after the other. Who begins changes from row to row, and with ``first``,
+        the number of the round.
+
+        After a row that failed its system is started anew: what the failure left, such as processes that still start,
+        is not the next row's. One that could not be brought to work fails in all that is left.
+        """
+        names = list(self._systems)
+        for name in names:
+            self._start(name)
+        for number, row in enumerate(chosen, first):
+            at = number % len(names)
+            for name in names[at:] + names[:at]:
+                sample = self._sample(name, row)
+                say(f"  {row.title}, {name}: {describe(row, sample)}")
+                yield row, name, sample
+
+    def _sample(self, name: str, row: Row) -> Sample:
+        self._start(name)
+        if name in self._broken:
+            return Sample(error=self._broken[name])
+        sample = measure(self._running[name], row, self._replication, list(self._running.values()))
+        if sample.error is not None:
+            self._stop(name)
+        return sample
+
+    def _start(self, name: str) -> None:
+        """Have it run, warm; started once more where it could not be brought to work."""
+        starts_left = STARTS
+        while name not in self._running and name not in self._broken:
+            system = self._running[name] = self._systems[name](self._replication)
+            try:
+                system.start()
+                warm_up(system, self._replication, self._scale)
+            except FAILURES as error:
+                say(f"  {name} did not work: {error!r}")
+                self._stop(name)
+                starts_left -= 1
+                if not starts_left:
+                    self._broken[name] = f"the system did not work: {error}"
+
+    def _stop(self, name: str) -> None:
+        """A system that a row has worn out may not stop in order; nothing of it is left in any case."""
         try:
-            system.start()
-            warm_up(system, replication, scale)
-            break
+            self._running.pop(name).stop()
         except FAILURES as error:
-            say(f"  {system.name} did not work: {error!r}")
-            stop(system)
-            if not starts_left:
-                raise
-        except BaseException:
-            stop(system)
-            raise
-    try:
-        yield system
-    finally:
-        stop(system)
-
-
-def stop(system: CountedCluster) -> None:
-    """A system that a row has worn out may not stop in order; nothing of it is left in any case."""
-    try:
-        system.stop()
-    except FAILURES as error:
-        say(f"  {system.name} did not stop in order: {error!r}")
+            say(f"  {name} did not stop in order: {error!r}")
 
 
 def say(text: str) -> None:
@@ -92,8 +114,8 @@ def warm_up(system: CountedCluster, replication: int, scale: float) -> None:
     topics.delete(topic)
 
 
-def measure(system: CountedCluster, row: Row, replication: int) -> Sample:
-    """A failed row's sample holds the error."""
+def measure(system: CountedCluster, row: Row, replication: int, running: Sequence[CountedCluster]) -> Sample:
+    """Once all that are ``running`` idle. A failed row's sample holds the error."""
     topics = Topics(system.bootstrap, replication)
     load = Load(system.bootstrap, topics, row.topic, row.partitions, row.records)
     try:
@@ -102,7 +124,8 @@ def measure(system: CountedCluster, row: Row, replication: int) -> Sample:
             to_each(Writer(system.bootstrap, {"acks": "all"}), row.topic, row.partitions, KB)
             if row.fill is not None:
                 row.fill(load)
-        settle(system)
+        for one in running:
+            settle(one)
         before = cpu_seconds(system.pids())
         measured = row.run(load)
         after = cpu_seconds(system.pids())
