@@ -17,7 +17,6 @@ from raykafka.replica import hub as hubs
 from raykafka.replica import stream_frames as frames
 from raykafka.replica.host import Holder, PartitionKey
 from raykafka.replica.out_connection import WINDOW_BYTES
-from raykafka.replica.seal_note import seal_of
 from raykafka.replica.stream_connection import StreamConnection
 from tests.lab.loop_waiting import until
 from tests.parts.replica.opened import (
@@ -332,8 +331,7 @@ async def test_a_leader_that_moves_to_another_actor_loses_and_doubles_nothing(pa
             await asyncio.sleep(0)
             left = await leader.replica.leave()
         assert left.note is not None and left.log_end_offset == len(sent)
-        seal = seal_of(left.note)
-        leader = await pair.lead(0, actor=(move + 1) % 2, high_watermark=left.high_watermark, seal=seal)
+        leader = await pair.lead(0, actor=(move + 1) % 2, left=left)
         assert leader.leads and not leader.calls
     await leader.appended(batch(b"last"))
     assert values(leader) == values(follower) == [*sent, b"last"]
