@@ -142,13 +142,14 @@ def metadata(cluster: Cluster) -> dict[str, Any]:
 
 def say_restart(o: Restart) -> None:
     role = ", the active controller's" if o.was_controller else ""
+    say(f"{o.kind} of broker {o.broker}{role}:")
+    say(f"  a topic is made after {o.decided_s:.2f} s, all are led after {o.leaders_s:.2f} s")
     say(
-        f"{o.kind} of broker {o.broker}{role}: a topic is made after {o.decided_s:.2f} s, all led after"
-        f" {o.leaders_s:.2f} s, writes stood {o.gap_s:.2f} s until {o.gap_ended_s:.2f} s after it, read from others"
-        f" after {o.read_by_others_s:.2f} s, its next process began after {o.started_s:.2f} s; after that: serves {o.serves_s:.2f} s, all in sync {o.in_sync_s:.2f}"
-        f" s; leads {o.led} again {o.leads_again_s:.2f} s after it was asked to; {o.cpu_s:.0f} s of CPU, at most"
-        f" {o.most_processes} processes"
+        f"  writes stood {o.gap_s:.2f} s, until {o.gap_ended_s:.2f} s; read from others after {o.read_by_others_s:.2f} s"
     )
+    say(f"  its next process began after {o.started_s:.2f} s; from there: serves after {o.serves_s:.2f} s,")
+    say(f"  all in sync after {o.in_sync_s:.2f} s; leads {o.led} again {o.leads_again_s:.2f} s after it was asked to")
+    say(f"  {o.cpu_s:.0f} s of CPU until all was in sync, at most {o.most_processes} processes")
 
 
 def parse() -> argparse.Namespace:

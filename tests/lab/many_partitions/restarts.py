@@ -34,10 +34,10 @@ class Restart:
     """Seconds. From the fault on: ``decided_s`` until the controller, whichever it is, has made a topic for who asks
     the other brokers, ``leaders_s`` until every partition has a leader, ``gap_s`` the longest time between two
     acknowledgements of a partition that is written (it ended at ``gap_ended_s``), ``read_by_others_s`` until the
-    others serve what the broker led, ``started_s`` until its next process began. From there on: ``serves_s`` until it tells clients of all
-    partitions with their leaders, ``in_sync_s`` until every replica is in sync, and, from the request for it on,
-    ``leads_again_s`` until it serves again what it led before. ``cpu_s`` is what the whole cluster used until all was
-    in sync, ``most_processes`` the most there were."""
+    others serve what the broker led, ``started_s`` until its next process began. From there on: ``serves_s`` until it
+    tells clients of all partitions with their leaders, ``in_sync_s`` until every replica is in sync.
+    ``leads_again_s`` is how long it took after that, from the request for it on, until it served again what it led
+    before. ``cpu_s`` is what the whole cluster used until all was in sync, ``most_processes`` the most there were."""
 
     kind: str
     broker: int
