@@ -145,7 +145,8 @@ def say_restart(o: Restart) -> None:
     say(f"{o.kind} of broker {o.broker}{role}:")
     say(f"  a topic is made after {o.decided_s:.2f} s, all are led after {o.leaders_s:.2f} s")
     say(
-        f"  writes stood {o.gap_s:.2f} s, until {o.gap_ended_s:.2f} s; read from others after {o.read_by_others_s:.2f} s"
+        f"  writes stood {o.gap_s:.2f} s, until {o.gap_ended_s:.2f} s;"
+        f" read from others after {o.read_by_others_s:.2f} s"
     )
     say(f"  its next process began after {o.started_s:.2f} s; from there: serves after {o.serves_s:.2f} s,")
     say(f"  all in sync after {o.in_sync_s:.2f} s; leads {o.led} again {o.leads_again_s:.2f} s after it was asked to")
