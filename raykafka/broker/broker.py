@@ -176,6 +176,7 @@ class Broker:
             answer=self._answer_actor,
             forward=self._answer_forward,
             paths_changed=self.coordination.actors,
+            homes_changed=self.coordination.placed,
             room=lambda: self.ports.go_on(),
         )
         self._unwinding.add(self.replica_actors.stop)

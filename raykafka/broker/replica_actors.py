@@ -17,6 +17,7 @@ from raykafka.broker.children.child import REPLICA, Child
 from raykafka.broker.children.children import Children
 from raykafka.broker.neighbourhood.controller_link import ImageUpdate
 from raykafka.broker.partitions.partitions import Partitions
+from raykafka.broker.settings import EACH
 from raykafka.broker.status import ActorRow
 from raykafka.cluster.image import ClusterImage, delta_to_json
 from raykafka.errors import KafkaError, LinkError, RaykafkaError
@@ -27,7 +28,6 @@ from raykafka.process.clock import boot_clock
 from raykafka.process.tasks import TaskSet
 from raykafka.types import TopicPartition
 
-EACH = 0
 # a replica that hangs must not keep its broker from what else the controller decides
 TELL_WITHIN_S = 0.25
 _CLOSE_LISTENERS_WITHIN_S = 3.0
@@ -83,7 +83,7 @@ class ReplicaActors:
 
     ``begin`` is what each is told first (``replica_actor.server``), beside its number. ``answer(number, method, args)``
     answers what they ask, ``forward(payload)`` what they forward. ``paths_changed(paths)`` is called with where the
-    living listen.
+    living listen, ``homes_changed(rows)`` with what all are told of where logs are.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class ReplicaActors:
         answer: Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]],
         forward: Callable[[memoryview], Awaitable[list[bytes | bytearray | memoryview]]],
         paths_changed: Callable[[Mapping[int, str]], None],
+        homes_changed: Callable[[list[tuple[TopicPartition, uuid.UUID, int]]], None],
         room: Callable[[], None],
     ) -> None:
         """``room`` is called when there is an actor to serve connections after there was none."""
@@ -103,6 +104,7 @@ class ReplicaActors:
         self._answer = answer
         self._forward = forward
         self._paths_changed = paths_changed
+        self._homes_changed = homes_changed
         self._room = room
         self._count = count
         self._numbers = 0
@@ -220,7 +222,7 @@ class ReplicaActors:
         if self._image is not None:
             image = self._image
             update = ImageUpdate(True, delta_to_json(image.as_delta()))
-            self._tasks.run(self._tell_image(actor, update, image.cluster_id))
+            self._tasks.run(self._tell_image(actor, self._image_number, update, image.cluster_id))
         self._tell_paths()
         placed = [[*tp, str(topic_id), number] for (tp, topic_id), number in self._placed.items()]
         link.tell("placed", {"partitions": [[topic, tid, p, n] for topic, p, tid, n in placed]})
@@ -282,10 +284,11 @@ class ReplicaActors:
         """Relay an update; what is returned ends when an actor goes by it."""
         self._image = image
         self._image_number += 1
-        return [self._tasks.run(self._tell_image(actor, update, image.cluster_id)) for actor in self._living.values()]
+        number, cluster_id = self._image_number, image.cluster_id
+        return [self._tasks.run(self._tell_image(actor, number, update, cluster_id)) for actor in self._living.values()]
 
-    async def _tell_image(self, actor: ReplicaActorProcess, update: ImageUpdate, cluster_id: str) -> None:
-        args = {"number": self._image_number, "cluster_id": cluster_id, **update._asdict()}
+    async def _tell_image(self, actor: ReplicaActorProcess, number: int, update: ImageUpdate, cluster_id: str) -> None:
+        args = {"number": number, "cluster_id": cluster_id, **update._asdict()}
         try:
             await actor.link.call("image", args)
         except LinkError:
@@ -308,6 +311,7 @@ class ReplicaActors:
             self._placed[tp, topic_id] = number
         told = [[tp.topic, str(topic_id), tp.partition, number] for tp, topic_id, number in rows]
         self._tell_all("placed", {"partitions": told})
+        self._homes_changed(rows)
 
     def forget(self, tp: TopicPartition, topic_id: uuid.UUID) -> None:
         """A partition is this broker's no longer."""

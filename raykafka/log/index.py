@@ -58,6 +58,11 @@ class Index:
         return self._fd
 
     @property
+    def was_opened(self) -> bool:
+        """Whether ``last`` and ``count`` are known."""
+        return self._written >= 0
+
+    @property
     def count(self) -> int:
         """Entries, those in memory included."""
         return self._written + len(self._held) // self._layout.size

@@ -19,7 +19,6 @@ from raykafka.log.batch_layout import (
     BASE_OFFSET,
     LEADER_EPOCH,
     LEADER_EPOCH_POSITION,
-    MAX_INT32,
     NO_PRODUCER_ID,
     PREFIX_BYTES,
 )
@@ -38,6 +37,7 @@ from raykafka.log.validation import check_batches, check_stored_batches
 from raykafka.types import LogPosition
 
 _REMEMBERED_BOUNDARIES = 4096
+_new_tuple = tuple.__new__  # as AppendInfo(...), without its Python call
 _NO_NOTE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -91,6 +91,7 @@ class Log:
         self._failure: KafkaError | None = None
         self._unflushed_since_ms: int | None = None
         self._end_at_rest = -1
+        self._sync_lock = threading.Lock()
         self._recovery_lock = threading.Lock()  # the recovery point, which ``flush`` moves from another thread
 
     @staticmethod
@@ -206,24 +207,22 @@ class Log:
         config = self.config
         records, headers = check_batches(records, config, now_ms, from_client=from_client)
         base_offset = offset = self.log_end_offset
-        position, max_timestamp, offsets = 0, -1, []
+        position, max_timestamp = 0, -1
         pending: dict[int, tuple[int, int]] = {}
         for header in headers:
             if header.producer_id != NO_PRODUCER_ID and from_client:
                 self.producers.check(header, pending)
             BASE_OFFSET.pack_into(records, position, offset)
             LEADER_EPOCH.pack_into(records, position + LEADER_EPOCH_POSITION, leader_epoch)
-            offsets.append(offset)
             offset += header.last_offset_delta + 1
             position += header.length + PREFIX_BYTES
             if header.max_timestamp > max_timestamp:
                 max_timestamp = header.max_timestamp
         if leader_epoch > self.epochs.latest_epoch:
             self.epochs.assign(leader_epoch, base_offset)
-        self._store(records, headers, offsets, max_timestamp, now_ms)
-        return AppendInfo(
-            base_offset, offset - 1, now_ms if config.log_append_time else -1, max_timestamp, len(records), records
-        )
+        self._store(records, headers, base_offset, offset, max_timestamp, now_ms)
+        append_time_ms = now_ms if config.log_append_time else -1
+        return _new_tuple(AppendInfo, (base_offset, offset - 1, append_time_ms, max_timestamp, position, records))
 
     def append_as_follower(self, records: memoryview, now_ms: int, *, gaps_allowed: bool = False) -> AppendInfo:
         """Write batches as their leader stored them. They must start at the log end and leave no gap, but for
@@ -231,23 +230,33 @@ class Log:
         if self._failure:
             raise self._failure
         headers = check_stored_batches(records, self.log_end_offset, gaps_allowed=gaps_allowed)
+        max_timestamp, epochs = -1, self.epochs
         for header in headers:
-            self.epochs.assign_if_newer(header.leader_epoch, header.base_offset)
-        max_timestamp = max(header.max_timestamp for header in headers)
-        self._store(records, headers, [header.base_offset for header in headers], max_timestamp, now_ms)
-        return AppendInfo(headers[0].base_offset, headers[-1].last_offset, -1, max_timestamp, len(records), records)
+            if header.leader_epoch > epochs.latest_epoch:
+                epochs.assign(header.leader_epoch, header.base_offset)
+            if header.max_timestamp > max_timestamp:
+                max_timestamp = header.max_timestamp
+        last_offset = headers[-1].last_offset
+        self._store(records, headers, None, last_offset + 1, max_timestamp, now_ms)
+        return AppendInfo(headers[0].base_offset, last_offset, -1, max_timestamp, len(records), records)
 
     def _store(
-        self, records: memoryview, headers: list[BatchHeader], offsets: list[int], max_timestamp: int, now_ms: int
+        self,
+        records: memoryview,
+        headers: list[BatchHeader],
+        base_offset: int | None,
+        end_offset: int,
+        max_timestamp: int,
+        now_ms: int,
     ) -> None:
-        """Write batches that have their offsets at the log end; keep indexes, producer states and offsets in step."""
+        """Write batches at the log end; keep indexes, producer states and offsets in step. They have their own offsets,
+        or go on from ``base_offset`` without a gap, up to ``end_offset``."""
         size = len(records)
-        last_offset = offsets[-1] + headers[-1].last_offset_delta
-        self._roll_if_due(size, last_offset, max_timestamp, now_ms)
+        self._roll_if_due(size, end_offset - 1, max_timestamp, now_ms)
         segment = self._segments.active
         position = segment.size
         if not segment.is_open:
-            self._wake_active()
+            self._segments.wake_active()
         try:
             write_all(segment.fd, records, position)
         except OSError as error:
@@ -256,36 +265,32 @@ class Log:
         segment.unsynced = True
         segment.size = position + size
         interval, boundaries, segment_base = self.config.index_interval_bytes, self._boundaries, segment.base_offset
-        for header, offset in zip(headers, offsets, strict=True):
+        next_offset, start = base_offset, position
+        for header in headers:
+            offset = header.base_offset if next_offset is None else next_offset
             boundaries[offset] = (segment_base, position)
             batch_size = header.length + PREFIX_BYTES
-            segment.note(position, batch_size, offset + header.last_offset_delta, header.max_timestamp, interval)
+            last_offset = offset + header.last_offset_delta
+            segment.note(position, batch_size, last_offset, header.max_timestamp, interval)
             if header.producer_id != NO_PRODUCER_ID:
-                at = position + size - segment.size
+                at = position - start
                 commit = marker_of(records[at : at + batch_size]) if header.is_control else None
                 self.producers.take(header, offset, commit)
             position += batch_size
+            if next_offset is not None:
+                next_offset = last_offset + 1
         if len(boundaries) > _REMEMBERED_BOUNDARIES:
             self._boundaries = dict(list(boundaries.items())[_REMEMBERED_BOUNDARIES // 2 :])
-        self.log_end_offset = self.producers.end_offset = last_offset + 1
+        self.log_end_offset = self.producers.end_offset = end_offset
         if self._unflushed_since_ms is None:
             self._unflushed_since_ms = now_ms
-
-    def _wake_active(self) -> None:
-        try:
-            self._segments.wake_active()
-        except OSError as error:
-            raise storage_error(f"opening the active segment of {self.directory}", error) from error
 
     def _cut_back(self, segment: Segment) -> None:
         """Undo a write that failed half way; a log that cannot even be cut takes no more writes."""
         try:
             os.ftruncate(segment.fd, segment.size)
         except OSError as error:
-            self._fail(storage_error(f"cutting {self.directory} back after a failed write", error))
-
-    def _fail(self, failure: KafkaError) -> None:
-        self._failure = failure
+            self._failure = storage_error(f"cutting {self.directory} back after a failed write", error)
 
     def _roll_if_due(self, size: int, last_offset: int, max_timestamp: int, now_ms: int) -> None:
         segment, config = self._segments.active, self.config
@@ -296,15 +301,7 @@ class Log:
             )
         if not segment.size:
             segment.created_ms = now_ms
-            return
-        first = segment.first_timestamp
-        age_ms = max_timestamp - first if first is not None and first >= 0 else now_ms - segment.created_ms
-        if (
-            segment.size + size > config.segment_bytes
-            or age_ms > segment.max_age_ms
-            or segment.indexes_full
-            or last_offset - segment.base_offset > MAX_INT32
-        ):
+        elif not segment.takes(size, last_offset, max_timestamp, now_ms, config.segment_bytes):
             self.roll(now_ms)
 
     def roll(self, now_ms: int) -> None:
@@ -350,17 +347,17 @@ class Log:
                 self._bound.flushed(self.recovery_point)
 
     def _sync(self, *, names: bool = True) -> None:
-        if self._failure:
-            raise self._failure
-        if not self._segments.unsynced:
-            return
-        try:
-            self.producers.sync_snapshots()
-            self._segments.sync(names=names)
-        except OSError as error:
-            failure = storage_error(f"flushing {self.directory}", error)
-            self._fail(failure)
-            raise failure from error
+        with self._sync_lock:  # what one has begun to sync is unknown to be durable to the other, too
+            if self._failure:
+                raise self._failure
+            try:
+                self.producers.sync_snapshots()
+                if self._segments.unsynced:
+                    self._segments.sync(names=names)
+            except OSError as error:
+                failure = storage_error(f"flushing {self.directory}", error)
+                self._failure = failure
+                raise failure from error
 
     def rest(self) -> bool:
         """Close the files of segments that are flushed; the active one's, if nothing was appended since the last call.
@@ -389,7 +386,11 @@ class Log:
                 self._sync(names=note is None)  # the seal syncs the names
             self.purge(None)
             if note is not None:
-                write_seal(self.directory, self._seal(note, flushed=flush))
+                start, end = self.log_start_offset, self.log_end_offset
+                flushed_to, boot = (end, None) if flush else (self.recovery_point, boot_id())
+                states = tuple(segment.state() for segment in self._segments)
+                seal = LogSeal(self._topic_id, start, end, flushed_to, boot, len(self.producers), states, note)
+                write_seal(self.directory, seal)
             if flush:
                 self.recovery_point = self.log_end_offset
                 self._bound.flushed(self.recovery_point)
@@ -399,18 +400,6 @@ class Log:
             self._segments.close()
             self._failure = self._failure or KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory} is closed")
             self._lock.release()
-
-    def _seal(self, note: Mapping[str, Any], *, flushed: bool) -> LogSeal:
-        return LogSeal(
-            self._topic_id,
-            self.log_start_offset,
-            self.log_end_offset,
-            self.log_end_offset if flushed else self.recovery_point,
-            None if flushed else boot_id(),
-            len(self.producers),
-            tuple(segment.state() for segment in self._segments),
-            note,
-        )
 
     # cutting
 
@@ -507,5 +496,5 @@ class Log:
             yield
         except (OSError, KafkaError) as error:
             failure = error if isinstance(error, KafkaError) else storage_error(f"cutting {self.directory}", error)
-            self._fail(failure)
+            self._failure = failure
             raise failure from error

@@ -169,15 +169,10 @@ class ProducerStates:
                 producer.transaction_start = _NO_OFFSET
                 self._open.pop(producer_id, None)
             return
-        delta = header.last_offset_delta
+        delta, sequence = header.last_offset_delta, header.base_sequence
+        last_sequence = advance_sequence(sequence, delta)
         producer.batches.append(
-            RememberedBatch(
-                header.base_sequence,
-                advance_sequence(header.base_sequence, delta),
-                base_offset + delta,
-                delta,
-                header.max_timestamp,
-            )
+            RememberedBatch(sequence, last_sequence, base_offset + delta, delta, header.max_timestamp)
         )
         if header.is_transactional and producer.transaction_start == _NO_OFFSET:
             producer.transaction_start = self._open[producer_id] = base_offset

@@ -29,7 +29,7 @@ from raykafka.log.files import (
 )
 from raykafka.log.producers import ProducerStates, snapshots_among
 from raykafka.log.recovery_bound import RecoveryBound
-from raykafka.log.seal import SEAL_FILE, indexes_fit, read_seal
+from raykafka.log.seal import SEAL_FILE, indexes_that_do_not_fit, read_seal
 from raykafka.log.segment import Segment, walk_headers
 from raykafka.log.segments import Segments
 
@@ -81,15 +81,15 @@ def recover(
     if seal is not None:
         recovery_point = seal.recovery_point
     tidy(directory, names)
-    sealed = seal is not None and indexes_fit(seal, directory, names)
+    wrong = set() if seal is None else indexes_that_do_not_fit(seal, directory, names)
     bytes_cut = 0
-    if seal is not None and sealed:
+    if seal is not None and not wrong:
         segments.take(seal.states, names, config, now_ms)
         end = seal.log_end_offset
     else:
         # A closed log is whole; the batches behind the last index entry are read all the same.
         trusted_below = 2**62 if seal is not None else recovery_point
-        end, bytes_cut = recover_segments(segments, directory, names, config, epochs, trusted_below, now_ms)
+        end, bytes_cut = recover_segments(segments, directory, names - wrong, config, epochs, trusted_below, now_ms)
     if not segments or end < log_start_offset:
         segments.drop_behind(-1, now_ms)
         # the first segment of a log gets its files with its first record; a start behind 0 is known by its name
@@ -104,7 +104,7 @@ def recover(
     epochs.forget_beyond(end)
     epochs.truncate_from_start(log_start_offset)
     snapshots = snapshots_among(names)
-    if sealed and seal is not None and seal.log_end_offset == end and not seal.producers:
+    if seal is not None and seal.log_end_offset == end and not seal.producers:
         producers.clear(end)
     elif snapshots or end > log_start_offset:
         rebuild_producers(producers, segments, log_start_offset, end)
@@ -209,6 +209,8 @@ def rebuild_producers(producers: ProducerStates, segments: Segments, log_start_o
     else:
         producers.clear(log_start_offset)
     start = producers.end_offset
+    if start == end_offset:
+        return
     for segment, position, header in _batches_from(segments, start):
         if header.producer_id != NO_PRODUCER_ID and header.base_offset >= start:
             commit = None

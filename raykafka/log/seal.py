@@ -94,11 +94,12 @@ def _is_of(seal: LogSeal, directory: Path, names: Collection[str]) -> bool:
     )
 
 
-def indexes_fit(seal: LogSeal, directory: Path, names: Collection[str]) -> bool:
-    """Whether the segments' indexes have the sizes that the seal says. OSError."""
+def indexes_that_do_not_fit(seal: LogSeal, directory: Path, names: Collection[str]) -> set[str]:
+    """The names of the segments' indexes that have not the sizes that the seal says, or are missing. OSError."""
+    wrong = set()
     for state in seal.states:
         for suffix, size in ((INDEX, state.index_bytes), (TIME_INDEX, state.time_index_bytes)):
             name = offset_name(state.base_offset, suffix)
             if (os.stat(f"{directory}/{name}").st_size if name in names else 0) != size:
-                return False
-    return True
+                wrong.add(name)
+    return wrong

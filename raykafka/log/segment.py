@@ -221,6 +221,18 @@ class Segment:
 
     # writing
 
+    def takes(self, size: int, last_offset: int, max_timestamp: int, now_ms: int, segment_bytes: int) -> bool:
+        """Whether ``size`` bytes more belong here, or a new segment is due: for the size, the age, the indexes, or
+        offsets that these can't hold."""
+        first = self.first_timestamp
+        age_ms = max_timestamp - first if first is not None and first >= 0 else now_ms - self.created_ms
+        return (
+            self.size + size <= segment_bytes
+            and age_ms <= self.max_age_ms
+            and not self.indexes_full
+            and last_offset - self.base_offset <= MAX_INT32
+        )
+
     def take_max_timestamp_from_index(self) -> None:
         """Start from what the time index knows; ``note`` adds the batches behind its last entry."""
         if self.time_index.last:
@@ -287,7 +299,7 @@ class Segment:
         """
         self.unsynced = True
         self.size = os.fstat(self.fd).st_size
-        self.index.cut_after(trusted_below - 1 - self.base_offset)
+        self.index.cut_after(trusted_below - 1 - self.base_offset if self._had_indexes else -1)
         start, next_offset = 0, self.base_offset
         if self.index.last:
             entry = self.index.last
@@ -356,14 +368,15 @@ class Segment:
 
     def seal_indexes(self) -> None:
         """Nothing more will be appended: put the largest timestamp into the time index and write both out. OSError."""
-        if not self.is_open:
-            return  # nothing was, either, or it was done before
-        with self._index_lock:
-            before = self.time_index.count
-            self._note_time()
-            if self.time_index.count != before:
-                self.unsynced = True
-            self._write_indexes()
+        if not self.time_index.was_opened:
+            return  # this was done before the segment was closed, and nothing was appended since
+        last = self.time_index.last
+        if self.max_timestamp > (last[0] if last else -1):
+            self.wake()
+            self.unsynced = True
+            with self._index_lock:
+                self._note_time()
+        self.write_indexes()
 
     def sync(self) -> None:
         """fsync everything written so far; safe beside appends in another thread. A segment that was closed meanwhile

@@ -58,7 +58,8 @@ class Segments:
         self._names_changed = False
 
     def open_existing(self, base_offset: int, names: Collection[str], config: LogConfig, now_ms: int) -> Segment:
-        """Append the segment of that base offset, whose ``.log`` file exists."""
+        """Append the segment of that base offset, whose ``.log`` file exists. Indexes that are not among ``names`` are
+        made anew."""
         segment = self._new(base_offset, config, now_ms)
         segment.open_existing(
             had_indexes=all(offset_name(base_offset, suffix) in names for suffix in (INDEX, TIME_INDEX))
@@ -74,10 +75,13 @@ class Segments:
         self._changed([*self._list, segment])
 
     def wake_active(self) -> None:
-        """Open the files of the active segment; make them where there are none."""
+        """Open the files of the active segment; make them where there are none. Raises KAFKA_STORAGE_ERROR."""
         if not self.active.has_files:
             self._names_changed = True
-        self.active.wake()
+        try:
+            self.active.wake()
+        except OSError as error:
+            raise storage_error(f"opening the active segment in {self._directory}", error) from error
 
     def _new(self, base_offset: int, config: LogConfig, now_ms: int) -> Segment:
         jitter_ms = min(config.segment_jitter_ms, config.segment_ms)

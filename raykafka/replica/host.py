@@ -17,6 +17,14 @@ class PartitionKey(NamedTuple):
     partition: int
 
 
+class Holder(NamedTuple):
+    """A live broker that holds a replica of a partition: its inter-broker port, in its life ``broker_epoch``."""
+
+    host: str
+    port: int
+    broker_epoch: int
+
+
 class Left(NamedTuple):
     """What is known of a log when its replica has closed it. ``note`` is what it was sealed with, None where the log
     can't be relied on."""

@@ -119,13 +119,14 @@ def test_the_coordinator_is_told_what_changed_that_it_has_to_know(tmp_path: Path
             process = _Process()
             await process.connect(path)
             a, b = _topic("a", 10, _led_by(OTHER)), _topic("b", 11, _led_by(OTHER))
+            new_a = _topic("a", 12, _led_by(OTHER), _led_by(OTHER))
             first = _image(OWN, 3, a, b)
             images = [
                 first,
                 first.apply(ImageDelta(partitions={TopicPartition("a", 0): _led_by(OWN, 4)})),
                 first.apply(ImageDelta(topics={"a": _topic("a", 10, _led_by(OTHER), _led_by(OTHER))})),
-                first.apply(ImageDelta(topics={"a": _topic("a", 12, _led_by(OTHER))}, deleted_topics=("b",))),
-                _image(OTHER, 4, _topic("a", 12, _led_by(OTHER))),
+                first.apply(ImageDelta(topics={"a": new_a}, deleted_topics=("b",))),
+                _image(OTHER, 4, new_a),
             ]
             for number, image in enumerate(images, 1):
                 actor.apply(image, number)
@@ -138,9 +139,9 @@ def test_the_coordinator_is_told_what_changed_that_it_has_to_know(tmp_path: Path
             assert process.told == [
                 {**common, "image": 1, "full": True, "topics": {**offsets, "a": [ids["a"], 1], "b": [ids["b"], 1]}},
                 {**common, "image": 3, "topics": {"a": [ids["a"], 2]}},
-                {**common, "image": 4, "topics": {"a": [ids["new a"], 1]}, "deleted": ["b"]},
+                {**common, "image": 4, "topics": {"a": [ids["new a"], 2]}, "deleted": ["b"]},
                 {**common, "image": 5, "topics": {}, "leads": []},
-                {**common, "image": 7, "full": True, "topics": {**offsets, "a": [ids["new a"], 1]}, "leads": []},
+                {**common, "image": 7, "full": True, "topics": {**offsets, "a": [ids["new a"], 2]}, "leads": []},
             ]
 
     asyncio.run(run())

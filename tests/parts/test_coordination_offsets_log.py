@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,10 @@ def test_requests_go_to_the_actor_that_has_the_log(tmp_path: Path) -> None:
     run(test)
 
 
+def _note(decided: list[str], name: str, _: asyncio.Future[Any]) -> None:
+    decided.append(name)
+
+
 def test_no_append_overtakes_those_before_it_when_a_log_moves_to_another_actor(tmp_path: Path) -> None:
     async def test() -> None:
         with led_partitions(tmp_path / "0") as first, led_partitions(tmp_path / "1") as second:
@@ -222,7 +227,7 @@ def test_no_append_overtakes_those_before_it_when_a_log_moves_to_another_actor(t
                 only(first).hold = True
                 decided: list[str] = []
                 before = coordinator.append()
-                before.add_done_callback(lambda _: decided.append("before"))
+                before.add_done_callback(partial(_note, decided, "before"))
                 await until(lambda: only(first).held == 1)
                 log.placed({0: NOBODY})
                 meanwhile = coordinator.append()  # waits in the actor that had it
@@ -230,7 +235,7 @@ def test_no_append_overtakes_those_before_it_when_a_log_moves_to_another_actor(t
                 log.placed({0: 1})
                 behind, last = coordinator.append(), coordinator.append()
                 for future, name in ((behind, "behind"), (last, "last")):
-                    future.add_done_callback(lambda _, name=name: decided.append(name))
+                    future.add_done_callback(partial(_note, decided, name))
                 await log.read(0, EPOCH, 0, 100)  # went to the new one behind whatever was sent there
                 assert (only(second).log.view.log_end_offset, decided) == (0, [])  # type: ignore[union-attr]
                 only(first).release()

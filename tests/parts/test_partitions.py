@@ -1,59 +1,215 @@
-"""The life of a broker's partitions: asleep, woken, failed, led again, deleted, set aside, and back after a stop."""
+"""The partitions of a broker: opened by its replica actors, failed, moved, deleted, set aside, and back after a stop.
+
+The actors are played (``tests.lab.actor_pool``), on real directories and locks.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import os
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from raykafka.broker.partitions import replica_process
+from raykafka.broker.configs import Configs
+from raykafka.broker.neighbourhood.controller_calls import FailedLeadership
+from raykafka.broker.partitions import log_locks, partition_host
+from raykafka.broker.partitions.checkpoints import HIGH_WATERMARKS, LOG_STARTS, RECOVERY_POINTS
+from raykafka.broker.partitions.life import Phase
 from raykafka.broker.partitions.partition_host import PartitionHost
-from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState
+from raykafka.broker.partitions.partitions import Partitions
+from raykafka.broker.partitions.placement import REST_ROUNDS, ROUNDS
+from raykafka.broker.partitions.seats import OPENING_AT_ONCE
+from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState, Topic
 from raykafka.error_code import ErrorCode
-from raykafka.log.batch import iter_batches, iter_records
-from raykafka.log.seal import SEAL_FILE
+from raykafka.errors import KafkaError
+from raykafka.replica.rules.events import Propose
 from raykafka.types import TopicPartition
-from tests.lab.dataplane import TOPIC, Dataplane, append, batch
+from tests.lab.actor_pool import Key, RecordedActor, RecordedPool
 from tests.lab.loop_waiting import until
+
+BROKER = 0
+TOPIC = "events"
+
+
+class Controller:
+    """Takes reports and proposals, and decides nothing."""
+
+    def __init__(self) -> None:
+        self.reports: list[list[tuple[TopicPartition, int, str]]] = []
+        self.proposals: list[tuple[TopicPartition, Propose]] = []
+
+    async def alter_partitions(self, proposals: Sequence[tuple[TopicPartition, uuid.UUID, Propose]]) -> list[ErrorCode]:
+        self.proposals += [(tp, proposal) for tp, _, proposal in proposals]
+        return [ErrorCode.NONE for _ in proposals]
+
+    async def report_failed(self, leaderships: Sequence[FailedLeadership]) -> None:
+        self.reports.append([(lost.tp, lost.leader_epoch, lost.reason) for lost in leaderships])
+
+
+class Broker:
+    """Partitions of a broker on ``directory`` with ``actors`` replica actors. ``async with`` closes all logs after."""
+
+    def __init__(
+        self,
+        directory: Path,
+        actors: int = 1,
+        *,
+        each: bool = False,
+        checkpoints: Mapping[str, Mapping[TopicPartition, int]] | None = None,
+        image: ClusterImage | None = None,
+    ) -> None:
+        self.broker_id = BROKER
+        self.configs = Configs(BROKER, {})
+        self.controller_calls = Controller()
+        self.image = image or ClusterImage("test")
+        self.pool = RecordedPool(directory, actors, each=each)
+        none: dict[str, dict[TopicPartition, int]] = {RECOVERY_POINTS: {}, HIGH_WATERMARKS: {}, LOG_STARTS: {}}
+        self.partitions = Partitions(self, directory, {**none, **(checkpoints or {})}, self.pool)
+        self.pool.partitions = self.partitions
+
+    async def __aenter__(self) -> Broker:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.partitions.close()
+
+    @property
+    def actors(self) -> list[RecordedActor]:
+        return self.pool.actors
+
+    @property
+    def reports(self) -> list[list[tuple[TopicPartition, int, str]]]:
+        return self.controller_calls.reports
+
+    def host(self, partition: int = 0, topic: str = TOPIC) -> PartitionHost:
+        host = self.partitions.get((topic, partition))
+        assert host is not None
+        return host
+
+    async def take(self, delta: ImageDelta) -> None:
+        self.image = self.image.apply(delta)
+        await self.partitions.apply(self.image)
+
+    async def create(self, topic: str = TOPIC, partitions: int = 1, *, leader: int = BROKER, **config: str) -> None:
+        states = {p: PartitionState((BROKER, 1), leader, 0, (BROKER, 1), 0) for p in range(partitions)}
+        named = {name.replace("_", "."): value for name, value in config.items()}
+        await self.take(ImageDelta(topics={topic: Topic(topic, uuid.uuid4(), states, named)}))
+
+    async def create_open(
+        self, topic: str = TOPIC, partitions: int = 1, *, leader: int = BROKER, **config: str
+    ) -> None:
+        await self.create(topic, partitions, leader=leader, **config)
+        await self.all_open()
+
+    async def all_open(self) -> None:
+        await until(lambda: all(host.life.phase is Phase.OPEN for host in self.partitions), "all are open")
+        await asyncio.sleep(0)  # who has what is told at the end of the turn
+
+    async def lead(self, topic: str = TOPIC, partition: int = 0, leader: int = BROKER) -> None:
+        """Elect ``leader`` in the next epoch."""
+        old = self.image.topics[topic].partitions[partition]
+        changed = dataclasses.replace(old, leader=leader, leader_epoch=old.leader_epoch + 1, version=old.version + 1)
+        await self.take(ImageDelta(partitions={TopicPartition(topic, partition): changed}))
+
+    async def delete(self, topic: str = TOPIC) -> None:
+        await self.take(ImageDelta(deleted_topics=(topic,)))
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(test(), 60))
 
 
-def host_of(dataplane: Dataplane, topic: str = TOPIC, partition: int = 0) -> PartitionHost:
-    host = dataplane.partitions.get((topic, partition))
-    assert host is not None
-    return host
-
-
-async def stored(dataplane: Dataplane, topic: str = TOPIC) -> list[bytes | None]:
-    data = await host_of(dataplane, topic).log.read(0, 1 << 24)
-    return [r.value for at, h in iter_batches(data) for r in iter_records(data[at : at + h.size])]
-
-
 def names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-# asleep
+def report_row(partition: int, log_end: int, *, topic: str = TOPIC, epoch: int = 0) -> list[object]:
+    return [topic, partition, epoch, 1, log_end - 1, log_end, log_end - 2, None]
 
 
-def test_a_partition_that_is_not_written_has_no_process_and_no_files(tmp_path: Path) -> None:
+# opening
+
+
+def test_every_partition_is_opened_at_once_leaders_first(tmp_path: Path) -> None:
     async def test() -> None:
-        async with Dataplane(tmp_path) as dataplane:
-            await dataplane.create(partitions=200)
-            assert len(dataplane.partitions) == 200
-            await dataplane.produce(batch(b"a"), partition=7)
-            assert len(dataplane.children.acquired) == 1
-            assert names(tmp_path) == [f"{TOPIC}-7"]
-            lives = {status["life"] for status in dataplane.partitions.status()}
-            assert lives == {"asleep", "awake"}
+        async with Broker(tmp_path, 2) as broker:
+            states = {p: PartitionState((BROKER, 1), p % 2, 0, (BROKER, 1), 0) for p in range(200)}
+            await broker.take(ImageDelta(topics={TOPIC: Topic(TOPIC, uuid.uuid4(), states)}))
+            await broker.all_open()
+            asked = [key[1] for actor in broker.actors for _, key in actor.asked]
+            assert sorted(asked) == list(range(200))
+            for actor in broker.actors:
+                led = [states[key[1]].leader == BROKER for _, key in actor.asked]
+                assert led == sorted(led, reverse=True)
+                assert len(actor.open_logs) == 100
+                assert actor.most_at_once == OPENING_AT_ONCE
+            assert broker.pool.placements == {(TOPIC, p): broker.host(p).actor for p in range(200)}
+
+    run(test)
+
+
+def test_partitions_wait_for_the_first_actor(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Broker(tmp_path, 0) as broker:
+            await broker.create(partitions=3)
+            await asyncio.sleep(0)
+            assert {host.life.phase for host in broker.partitions} == {Phase.SEEKING}
+            broker.pool.start()
+            await broker.all_open()
+
+    run(test)
+
+
+def test_a_busy_actor_gets_fewer_of_the_new_replicas(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Broker(tmp_path, 2) as broker:
+            await broker.create_open(partitions=2)
+            broker.actors[0].busy = 0.5
+            for actor in broker.actors:
+                broker.partitions.take_report(actor.number, [])
+            await broker.create_open("more", partitions=10)
+            assert [len(actor.open_logs) for actor in broker.actors] == [1, 11]
+            await broker.create_open("many", partitions=40)
+            assert len(broker.actors[0].open_logs) > 10
+
+    run(test)
+
+
+def test_topics_that_did_not_change_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async with Broker(tmp_path) as broker:
+            await broker.create_open(partitions=20)
+            await broker.create_open("other", partitions=3)
+            applied: list[TopicPartition] = []
+            apply = PartitionHost.apply
+
+            def counted(host: PartitionHost, state: PartitionState) -> None:
+                applied.append(host.tp)
+                apply(host, state)
+
+            monkeypatch.setattr(PartitionHost, "apply", counted)
+            await broker.lead("other", 1)
+            assert applied == [("other", 1)]
+
+    run(test)
+
+
+def test_each_replica_gets_an_actor_of_its_own(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Broker(tmp_path, 1, each=True) as broker:
+            await broker.create_open(partitions=3)
+            assert [len(actor.open_logs) for actor in broker.actors] == [0, 1, 1, 1]
+            broker.actors[2].die()
+            await broker.all_open()
+            assert [len(actor.open_logs) for actor in broker.actors] == [0, 1, 0, 1, 1]
+            await broker.delete()
+            await until(lambda: list(broker.pool.living()) == [0])
+            assert sorted(broker.pool.let_go_numbers) == [0, 1, 3, 4]
 
     run(test)
 
@@ -61,209 +217,153 @@ def test_a_partition_that_is_not_written_has_no_process_and_no_files(tmp_path: P
 # failing
 
 
-def test_a_dead_replica_is_reported_and_leads_again_only_in_a_new_epoch(tmp_path: Path) -> None:
+def test_an_actor_that_ends_is_one_report_and_its_replicas_open_elsewhere(tmp_path: Path) -> None:
     async def test() -> None:
-        async with Dataplane(tmp_path) as dataplane:
-            await dataplane.create()
-            dataplane.controller_calls.elects = False
-            await dataplane.produce(batch(b"a"))
-            host = host_of(dataplane)
-            dataplane.children.acquired[0].kill()
-            await until(lambda: host.life == "failed")
-            assert host.log.view is None and host.log.reader is None
-            assert [(tp, epoch) for tp, epoch, _ in dataplane.controller_calls.reports] == [((TOPIC, 0), 0)]
-            answer = await dataplane.produce(batch(b"lost"))
-            assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
-            topic = dataplane.image.topics[TOPIC]
-            same_epoch = type(topic)(topic.name, topic.id, topic.partitions, {"retention.ms": "1000"})
-            await dataplane.take(ImageDelta(topics={TOPIC: same_epoch}))
-            assert host.life == "failed"
-            await dataplane.lead()
-            assert (await dataplane.produce(batch(b"b"))).base_offset == 1
-            assert await stored(dataplane) == [b"a", b"b"]
-            assert host.log.view is not None and host.log.view.leader_epoch == 1
-            assert host.failures.count == 1
+        async with Broker(tmp_path, 2) as broker:
+            await broker.create_open(partitions=6)
+            await broker.create_open("followed", partitions=4, leader=1)
+            lost = [key for key in broker.actors[0].open_logs if key[0] == TOPIC]
+            assert len(lost) == 3
+            broker.actors[0].die()
+            assert {broker.host(key[1]).life.phase for key in lost} == {Phase.WAITING}
+            await broker.all_open()
+            assert len(broker.actors[1].open_logs) == 10
+            assert len(broker.reports) == 1
+            assert sorted((tp, epoch) for tp, epoch, _ in broker.reports[0]) == sorted((key, 0) for key in lost)
+            assert broker.partitions.replica_restarts == 5
+            assert set(broker.pool.placements.values()) == {1}
+            assert [host.failures.reason for host in broker.partitions] == [""] * 10
 
     run(test)
 
 
-def test_a_replica_that_hangs_does_not_keep_the_broker_from_the_next_decision(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with Dataplane(tmp_path) as dataplane:
-            await dataplane.create()
-            await dataplane.produce(batch(b"a"))
-            hanging = dataplane.children.acquired[0]
-            hanging.stop_reading()
-            for _ in range(3):
-                await dataplane.lead()
-            await dataplane.create("other")
-            assert (await dataplane.produce(batch(b"b"), "other")).base_offset == 0
-            hanging.read_on()
-            host = host_of(dataplane)
-            await until(lambda: host.log.view is not None and host.log.view.leader_epoch == 3)
-            assert (await dataplane.produce(batch(b"c"))).base_offset == 1
-
-    run(test)
-
-
-def test_a_replica_that_diverged_stays_stopped_until_another_epoch(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with Dataplane(tmp_path) as dataplane:
-            await dataplane.create()
-            await dataplane.produce(batch(b"a"))
-            await dataplane.lead(leader=1)
-            host = host_of(dataplane)
-            dataplane.children.acquired[0].replica._on_failed("its log diverged", True)
-            await until(lambda: host.life == "failed")
-            topic = dataplane.image.topics[TOPIC]
-            same_epoch = type(topic)(topic.name, topic.id, topic.partitions, {"retention.ms": "1000"})
-            await dataplane.take(ImageDelta(topics={TOPIC: same_epoch}))
-            assert (host.life, host.describe()["failure"]) == ("failed", "its log diverged")
-            assert len(dataplane.children.acquired) == 1
-            await dataplane.lead()
-            assert (await dataplane.produce(batch(b"b"))).base_offset == 1
-            assert host.describe()["failure"] == ""
-
-    run(test)
-
-
-def test_writes_under_way_to_a_dead_replica_are_answered_retriable(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with Dataplane(tmp_path) as dataplane:
-            await dataplane.create()
-            await dataplane.produce(batch(b"a"))
-            replica = dataplane.children.acquired[0]
-            replica.stop_reading()
-            writes = [asyncio.ensure_future(dataplane.produce(batch(b"x"))) for _ in range(3)]
-            await asyncio.sleep(0.02)
-            assert not any(write.done() for write in writes)
-            replica.kill()
-            answers = await asyncio.gather(*writes)
-            assert {a.error_code.value for a in answers} == {ErrorCode.NOT_LEADER_OR_FOLLOWER}
-            await until(lambda: host_of(dataplane).life == "awake")
-            assert await stored(dataplane) == [b"a"]
-
-    run(test)
-
-
-def test_a_successor_waits_for_the_log_and_a_process_that_holds_it_long_is_killed(
+def test_a_successor_waits_for_the_log_and_an_actor_that_holds_it_long_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replica_process, "LEAVE_WITHIN_S", 0.2)
+    monkeypatch.setattr(log_locks, "LEAVE_WITHIN_S", 0.1)
 
     async def test() -> None:
-        async with Dataplane(tmp_path) as dataplane:
-            await dataplane.create()
-            await dataplane.produce(batch(b"a"))
-            replica = dataplane.children.acquired[0]
-            replica.stop_reading()  # it does not notice that its link has ended
-            replica.link.transport.abort()
-            await until(lambda: host_of(dataplane).failures.count == 1)
-            await until(lambda: host_of(dataplane).life == "awake")
-            assert len(dataplane.controller_calls.reports) == 1
-            assert (await dataplane.produce(batch(b"b"))).base_offset == 1
+        async with Broker(tmp_path, 2) as broker:
+            await broker.create_open(partitions=4)
+            broker.actors[0].lingers = True
+            broker.actors[0].die()
+            asked = len(broker.actors[1].asked)
+            assert not broker.actors[0].killed
+            await broker.all_open()
+            assert broker.actors[0].killed
+            assert len(broker.actors[1].asked) == asked + 2
+            assert len(broker.reports) == 1
 
     run(test)
 
 
-def test_a_log_that_can_not_be_cut_back_ends_its_leadership(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rule 2: what a write left half done, and can't be taken away, must not be taken for a batch of this epoch."""
-
-    def torn(fd: int, data: memoryview, position: int) -> int:
-        if not failing:
-            return pwrite(fd, data, position)
-        pwrite(fd, data[: len(data) // 2], position)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def refuse(fd: int, length: int) -> None:
-        if failing:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        ftruncate(fd, length)
-
-    failing, pwrite, ftruncate = False, os.pwrite, os.ftruncate
-    monkeypatch.setattr(os, "pwrite", torn)
-    monkeypatch.setattr(os, "ftruncate", refuse)
-
+def test_a_log_that_is_let_go_by_itself_is_opened_and_nobody_is_killed(tmp_path: Path) -> None:
     async def test() -> None:
-        nonlocal failing
-        async with Dataplane(tmp_path) as dataplane:
-            await dataplane.create()
-            await dataplane.produce(batch(b"a"))
-            failing, dataplane.controller_calls.elects = True, False
-            answer = await dataplane.produce(batch(b"torn"))
-            assert answer.error_code.value == ErrorCode.KAFKA_STORAGE_ERROR
-            await until(lambda: bool(dataplane.controller_calls.reports))
-            failing = False
-            answer = await dataplane.produce(batch(b"in the same epoch"))
-            assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
-            await dataplane.lead()
-            assert (await dataplane.produce(batch(b"b"))).base_offset == 1
-            assert await stored(dataplane) == [b"a", b"b"]
+        async with Broker(tmp_path, 2) as broker:
+            await broker.create_open(partitions=4)
+            leaving = broker.actors[0]
+            leaving.lingers = True
+            leaving.die()
+            await asyncio.sleep(0.03)
+            waiting = [host for host in broker.partitions if host.life.phase is Phase.WAITING]
+            assert len(waiting) == 2
+            while leaving.open_logs:
+                leaving.open_logs.popitem()[1].release()
+            await broker.all_open()
+            assert not leaving.killed
 
     run(test)
 
 
-def test_a_full_failure_is_retried_with_each_election(tmp_path: Path) -> None:
-    """A directory that can't be opened, until it can."""
-
+def test_a_failed_replica_is_reported_and_opened_again_and_no_other_is_touched(tmp_path: Path) -> None:
     async def test() -> None:
-        async with Dataplane(tmp_path) as dataplane:
-            await dataplane.create()
-            (tmp_path / f"{TOPIC}-0").write_text("in the way")
-            answer = await dataplane.produce(batch(b"a"))
-            assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
-            await until(lambda: len(dataplane.controller_calls.reports) >= 2)
-            (tmp_path / f"{TOPIC}-0").unlink()
-            await until(lambda: host_of(dataplane).life == "awake")
-            assert (await dataplane.produce(batch(b"a"))).error_code.value == ErrorCode.NONE
+        async with Broker(tmp_path) as broker:
+            await broker.create_open(partitions=3)
+            (actor,) = broker.actors
+            asked = len(actor.asked)
+            actor.fail(broker.partitions, broker.host(1))
+            assert broker.host(1).ends is None
+            await until(lambda: bool(broker.reports))
+            await broker.all_open()
+            assert broker.reports == [[((TOPIC, 1), 0, "a write failed")]]
+            assert actor.asked[asked:] == [("open", (TOPIC, 1))]
+            assert actor.opened[-1]["seal"] is None
+            assert (broker.host(1).failures.count, broker.partitions.replica_restarts) == (1, 1)
+            # the epoch that it led before it can't go on leading
+            actor.say(broker.partitions, broker.host(1), "refused", leader_epoch=0, reason="it was led before")
+            await until(lambda: len(broker.reports) == 2)
+            assert broker.reports[1] == [((TOPIC, 1), 0, "it was led before")]
 
     run(test)
 
 
-# states and configs
+def test_a_replica_that_fails_again_and_again_is_opened_with_growing_delays(tmp_path: Path) -> None:
+    def refuse(actor: RecordedActor, key: Key) -> None:
+        if refused[-1]:
+            refused.append(True)
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "the disk is bad")
 
+    refused = [True]
 
-def test_appends_go_to_the_epoch_that_they_name_only(tmp_path: Path) -> None:
     async def test() -> None:
-        async with Dataplane(tmp_path) as dataplane:
-            await dataplane.create()
-            host = host_of(dataplane)
-            assert (await append(host, memoryview(batch(b"a")), -1, 1000, 0)).error == ErrorCode.NONE
-            await dataplane.lead()
-            assert (await append(host, memoryview(batch(b"b")), -1, 1000, 0)).error == ErrorCode.NOT_LEADER_OR_FOLLOWER
-            assert (await append(host, memoryview(batch(b"c")), -1, 1000, 1)).error == ErrorCode.NONE
-            assert await stored(dataplane) == [b"a", b"c"]
+        async with Broker(tmp_path) as broker:
+            broker.pool.refuse = refuse
+            await broker.create()
+            await until(lambda: len(refused) >= 3)
+            await until(lambda: broker.host().life.phase is Phase.WAITING)
+            assert broker.host().failures.reason == "it could not be opened: the disk is bad"
+            tries = len(refused)
+            await asyncio.sleep(0.05)
+            assert len(refused) == tries
+            refused.append(False)
+            await broker.all_open()
+            assert broker.host().failures.reason == ""
 
     run(test)
 
 
-def test_an_applied_image_is_in_force(tmp_path: Path) -> None:
+def test_a_replica_that_diverged_stays_closed_until_another_epoch(tmp_path: Path) -> None:
     async def test() -> None:
-        async with Dataplane(tmp_path) as dataplane:
-            topic_id = await dataplane.create(max_message_bytes="1000000")
-            await dataplane.produce(batch(b"a"))
-            topic = dataplane.image.topics[TOPIC]
-            assert topic.id == topic_id
-            small = type(topic)(topic.name, topic.id, topic.partitions, {"max.message.bytes": "100"})
-            await dataplane.take(ImageDelta(topics={TOPIC: small}))
-            answer = await dataplane.produce(batch(b"x" * 500))
-            assert answer.error_code.value == ErrorCode.MESSAGE_TOO_LARGE
-            await dataplane.lead(leader=1)
-            assert (await dataplane.produce(batch(b"b"))).error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
+        async with Broker(tmp_path) as broker:
+            await broker.create_open(leader=1)
+            broker.actors[0].fail(broker.partitions, broker.host(), diverged=True)
+            topic = broker.image.topics[TOPIC]
+            again = dataclasses.replace(topic.partitions[0], version=1)
+            await broker.take(ImageDelta(partitions={TopicPartition(TOPIC, 0): again}))
+            assert broker.host().life.phase is Phase.FAILED
+            assert broker.host().describe()["failure"] == "a write failed"
+            await broker.lead()
+            await broker.all_open()
+            assert broker.reports == []
 
     run(test)
 
 
-def test_a_changed_broker_config_reaches_awake_replicas(tmp_path: Path) -> None:
+def test_what_is_said_of_another_topics_partition_or_by_another_actor_counts_for_nothing(tmp_path: Path) -> None:
     async def test() -> None:
-        async with Dataplane(tmp_path) as dataplane:
-            await dataplane.create()
-            await dataplane.produce(batch(b"a"))
-            changed = ImageDelta(broker_configs={"": {"message.max.bytes": "100"}})
-            dataplane.configs.apply(dataplane.image.apply(changed))
-            await dataplane.take(changed)
-            answer = await dataplane.produce(batch(b"x" * 500))
-            assert answer.error_code.value == ErrorCode.MESSAGE_TOO_LARGE
+        async with Broker(tmp_path, 2) as broker:
+            await broker.create_open()
+            host = broker.host()
+            other = broker.actors[1 - (host.actor or 0)]
+            other.say(broker.partitions, host, "failed", reason="not mine", diverged=False)
+            args = {"topic": TOPIC, "partition": 0, "topic_id": str(uuid.uuid4()), "reason": "", "diverged": False}
+            broker.partitions.said(host.actor or 0, "failed", args)
+            assert host.failures.count == 0
+            with pytest.raises(KafkaError):
+                broker.actors[host.actor or 0].say(broker.partitions, host, "no such thing")
+
+    run(test)
+
+
+def test_a_proposed_isr_goes_to_the_controller(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Broker(tmp_path) as broker:
+            await broker.create_open()
+            proposed = Propose((BROKER,), (7,), 0, 0)
+            args = {"isr": [BROKER], "broker_epochs": [7], "leader_epoch": 0, "version": 0}
+            broker.actors[0].say(broker.partitions, broker.host(), "propose", **args)
+            await until(lambda: bool(broker.controller_calls.proposals))
+            assert broker.controller_calls.proposals == [((TOPIC, 0), proposed)]
 
     run(test)
 
@@ -272,15 +372,146 @@ def test_an_older_state_is_refused(tmp_path: Path) -> None:
     """Rule 16: decisions may come from a controller that does not know yet that it is none any more."""
 
     async def test() -> None:
-        async with Dataplane(tmp_path) as dataplane:
-            await dataplane.create()
-            await dataplane.produce(batch(b"a"))
-            before = dataplane.image
-            await dataplane.lead(leader=1)
-            await dataplane.partitions.apply(before)
-            assert host_of(dataplane).state.leader == 1
-            answer = await dataplane.produce(batch(b"b"))
-            assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
+        async with Broker(tmp_path) as broker:
+            await broker.create_open()
+            before = broker.image
+            await broker.lead(leader=1)
+            await broker.partitions.apply(before)
+            assert broker.host().state.leader == 1
+
+    run(test)
+
+
+# moving
+
+
+def test_replicas_move_off_actors_that_take_none_with_their_seals(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Broker(tmp_path, 2) as broker:
+            await broker.create_open(partitions=30)
+            broker.actors[1].takes_replicas = False
+            broker.partitions.use_actors()
+            await until(lambda: len(broker.actors[0].open_logs) == 30)
+            await broker.all_open()
+            assert broker.actors[1].open_logs == {}
+            assert broker.pool.let_go_numbers == [1]
+            moved = [args for args in broker.actors[0].opened if args["seal"] is not None]
+            assert sorted(args["seal"] for args in moved) == sorted([args["partition"], 1] for args in moved)
+            assert len(moved) == 15
+            assert broker.reports == [] and broker.partitions.replica_restarts == 0
+            assert set(broker.pool.placements.values()) == {0}
+
+    run(test)
+
+
+def test_replicas_move_to_actors_of_their_own_and_back(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Broker(tmp_path, 1) as broker:
+            await broker.create_open(partitions=12)
+            broker.pool.each, broker.actors[0].takes_replicas = True, False
+            broker.partitions.use_actors()
+            await until(lambda: not broker.actors[0].open_logs)
+            await broker.all_open()
+            own = [actor for actor in broker.pool.living().values() if actor.number]
+            assert [len(actor.open_logs) for actor in own] == [1] * 12
+            broker.pool.each, broker.actors[0].takes_replicas = False, True
+            for actor in own:
+                actor.takes_replicas = False
+            broker.partitions.use_actors()
+            await until(lambda: len(broker.actors[0].open_logs) == 12)
+            await broker.all_open()
+            assert broker.reports == []
+
+    run(test)
+
+
+def test_a_leader_that_is_not_clean_yet_is_asked_again_and_appends_are_held_back(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Broker(tmp_path, 2) as broker:
+            await broker.create_open()
+            host = broker.host()
+            here, there = broker.actors[host.actor or 0], broker.actors[1 - (host.actor or 0)]
+            here.unclean, here.takes_replicas = 2, False
+            there.gate.clear()
+            broker.partitions.use_actors()
+            await until(lambda: there.asked)
+            assert broker.pool.placements[TOPIC, 0] == -1
+            there.gate.set()
+            await until(lambda: host.actor == there.number)
+            await broker.all_open()
+            assert [method for method, _ in here.asked].count("leave") == 3
+            assert broker.pool.placements[TOPIC, 0] == there.number
+
+    run(test)
+
+
+def test_replicas_move_from_an_actor_that_is_busy_to_one_that_idles(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Broker(tmp_path, 2) as broker:
+            await broker.create_open(partitions=20)
+            busy = [host for host in broker.partitions if host.actor == 0]
+            end = 100
+            for _ in range(ROUNDS + 1):
+                end += 100
+                broker.partitions.take_report(0, [report_row(host.tp.partition, end) for host in busy])
+                broker.partitions.rebalance({0: 0.9, 1: 0.1})
+            await until(lambda: [len(actor.open_logs) for actor in broker.actors] == [6, 14])
+            await broker.all_open()
+            moved = [host for host in broker.partitions if host.actor == 1]
+            for _ in range(REST_ROUNDS - 1):
+                end += 100
+                broker.partitions.take_report(1, [report_row(host.tp.partition, end) for host in moved])
+                broker.partitions.rebalance({0: 0.1, 1: 0.9})
+                await asyncio.sleep(0)
+            assert [method for actor in broker.actors for method, _ in actor.asked].count("leave") == 4
+
+    run(test)
+
+
+# what actors report
+
+
+def test_checkpoints_hold_what_was_reported_last_also_of_what_is_closed(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Broker(tmp_path) as broker:
+            await broker.create_open(partitions=2)
+            broker.partitions.take_report(0, [report_row(0, 10), report_row(1, 20)])
+            progress = {"1": {"log_end_offset": 9}}
+            broker.partitions.take_report(0, [[TOPIC, 0, 0, 1, 9, 11, 8, progress]])
+            assert broker.host().follower_progress == {"leader_epoch": 0, "followers": {1: {"log_end_offset": 9}}}
+            expected = {
+                RECOVERY_POINTS: {(TOPIC, 0): 8, (TOPIC, 1): 18},
+                HIGH_WATERMARKS: {(TOPIC, 0): 9, (TOPIC, 1): 19},
+                LOG_STARTS: {(TOPIC, 0): 1, (TOPIC, 1): 1},
+            }
+            assert broker.partitions.checkpoints() == expected
+            broker.actors[0].gate.clear()
+            broker.actors[0].fail(broker.partitions, broker.host())
+            assert (broker.host().ends, broker.host().follower_progress) == (None, {})
+            assert broker.partitions.checkpoints() == expected
+            await until(lambda: len(broker.actors[0].opened) == 3)
+            again = broker.actors[0].opened[-1]
+            assert [again[name] for name in ("recovery_point", "high_watermark", "log_start_offset")] == [8, 9, 1]
+            broker.actors[0].gate.set()
+
+    run(test)
+
+
+def test_checkpoints_are_kept_until_the_first_image_says_whose_they_are(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Broker(tmp_path) as first:
+            first.actors[0].end = {"log_start_offset": 0, "log_end_offset": 2}
+            await first.create_open()
+            await first.create_open("other")
+            assert await first.partitions.close()
+            image, checkpoints = first.image, first.partitions.checkpoints()
+            assert checkpoints[RECOVERY_POINTS] == {(TOPIC, 0): 2, ("other", 0): 2}
+        async with Broker(tmp_path, checkpoints=checkpoints, image=image) as broker:
+            assert broker.partitions.checkpoints() == checkpoints
+            await broker.delete("other")
+            assert list(broker.partitions.checkpoints()[RECOVERY_POINTS]) == [(TOPIC, 0)]
+            await broker.all_open()
+            assert broker.actors[0].opened[0]["recovery_point"] == 2
 
     run(test)
 
@@ -290,28 +521,26 @@ def test_an_older_state_is_refused(tmp_path: Path) -> None:
 
 def test_a_deleted_topic_is_renamed_away_and_its_files_go_after_the_delay(tmp_path: Path) -> None:
     async def test() -> None:
-        async with Dataplane(tmp_path) as dataplane:
-            await dataplane.create(file_delete_delay_ms="300")
-            await dataplane.produce(batch(b"a"))
-            await dataplane.delete()
-            answer = await dataplane.produce(batch(b"b"))
-            assert answer.error_code.value == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        async with Broker(tmp_path) as broker:
+            await broker.create_open(file_delete_delay_ms="300")
+            await broker.delete()
             await until(lambda: all(name.endswith("-delete") for name in names(tmp_path)))
             assert names(tmp_path)[0].startswith(f"{TOPIC}-0.")
+            assert broker.actors[0].asked[-1] == ("close", (TOPIC, 0))
+            assert broker.pool.placements == {(TOPIC, 0): -1}
             await until(lambda: not names(tmp_path))
 
     run(test)
 
 
-def test_a_topic_made_again_under_its_name_begins_empty(tmp_path: Path) -> None:
+def test_a_topic_made_again_under_its_name_begins_in_a_directory_of_its_own(tmp_path: Path) -> None:
     async def test() -> None:
-        async with Dataplane(tmp_path) as dataplane:
-            for number in range(5):
-                await dataplane.create()
-                answers = [await dataplane.produce(batch(b"%d" % number)) for _ in range(2)]
-                assert [a.base_offset for a in answers] == [0, 1]
-                assert await stored(dataplane) == [b"%d" % number] * 2
-                await dataplane.delete()
+        async with Broker(tmp_path) as broker:
+            for number in range(1, 6):
+                await broker.create_open()
+                assert broker.host().failures.count == 0
+                assert len(names(tmp_path)) == number
+                await broker.delete()
 
     run(test)
 
@@ -320,41 +549,57 @@ def test_a_topic_deleted_while_its_log_is_being_opened_leaves_nothing_in_the_way
     tmp_path: Path,
 ) -> None:
     async def test() -> None:
-        async with Dataplane(tmp_path) as dataplane:
-            children = dataplane.children
-            children.hang_new = True
-            await dataplane.create()
-            write = asyncio.ensure_future(dataplane.produce(batch(b"a")))
-            await until(lambda: bool(children.acquired))
-            children.hang_new = False
-            await dataplane.delete()
-            assert (await write).error_code.value == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            await until(lambda: children.acquired[0].link.is_closed)
-            children.acquired[0].read_on()  # a process that still runs does what it was asked for before
-            await children.acquired[0].replica.ended
-            await dataplane.create()
-            assert (await dataplane.produce(batch(b"b"))).error_code.value == ErrorCode.NONE
-            assert await stored(dataplane) == [b"b"]
+        async with Broker(tmp_path) as broker:
+            (actor,) = broker.actors
+            actor.gate.clear()
+            await broker.create()
+            await until(lambda: bool(actor.asked))
+            await broker.delete()
+            await broker.create()
+            await broker.delete()
+            await broker.create()
+            await asyncio.sleep(0)
+            assert actor.asked == [("open", (TOPIC, 0))]
+            actor.gate.set()
+            await broker.all_open()
+            assert [method for method, _ in actor.asked] == ["open", "close", "open"]
+            assert broker.host().failures.count == 0
 
     run(test)
 
 
-def test_a_deletion_that_fails_is_told_to_who_writes_to_the_topics_successor(
+def test_an_actor_that_does_not_close_a_log_in_time_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition_host, "CLOSE_WITHIN_S", 0.1)
+
+    async def test() -> None:
+        async with Broker(tmp_path, 2) as broker:
+            await broker.create_open(partitions=2)
+            await broker.create_open("deleted")
+            hangs = next(actor for actor in broker.actors if ("deleted", 0) in actor.open_logs)
+            hangs.gate.clear()
+            await broker.delete("deleted")
+            await until(lambda: hangs.killed)
+            await broker.all_open()
+            await until(lambda: any(name.endswith("-delete") for name in names(tmp_path)))
+            assert len(broker.actors[1 - hangs.number].open_logs) == 2
+
+    run(test)
+
+
+def test_a_deletion_that_fails_is_why_the_topics_successor_is_not_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(source: object, target: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     async def test() -> None:
-        async with Dataplane(tmp_path) as dataplane:
-            await dataplane.create()
-            await dataplane.produce(batch(b"a"))
+        async with Broker(tmp_path) as broker:
+            await broker.create_open()
             monkeypatch.setattr(os, "rename", refuse)
-            await dataplane.delete()
-            await dataplane.create()
-            answer = await dataplane.produce(batch(b"b"))
-            assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
-            assert "holds topic id" in answer.error_message
+            await broker.delete()
+            await broker.create()
+            await until(lambda: broker.host().failures.count)
+            assert "holds topic id" in broker.host().failures.reason
 
     run(test)
 
@@ -362,10 +607,9 @@ def test_a_deletion_that_fails_is_told_to_who_writes_to_the_topics_successor(
 def test_a_name_of_the_longest_kind_can_be_deleted(tmp_path: Path) -> None:
     async def test() -> None:
         topic = "x" * 249
-        async with Dataplane(tmp_path) as dataplane:
-            await dataplane.create(topic)
-            await dataplane.produce(batch(b"a"), topic)
-            await dataplane.delete(topic)
+        async with Broker(tmp_path) as broker:
+            await broker.create_open(topic)
+            await broker.delete(topic)
             await until(lambda: [len(name) for name in names(tmp_path)] == [255])
 
     run(test)
@@ -376,166 +620,55 @@ def test_a_deletion_that_a_stop_cut_short_is_finished(tmp_path: Path) -> None:
         left = tmp_path / f"{TOPIC}-0.{uuid.uuid4().hex}-delete"
         left.mkdir()
         (left / "00000000000000000000.log").touch()
-        async with Dataplane(tmp_path) as dataplane:
-            await dataplane.create("other")
+        async with Broker(tmp_path) as broker:
+            await broker.take(ImageDelta())
             await until(lambda: not names(tmp_path))
 
     run(test)
 
 
-# coming back
+# coming back, and the end
 
 
-async def first_life(directory: Path) -> tuple[ClusterImage, dict[str, dict[TopicPartition, int]]]:
-    """Write two topics and stop; the image and the checkpoints at the end."""
-    async with Dataplane(directory) as dataplane:
-        await dataplane.create()
-        await dataplane.create("other")
-        for value in (b"a", b"b"):
-            await dataplane.produce(batch(value))
-            await dataplane.produce(batch(value), "other")
-        assert await dataplane.partitions.close()
-        return dataplane.image, dataplane.partitions.checkpoints()
-
-
-def test_logs_are_back_after_a_clean_stop(tmp_path: Path) -> None:
-    async def test() -> None:
-        image, checkpoints = await first_life(tmp_path)
-        led_again = PartitionState((0,), 0, 1, (0,), 1)
-        assert checkpoints["recovery-point-offset-checkpoint"] == {(TOPIC, 0): 2, ("other", 0): 2}
-        assert checkpoints["replication-offset-checkpoint"] == {(TOPIC, 0): 2, ("other", 0): 2}
-        async with Dataplane(tmp_path) as dataplane:
-            dataplane.image = image.apply(
-                ImageDelta(partitions={TopicPartition(t, 0): led_again for t in (TOPIC, "other")})
-            )
-            await dataplane.take(ImageDelta())
-            assert host_of(dataplane, "other").life == "asleep"
-            assert await stored(dataplane, "other") == [b"a", b"b"]
-            assert (await dataplane.produce(batch(b"c"))).base_offset == 2
-            assert await stored(dataplane) == [b"a", b"b", b"c"]
-
-    run(test)
-
-
-def test_checkpoints_are_kept_until_the_first_image_says_whose_they_are(tmp_path: Path) -> None:
-    async def test() -> None:
-        image, checkpoints = await first_life(tmp_path)
-        known = Dataplane(tmp_path)
-        known._checkpoints = checkpoints
-        async with known as dataplane:
-            assert dataplane.partitions.checkpoints() == {**checkpoints, "log-start-offset-checkpoint": {}}
-            dataplane.image = image
-            await dataplane.delete("other")
-            assert list(dataplane.partitions.checkpoints()["recovery-point-offset-checkpoint"]) == [(TOPIC, 0)]
-
-    run(test)
-
-
-def test_an_epoch_of_an_earlier_life_is_not_led_again(tmp_path: Path) -> None:
-    """Rule 1: the controller has not noticed the restart; the replica refuses, and the broker asks for an election."""
-
-    async def test() -> None:
-        image, _ = await first_life(tmp_path)
-        async with Dataplane(tmp_path) as dataplane:
-            dataplane.controller_calls.elects = False
-            await dataplane.take(image.as_delta())
-            await until(lambda: len(dataplane.controller_calls.reports) == 2)
-            assert {epoch for _, epoch, _ in dataplane.controller_calls.reports} == {0}
-            answer = await dataplane.produce(batch(b"c"))
-            assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
-            await dataplane.lead()
-            assert (await dataplane.produce(batch(b"c"))).base_offset == 2
-
-    run(test)
-
-
-def test_a_torn_tail_is_cut_and_whole_batches_are_kept(tmp_path: Path) -> None:
-    async def test() -> None:
-        image, _ = await first_life(tmp_path)
-        log = tmp_path / f"{TOPIC}-0" / "00000000000000000000.log"
-        whole = log.read_bytes()
-        log.write_bytes(whole + whole[:50])
-        async with Dataplane(tmp_path) as dataplane:
-            dataplane.image = image
-            await dataplane.lead()
-            assert (await dataplane.produce(batch(b"c"))).base_offset == 2
-            assert await stored(dataplane) == [b"a", b"b", b"c"]
-
-    run(test)
-
-
-def test_directories_of_other_topics_are_set_aside_and_never_read(tmp_path: Path) -> None:
+def test_directories_of_other_topics_are_set_aside_and_never_opened(tmp_path: Path) -> None:
     """Rule 19: a topic that is gone, one that was made again under its name, and one that moved to another broker."""
 
     async def test() -> None:
-        async with Dataplane(tmp_path) as dataplane:
+        async with Broker(tmp_path) as broker:
             for topic in ("gone", "again", "moved", "kept"):
-                await dataplane.create(topic)
-                await dataplane.produce(batch(topic.encode()), topic)
-            image = dataplane.image
+                await broker.create_open(topic)
+            image = broker.image
         (tmp_path / "empty-3").mkdir()
         (tmp_path / "no partition").mkdir()
-        async with Dataplane(tmp_path) as dataplane:
-            topics = {name: image.topics[name] for name in ("kept", "moved")}
-            dataplane.image = dataplane.image.apply(ImageDelta(topics=topics))
-            moved = topics["moved"]
-            state = moved.partitions[0]
-            elsewhere = type(state)((1,), 1, 1, (1,), 1)
-            changed = type(moved)(moved.name, moved.id, {0: elsewhere}, moved.config)
-            await dataplane.take(ImageDelta(topics={"moved": changed}))
-            await dataplane.create("again")
+        async with Broker(tmp_path) as broker:
+            moved = dataclasses.replace(image.topics["moved"], partitions={0: PartitionState((1,), 1, 1, (1,), 1)})
+            again = dataclasses.replace(image.topics["again"], id=uuid.uuid4())
+            kept = image.topics["kept"]
+            await broker.take(ImageDelta(topics={"moved": moved, "again": again, "kept": kept}))
+            await broker.all_open()
             aside = [name for name in names(tmp_path) if name.endswith("-stray")]
             assert sorted(name.partition(".")[0] for name in aside) == ["again-0", "empty-3", "gone-0", "moved-0"]
-            assert (await dataplane.produce(batch(b"new"), "again")).base_offset == 0
-            assert await stored(dataplane, "again") == [b"new"]
-            await dataplane.lead("kept")
-            assert await stored(dataplane, "kept") == [b"kept"]
+            assert sorted(broker.actors[0].open_logs) == [("again", 0), ("kept", 0)]
+            assert [host.failures.count for host in broker.partitions] == [0, 0]
             assert "no partition" in names(tmp_path)
 
     run(test)
 
 
-def test_a_fetch_waits_while_the_log_is_recovered(tmp_path: Path) -> None:
+def test_a_broker_that_stops_closes_all_logs(tmp_path: Path) -> None:
     async def test() -> None:
-        image, _ = await first_life(tmp_path)
-        (tmp_path / f"{TOPIC}-0" / SEAL_FILE).unlink()
-        async with Dataplane(tmp_path) as dataplane:
-            dataplane.children.gate.clear()
-            dataplane.image = image
-            await dataplane.lead()
-            host = host_of(dataplane)
-            assert host.life == "waking" and host.log.view is None
-            read = asyncio.ensure_future(
-                dataplane.ask(
-                    1,
-                    4,
-                    # any client, 60 s, 1 byte, 1 MB, read uncommitted, one topic, one partition from 0
-                    bytes.fromhex("ffffffff 0000ea60 00000001 00100000 00 00000001 0006")
-                    + TOPIC.encode()
-                    + bytes.fromhex("00000001 00000000 0000000000000000 00100000"),
-                )
-            )
-            done, _ = await asyncio.wait([read], timeout=0.05)
-            assert not done
-            dataplane.children.gate.set()
-            assert b"a" in await read
+        async with Broker(tmp_path, 2) as broker:
+            await broker.create_open(partitions=30)
+            assert await broker.partitions.close()
+            assert [actor.open_logs for actor in broker.actors] == [{}, {}]
 
     run(test)
 
 
-@pytest.mark.parametrize("awake", [True, False])
-def test_closing_answers_what_waits(awake: bool, tmp_path: Path) -> None:
+def test_a_log_that_was_not_open_at_a_stop_was_not_closed_cleanly(tmp_path: Path) -> None:
     async def test() -> None:
-        async with Dataplane(tmp_path) as dataplane:
-            await dataplane.create()
-            if awake:
-                await dataplane.produce(batch(b"a"))
-            else:
-                dataplane.children.gate.clear()
-            write = asyncio.ensure_future(dataplane.produce(batch(b"b")))
-            await asyncio.sleep(0)
-            await dataplane.partitions.close()
-            expected = {ErrorCode.NOT_LEADER_OR_FOLLOWER, *([ErrorCode.NONE] if awake else [])}
-            assert (await write).error_code.value in expected
+        broker = Broker(tmp_path, 0)
+        await broker.create(partitions=1)
+        assert not await broker.partitions.close()
 
     run(test)

@@ -32,6 +32,7 @@ from raykafka.broker.partitions.failures import Failures
 from raykafka.broker.partitions.life_events import (
     NOWHERE,
     ActorGone,
+    Answer,
     Assigned,
     Changed,
     Close,
@@ -176,7 +177,7 @@ class Life:
                 if event.opening == self._opening:
                     self._answered(event)
 
-    def _answered(self, event: Opened | OpenFailed | Left | NotLeft | LeaveFailed | Closed | CloseTimedOut) -> None:
+    def _answered(self, event: Answer) -> None:
         """The actor answers to what it was asked about the newest opening."""
         match self.phase, event:
             case Phase.OPENING, Opened():

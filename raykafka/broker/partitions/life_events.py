@@ -183,23 +183,6 @@ class Ended(NamedTuple):
     clean: bool
 
 
-Event = (
-    Assigned
-    | Changed
-    | DirectoryFree
-    | Given
-    | Opened
-    | OpenFailed
-    | Failed
-    | Refused
-    | ActorGone
-    | Move
-    | Left
-    | NotLeft
-    | LeaveFailed
-    | Closed
-    | CloseTimedOut
-    | Released
-    | Tick
-)
+Answer = Opened | OpenFailed | Left | NotLeft | LeaveFailed | Closed | CloseTimedOut
+Event = Assigned | Changed | DirectoryFree | Given | Failed | Refused | ActorGone | Move | Released | Tick | Answer
 Effect = FreeDirectory | Seek | Open | Leave | Close | Kill | Place | Report | SetTimer | Ended

@@ -229,7 +229,8 @@ class Partitions:
         if found is None:
             return
         actor, hosts = found
-        logger.error("replica actor %d ended with %d replicas", number, len(hosts))
+        if hosts:
+            logger.error("replica actor %d ended with %d replicas", number, len(hosts))
         self._locks.gone(actor)
         for host in hosts:
             host.step(events.ActorGone(number))

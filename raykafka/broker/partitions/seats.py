@@ -7,8 +7,9 @@ at the same time: many more would take as long, and the first of them longer.
 from __future__ import annotations
 
 import asyncio
-import logging
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from raykafka.broker.partitions.actors import Actor, ActorPool
@@ -21,8 +22,6 @@ OPENING_AT_ONCE = 16
 MOVING_AT_ONCE = 8
 # how long a replica stays where it is that could not be moved
 STAY_S = 10.0
-
-logger = logging.getLogger(__name__)
 
 
 class Sitter(Protocol):
@@ -63,8 +62,9 @@ class Seats:
     def __init__(self, pool: ActorPool) -> None:
         self._pool = pool
         self._seats: dict[int, _Seat] = {}
-        self._leaders: dict[Sitter, None] = {}
-        self._others: dict[Sitter, None] = {}
+        self._leaders: OrderedDict[Sitter, None] = OrderedDict()
+        self._others: OrderedDict[Sitter, None] = OrderedDict()
+        self._to_move: OrderedDict[Sitter, int] = OrderedDict()
         self._moving: set[Sitter] = set()
         self._stay: dict[Sitter, float] = {}
         self._asked_for = 0
@@ -149,6 +149,7 @@ class Seats:
         self._leaders.pop(sitter, None)
         self._others.pop(sitter, None)
         self._stay.pop(sitter, None)
+        self._to_move.pop(sitter, None)
 
     # giving places
 
@@ -160,7 +161,7 @@ class Seats:
 
     def _settle(self) -> None:
         self._due = False
-        wanted = self._give_places() + self._move_off()
+        wanted = self._give_places() + self._move_some()
         if self._pool.each:
             for _ in range(wanted - self._asked_for):
                 self._asked_for += 1
@@ -173,39 +174,47 @@ class Seats:
             number = choose(self._loads())
             if number is None:
                 break
-            queue = self._leaders or self._others
-            sitter = next(iter(queue))
-            del queue[sitter]
+            sitter, _ = (self._leaders or self._others).popitem(last=False)
             sitter.step(Given(number))
         return len(self._leaders) + len(self._others)
 
-    def _move_off(self) -> int:
-        """Move replicas off actors that take none; how many find no place."""
-        now = boot_clock()
+    def _move_some(self) -> int:
+        """Move what is to be moved, and replicas off actors that take none; how many find no place."""
+        while self._to_move and len(self._moving) < MOVING_AT_ONCE:
+            sitter, to = self._to_move.popitem(last=False)
+            if to in self._seats and self._may_move(sitter):
+                self._move(sitter, to)
         wanted = 0
-        for sitter in self._to_move():
+        for sitter in self._misplaced():
             if len(self._moving) + wanted >= MOVING_AT_ONCE:
                 break
-            if self._stay.get(sitter, now) > now:
-                continue
             number = choose(self._loads())
             if number is None:
                 wanted += 1
             else:
-                self.move(sitter, number)
+                self._move(sitter, number)
         return wanted
 
-    def _to_move(self) -> Iterator[Sitter]:
+    def _misplaced(self) -> Iterator[Sitter]:
+        """Some of those whose actors take no replicas."""
         for seat in list(self._seats.values()):
             if not seat.actor.takes_replicas:
-                yield from [sitter for sitter in seat.sitters if sitter.life.phase is Phase.OPEN]
+                yield from list(islice(filter(self._may_move, seat.sitters), MOVING_AT_ONCE))
+
+    def _may_move(self, sitter: Sitter) -> bool:
+        if sitter.life.phase is not Phase.OPEN or self._stay.get(sitter, 0.0) > boot_clock():
+            return False
+        self._stay.pop(sitter, None)
+        return True
+
+    def _move(self, sitter: Sitter, to: int) -> None:
+        self._moving.add(sitter)
+        sitter.step(Move(to))
 
     def move(self, sitter: Sitter, to: int) -> None:
-        """Have another actor open its log."""
-        if to in self._seats and sitter.life.phase is Phase.OPEN and self._stay.get(sitter, 0.0) <= boot_clock():
-            self._stay.pop(sitter, None)
-            self._moving.add(sitter)
-            sitter.step(Move(to))
+        """Have another actor open its log, soon."""
+        self._to_move[sitter] = to
+        self.look_again()
 
     def _loads(self) -> Mapping[int, Load]:
         each = self._pool.each

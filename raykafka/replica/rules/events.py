@@ -36,6 +36,11 @@ class Seal(NamedTuple):
     high_watermark: int
     streams: int
 
+    def as_found_on_disk(self) -> Seal:
+        """What it says to one who has it from the disk and not from the actor that left: how the log ends. Nobody leads
+        on by it."""
+        return self._replace(leading=False)
+
 
 # Events
 
