@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from raykafka.replica.rules.partition import LEFT
+from raykafka.cluster.image import PartitionState
+from raykafka.epoch_history import EpochHistory
+from raykafka.replica.rules import events
+from raykafka.replica.rules.log_state import Settings
+from raykafka.replica.rules.partition import LEFT, Partition
 from tests.unit.group_schedules import Event as GroupEvent
 from tests.unit.group_schedules import Group, Simulation, State
 from tests.unit.partition.schedule import Schedule
-from tests.unit.partition.world import EpochHistory, Partition, PartitionState, Settings
-from tests.unit.partition.world import ev as events
 
 
 class Step(NamedTuple):
