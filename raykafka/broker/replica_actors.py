@@ -17,6 +17,7 @@ from raykafka.broker.children.child import REPLICA, Child
 from raykafka.broker.children.children import Children
 from raykafka.broker.neighbourhood.controller_link import ImageUpdate
 from raykafka.broker.partitions.partitions import Partitions
+from raykafka.broker.settings import EACH
 from raykafka.broker.status import ActorRow
 from raykafka.cluster.image import ClusterImage, delta_to_json
 from raykafka.errors import KafkaError, LinkError, RaykafkaError
@@ -27,7 +28,6 @@ from raykafka.process.clock import boot_clock
 from raykafka.process.tasks import TaskSet
 from raykafka.types import TopicPartition
 
-EACH = 0
 # a replica that hangs must not keep its broker from what else the controller decides
 TELL_WITHIN_S = 0.25
 _CLOSE_LISTENERS_WITHIN_S = 3.0

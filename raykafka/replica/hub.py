@@ -124,7 +124,7 @@ class StreamHub:
 
     def _in_over(self, connection: InConnection, reason: str) -> None:
         self._in.discard(connection)
-        if len(connection):
+        if len(connection) and not self._closed:
             logger.warning("%s: ended with %d streams: %s", connection.name, len(connection), reason)
 
     def _place(self, stream: InStream) -> None:

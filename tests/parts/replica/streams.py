@@ -56,8 +56,7 @@ class FollowersBroker:
                 number, owed = frames.unpack_bytes(payload)
                 streams[number].frames.put_nowait((kind, owed))
             elif kind == frames.END:
-                number, reason = frames.unpack_end(payload)
-                streams[number].over.set()
+                streams[frames.unpack_end(payload)[0]].over.set()
 
         def ended(_: object) -> None:
             for stream in streams.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 from raykafka.cluster.image import PartitionState
 from tests.parts.replica.opened import (
