@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
+import psutil
 import pytest
 
 from raykafka.error_code import ErrorCode
 from raykafka.log import DirectoryLocked, LogReader
 from raykafka.partition.view import View
+from raykafka.replica import upkeep
+from tests.lab.loop_waiting import until
 from tests.parts.replica.opened import BROKER, Broker, OpenReplica, batch, state, stored, with_replica
 
 
@@ -318,3 +322,25 @@ async def test_a_log_shorter_than_its_high_watermark_was_does_not_lead(replica: 
     again = replica.actor.on()
     await again.open(state(1), left=left)
     assert not again.leads, "another actor opens it"
+
+
+def test_a_log_that_is_not_written_any_more_is_flushed_and_its_files_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "REST_EVERY_MS", 20)
+
+    @with_replica
+    async def test(replica: OpenReplica) -> None:
+        log = await replica.open()
+
+        def open_files() -> list[str]:
+            return [file.path for file in psutil.Process().open_files() if file.path.endswith(".log")]
+
+        for n in range(2):
+            await replica.appended(batch(b"a"))
+            assert open_files()
+            await until(lambda: not open_files())
+            assert log.recovery_point == n + 1
+        assert stored(replica.directory) == [(0, 0, b"a"), (1, 0, b"a")]
+
+    test(tmp_path)
