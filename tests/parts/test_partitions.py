@@ -516,6 +516,8 @@ def test_checkpoints_hold_what_was_reported_last_also_of_what_is_closed(tmp_path
             progress = {"1": {"log_end_offset": 9}}
             broker.partitions.take_report(0, [[TOPIC, 0, 0, 1, 9, 11, 8, progress]])
             assert broker.host().follower_progress == {"leader_epoch": 0, "followers": {1: {"log_end_offset": 9}}}
+            broker.partitions.take_report(0, [[TOPIC, 0, 0, 1, 9, 11, 8, None]])
+            assert broker.host().follower_progress == {}
             expected = {
                 RECOVERY_POINTS: {(TOPIC, 0): 8, (TOPIC, 1): 18},
                 HIGH_WATERMARKS: {(TOPIC, 0): 9, (TOPIC, 1): 19},
