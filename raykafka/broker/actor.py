@@ -85,15 +85,20 @@ class BrokerActor:
         open_files.allow_many()
 
     async def configure(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Run with ``settings`` (``BrokerSettings.to_json``): start, restart with changed ones, or do nothing. Returns
-        the status. Raises what ``Broker.start`` raises; the actor stays and can be configured again."""
+        """Run with ``settings`` (``BrokerSettings.to_json``): start, restart with changed ones, or do nothing. Another
+        number of replica actors is no reason to restart. Returns the status. Raises what ``Broker.start`` raises; the
+        actor stays and can be configured again."""
         wanted = BrokerSettings.from_json(settings)
         module = await asyncio.to_thread(importlib.import_module, _BROKER_MODULE)
         async with self._changing:
+            held = self._settings
             running = self._broker is not None and self._broker.state != _STOPPED
             if not running and _halt_mark(wanted).exists():
                 self._settings = wanted
-            elif not running or wanted != self._settings:
+            elif running and self._broker is not None and held is not None and held.differs_in_actors_alone(wanted):
+                self._broker.use_actors(wanted.replica_actors)
+                self._settings = wanted
+            elif not running or wanted != held:
                 if self._broker is not None:
                     await self._broker.stop()
                 broker: Broker = module.Broker(_ray_starter, exporter=_exporter)

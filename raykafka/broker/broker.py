@@ -1,57 +1,62 @@
 """The broker: one life of one broker id on its data directory, from lock and registration to clean stop.
 
 Plain asyncio, so that it runs in a Ray actor (``raykafka.broker.actor``) or in any process. It puts together what does
-the work: listeners and partitions (data), the session in ZooKeeper (truth), the controller's link (decisions), the
-children, the other brokers. Handlers in ``raykafka.front.api`` and ``raykafka.broker.api`` get this object as their
-``server``.
+the work: ports, partitions (which replica actor has what), the session in ZooKeeper (truth), the controller's link
+(decisions), the children, the other brokers. Its replica actors write the logs and serve the clients. Handlers in
+``raykafka.broker.api`` get this object as their ``server``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from raykafka.broker import api as broker_api
+from raykafka.broker.acceptor import Acceptor
 from raykafka.broker.auto_creation import AutoCreation
 from raykafka.broker.children.child import COORDINATOR, ChildStarter
 from raykafka.broker.children.children import Children
 from raykafka.broker.children.own_controller import OwnController
 from raykafka.broker.children.socket_path import socket_path
 from raykafka.broker.configs import Configs
-from raykafka.broker.coordination import Coordination
+from raykafka.broker.coordinator_child import CoordinatorChild
 from raykafka.broker.identity import DataDirectory, MetaProperties
+from raykafka.broker.lease import Lease
 from raykafka.broker.life import BrokerState, Unwinding, exit_process
 from raykafka.broker.neighbourhood.broker_calls import BROKER_ROLE, BrokerCalls
 from raykafka.broker.neighbourhood.controller_calls import ControllerCalls
-from raykafka.broker.neighbourhood.controller_link import CONTROLLER_ROLE, ControllerLink
+from raykafka.broker.neighbourhood.controller_link import CONTROLLER_ROLE, ControllerLink, ImageUpdate
 from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
 from raykafka.broker.neighbourhood.log_ends import LogEnds
 from raykafka.broker.neighbourhood.neighbours import Neighbours
 from raykafka.broker.partitions.checkpoint_files import CheckpointFiles
 from raykafka.broker.partitions.partitions import Partitions
 from raykafka.broker.ports import Exporter, Ports
+from raykafka.broker.replica_actors import TELL_WITHIN_S, ReplicaActors
 from raykafka.broker.settings import BrokerSettings, ListenerAddress
 from raykafka.broker.status import status_of
 from raykafka.broker.zookeeper_session import ZooKeeperSession
 from raykafka.cluster.image import BrokerInfo, ClusterImage
 from raykafka.controller import api as controller_api
-from raykafka.coordinator import api as coordinator_api
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
-from raykafka.front import api as front_api
-from raykafka.front.fetch_sessions import FetchSessions
-from raykafka.front.listener import Listener
+from raykafka.link import Link
 from raykafka.log.lock import boot_id
 from raykafka.process.clock import boot_clock
 from raykafka.process.tasks import TaskSet
-from raykafka.protocol.context import RequestContext
+from raykafka.protocol import dispatch
+from raykafka.protocol.answer import Buffer
+from raykafka.protocol.context import unpack_forward
 from raykafka.protocol.gate import Gate
 from raykafka.protocol.registry import Place, Registry
-from raykafka.replica.stream_frames import STREAM_ROLE
+from raykafka.replica.stream_frames import REPLICATION_ROLE
 from raykafka.telemetry.durations import RequestDurations
+from raykafka.telemetry.traffic import Traffic
+from raykafka.types import TopicPartition
 
 _LOCK_WITHIN_S = 5.0
 _ORPHANS_WITHIN_S = 5.0
@@ -60,6 +65,13 @@ _SHUTDOWN_ASKED_WITHIN_S = 5.0
 _OTHER_CONTROLLER_WITHIN_S = 5.0
 
 logger = logging.getLogger(__name__)
+
+
+class ListenerCount(NamedTuple):
+    """A listener's name, and its open connections."""
+
+    name: str
+    connections: int
 
 
 class Broker:
@@ -79,7 +91,7 @@ class Broker:
         self._lost = lost
         self._exporter = exporter
         self.state = BrokerState.STOPPED
-        self.gate = Gate(Registry(front_api, broker_api, coordinator_api, controller_api))
+        self.gate = Gate(Registry(broker_api, controller_api))
         self.broker_id: int
         self.settings: BrokerSettings
         self.configs: Configs
@@ -92,11 +104,12 @@ class Broker:
         self.broker_calls: BrokerCalls
         self.neighbours: Neighbours
         self.partitions: Partitions
-        self.fetch_sessions: FetchSessions
         self.log_ends: LogEnds
-        self.coordination: Coordination
+        self.coordination: CoordinatorChild
+        self.replica_actors: ReplicaActors
         self.ports: Ports
         self.durations = RequestDurations()
+        self.traffic = Traffic()
         self.started_at = 0.0
         self._unwinding = Unwinding()
         self._tasks = TaskSet("broker")
@@ -125,7 +138,7 @@ class Broker:
     async def _start(self) -> None:
         settings, unwinding = self.settings, self._unwinding
         directory = await self._take_directory()
-        self.session = ZooKeeperSession(settings, self._session_lost)
+        self.session = ZooKeeperSession(settings, self._session_lost, self._lease_renewed)
         unwinding.add(self.session.close)
         cluster_id = await self.session.open()
         meta = await asyncio.to_thread(directory.identify, cluster_id, settings.broker_id)
@@ -138,22 +151,36 @@ class Broker:
             socket_path=socket_path(directory.path, settings.broker_id),
             secret=settings.secret,
             identity={"role": "broker", "broker_id": settings.broker_id},
-            spare_replicas=settings.spare_replicas,
         )
         unwinding.add(self.children.stop)
         await self.children.listen()
         self._meet_others()
+        self._lay_out_replicas(directory.path, checkpointed)
         # A controller makes the brokers serve; one is enough, so the others start, as all other children do, later.
         if settings.controller_first:
             self.own_controller.keep()
-        self.partitions = Partitions(self, directory.path, checkpointed)
-        self.fetch_sessions = FetchSessions(self.configs.number("max.incremental.fetch.session.cache.slots"))
-        self.coordination = Coordination(settings.broker_id, self.partitions, self.gate.apis)
         self.log_ends = LogEnds(self)
         await self._take_ports()
         # in a thread, and not only when the first client asks: a silent event loop is a dead broker to others
         self._tasks.run(asyncio.to_thread(self.gate.apis.load, Place.BROKER))
+        self.replica_actors.start(self.partitions)
         await self._register(meta, clean)
+
+    def _lay_out_replicas(self, log_dir: Path, checkpointed: Mapping[str, Mapping[TopicPartition, int]]) -> None:
+        settings = self.settings
+        self.coordination = CoordinatorChild()
+        self.replica_actors = ReplicaActors(
+            self.children,
+            settings.replica_actors,
+            {"broker_id": settings.broker_id, "log_dir": str(log_dir), "config": dict(settings.config)},
+            answer=self._answer_actor,
+            forward=self._answer_forward,
+            paths_changed=self.coordination.actors,
+            homes_changed=self.coordination.placed,
+            room=lambda: self.ports.go_on(),
+        )
+        self._unwinding.add(self.replica_actors.stop)
+        self.partitions = Partitions(self, log_dir, checkpointed, self.replica_actors)
 
     async def _take_directory(self) -> DataDirectory:
         """Lock the data directory, and end what an earlier life left running on it (rule 4). Raises IdentityError."""
@@ -196,7 +223,7 @@ class Broker:
         self._auto_creation = AutoCreation(self.controller_calls, lambda: self.image)
         self.broker_calls = BrokerCalls(self, settings.secret)
         unwinding.add(self.broker_calls.close)
-        self.neighbours = Neighbours(settings.broker_id, settings.secret)
+        self.neighbours = Neighbours(settings.broker_id, settings.secret, self._suspected)
         unwinding.add(self.neighbours.stop)
         self.own_controller = OwnController(
             self.children, lambda: self.neighbours.silences, lambda: self.controller_link.highest_epoch
@@ -207,7 +234,7 @@ class Broker:
         takers = {
             CONTROLLER_ROLE: self.controller_link.take,
             BROKER_ROLE: self.broker_calls.take,
-            STREAM_ROLE: self.partitions.take_stream,
+            REPLICATION_ROLE: self._take_stream,
         }
         self._inter_broker_port = InterBrokerPort(self.settings.secret, takers)
         self._unwinding.add(self._inter_broker_port.stop)
@@ -217,16 +244,18 @@ class Broker:
         self.ports = Ports(self.settings, self._inter_broker_port, listeners, make_exporter)
         await self.ports.bind(self._unwinding)
 
-    def _listener(self, address: ListenerAddress) -> Listener:
-        return Listener(
-            address.name,
-            address.host,
-            address.port,
-            self,
-            max_request_bytes=self.configs.number("socket.request.max.bytes"),
-            max_idle_ms=self.configs.number("connections.max.idle.ms"),
-            durations=self.durations,
-        )
+    def _listener(self, address: ListenerAddress) -> Acceptor:
+        return Acceptor(address.name, address.host, address.port, self.replica_actors.serve)
+
+    def _take_stream(self, link: Link) -> None:
+        """Another broker's replica actor has connected: give its connection to the actor that it is for."""
+        self._tasks.run(self._hand_over(link))
+
+    async def _hand_over(self, link: Link) -> None:
+        try:
+            self.replica_actors.take_stream(await link.detach(), link.peer)
+        except LinkError as error:
+            logger.warning("a replication connection could not be handed over: %s", error)
 
     async def stop(self) -> None:
         """Leave: answer what was begun, close all logs, take back the registration. Safe to call at any time."""
@@ -235,7 +264,8 @@ class Broker:
         served, self.state = self.state is BrokerState.RUNNING, BrokerState.STOPPING
         if served:
             await self._move_leaderships()
-        await self.ports.close_listeners()
+        self.ports.close_listeners()
+        await self.replica_actors.close_listeners()
         self._tasks.cancel()
         clean = await self.partitions.close()
         await self._checkpoint_files.write(self.partitions.checkpoints())
@@ -272,19 +302,65 @@ class Broker:
         """Brokers of the image that seem to be dead, while the controller has not said so."""
         return self.neighbours.suspects
 
-    async def _apply(self, image: ClusterImage) -> None:
+    async def _apply(self, image: ClusterImage, update: ImageUpdate) -> None:
         self.configs.apply(image)
         self.neighbours.apply(image.brokers)
-        self.coordination.expect()
+        told = self.replica_actors.tell_image(image, update)
         await self.partitions.apply(image)
-        self.coordination.apply(image)
+        if told:
+            await asyncio.wait(told, timeout=TELL_WITHIN_S)
         if self.state is BrokerState.REGISTERED:
             self.state = BrokerState.RUNNING
-            await self.ports.open_listeners()
+            self.ports.open_listeners()
             self.own_controller.keep()
             self.children.keep(COORDINATOR, self.coordination.adopt)
-            self.children.keep_spares()
             logger.info("broker %d serves clients", self.broker_id)
+
+    # what replica actors go by, beside the image
+
+    def _lease_renewed(self, lease: Lease) -> None:
+        self.replica_actors.tell_lease(lease.until)
+
+    def _suspected(self, brokers: Set[int]) -> None:
+        self.replica_actors.tell_suspects(brokers)
+
+    def use_actors(self, count: int) -> None:
+        """Have so many replica actors from now on, 0 for one each replica: replicas move as that needs it."""
+        self.settings = dataclasses.replace(self.settings, replica_actors=count)
+        self.replica_actors.use(count)
+        self.partitions.use_actors()
+
+    # what replica actors ask
+
+    async def _answer_actor(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
+        match method:
+            case "report":
+                self.traffic.take(args["traffic"])
+                self.durations.take(args["durations"])
+            case "allowance":
+                return await self.partitions.throttle.take(args)
+            case "spent":
+                self.partitions.throttle.spent(args)
+            case "auto_create":
+                codes = await self.auto_create(args["names"], internal=args["internal"])
+                return {name: int(code) for name, code in codes.items()}
+            case _:
+                raise KafkaError(ErrorCode.INVALID_REQUEST, f"a broker does not answer {method!r}")
+        return {}
+
+    async def _answer_forward(self, payload: memoryview) -> list[Buffer]:
+        """A client's request that a replica actor passes on: answered here, or by the active controller."""
+        context, body = unpack_forward(payload)
+        api = self.gate.apis.get(context.api_key)
+        if api is None or api.place is not Place.CONTROLLER:
+            return await dispatch.serve_forwarded(self.gate, self, context, body)
+        self.gate.admit(api, context, len(body))
+        try:
+            return [await self.controller_calls.forward(context, body)]
+        except KafkaError as error:
+            return dispatch.refusal(api, context, body, error)
+        except (LinkError, TimeoutError) as error:
+            return dispatch.refusal(api, context, body, KafkaError(ErrorCode.NOT_CONTROLLER, str(error)))
 
     # what handlers ask
 
@@ -303,14 +379,6 @@ class Broker:
             return {}
         return await self._auto_creation.create(names)
 
-    async def forward_to_controller(self, context: RequestContext, body: memoryview) -> memoryview:
-        """Have the active controller answer a request: the response's body. Raises KafkaError, TimeoutError."""
-        return await self.controller_calls.forward(context, body)
-
-    async def forward_to_coordinator(self, context: RequestContext, body: memoryview) -> memoryview:
-        """Have the coordinator beside this broker answer a request: the response's body. Raises KafkaError."""
-        return await self.coordination.forward(context, body)
-
     async def next_producer_id(self) -> int:
         """A producer id that nobody else ever gets."""
         return await self.session.next_producer_id()
@@ -318,8 +386,14 @@ class Broker:
     # for people and metrics
 
     @property
-    def listeners(self) -> Sequence[Listener]:
-        return self.ports.listeners
+    def listeners(self) -> Sequence[ListenerCount]:
+        """Each listener and how many connections it has, as far as the replica actors have reported."""
+        return [ListenerCount(one.name, self.replica_actors.connections(one.name)) for one in self.ports.listeners]
+
+    @property
+    def local_ends(self) -> ReplicaActors:
+        """Who knows where the logs end that are led here."""
+        return self.replica_actors
 
     def status(self, partitions: bool = False) -> dict[str, Any]:
         """What this broker is and does, as plain data; with ``partitions`` also a row for each local one."""

@@ -22,6 +22,11 @@ class Lease:
         """Whether it has not run out."""
         return now - self._renewed_at < self.timeout_s
 
+    @property
+    def until(self) -> float:
+        """When it runs out."""
+        return self._renewed_at + self.timeout_s
+
     def age_s(self, now: float) -> float:
         """Seconds since the read that renewed it last was sent."""
         return now - self._renewed_at

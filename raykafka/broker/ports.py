@@ -6,17 +6,16 @@ refuse connections until ``open_listeners``; on the other two, who connects wait
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from raykafka.broker.acceptor import Acceptor
 from raykafka.broker.life import Unwinding
 from raykafka.broker.neighbourhood.inter_broker_port import InterBrokerPort
 from raykafka.broker.settings import BrokerSettings, ListenerAddress
 from raykafka.cluster.image import Endpoint
 from raykafka.errors import DeployError
-from raykafka.front.listener import Listener
 
 
 class Exporter(Protocol):
@@ -40,7 +39,7 @@ class Ports:
         self,
         settings: BrokerSettings,
         inter_broker: InterBrokerPort,
-        listeners: Sequence[Listener],
+        listeners: Sequence[Acceptor],
         make_exporter: Callable[[str, int], Exporter] | None,
     ) -> None:
         self._settings = settings
@@ -59,7 +58,7 @@ class Ports:
             for listener in self.listeners:
                 binding = ListenerAddress(listener.name, listener.host, listener.port)
                 unwinding.add(listener.stop)
-                await listener.bind()
+                listener.bind()
             if settings.metrics_port is not None and self._make_exporter is not None:
                 binding = ListenerAddress("metrics", settings.link_host, settings.metrics_port)
                 self.metrics = self._make_exporter(binding.host, binding.port)
@@ -74,16 +73,22 @@ class Ports:
         """Where clients are sent, for each listener. An advertised port 0 is the one that the listener got."""
         return tuple(self._endpoint(listener) for listener in self.listeners)
 
-    async def open_listeners(self) -> None:
+    def open_listeners(self) -> None:
         """Accept clients' connections."""
         for listener in self.listeners:
-            await listener.start()
+            listener.start()
 
-    async def close_listeners(self) -> None:
-        """Accept no more, answer what was begun, close all connections."""
-        await asyncio.gather(*(listener.stop() for listener in self.listeners))
+    def go_on(self) -> None:
+        """Accept again: there is somebody to serve them."""
+        for listener in self.listeners:
+            listener.go_on()
 
-    def _endpoint(self, listener: Listener) -> Endpoint:
+    def close_listeners(self) -> None:
+        """Accept no more."""
+        for listener in self.listeners:
+            listener.stop()
+
+    def _endpoint(self, listener: Acceptor) -> Endpoint:
         name, settings = listener.name, self._settings
         advertised = settings.advertised_address(name) or ListenerAddress(name, listener.host, listener.port)
         return Endpoint(name, advertised.host, advertised.port or listener.port, settings.security_protocol(name))

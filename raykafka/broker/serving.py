@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from raykafka.broker.configs import Configs
-from raykafka.broker.partitions.partition_host import PartitionHost
 from raykafka.cluster.image import ClusterImage
+from raykafka.types import TopicPartition
 
 
 class ConfigsServer(Protocol):
@@ -22,12 +22,36 @@ class ConfigsServer(Protocol):
     def configs(self) -> Configs: ...
 
 
+class LogDirsEnds(Protocol):
+    @property
+    def high_watermark(self) -> int: ...
+
+    @property
+    def log_end_offset(self) -> int: ...
+
+
+class LogDirsPartition(Protocol):
+    """A partition with a replica on this broker; ``ends`` of its log, None while it is not open."""
+
+    @property
+    def tp(self) -> TopicPartition: ...
+
+    @property
+    def directory(self) -> Path: ...
+
+    @property
+    def has_files(self) -> bool: ...
+
+    @property
+    def ends(self) -> LogDirsEnds | None: ...
+
+
 class LogDirsServer(Protocol):
     @property
     def data_dir(self) -> Path: ...
 
     @property
-    def partitions(self) -> Iterable[PartitionHost]: ...
+    def partitions(self) -> Iterable[LogDirsPartition]: ...
 
 
 class ProducerIdServer(Protocol):

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 
 from raykafka.errors import ConfigError
 
+# ``replica_actors`` where every replica has an actor of its own
+EACH = 0
+
 
 class ListenerAddress(NamedTuple):
     """A named listener's address: where it is bound (``listeners``), or where clients are sent (``advertised``)."""
@@ -33,10 +36,10 @@ class BrokerSettings:
     """Settings of one broker. ``config`` holds Kafka's broker config keys with their text; what it lacks is at its
     default.
 
-    ``link_host:link_port`` is the inter-broker port, ``secret_hex`` the cluster secret, ``spare_replicas`` the number
-    of replica actors kept started ahead of need. ``controller_first``: start the controller before registering, not
-    only once another broker's has had its chance to come up. ``metrics_port``: where Prometheus finds this broker, at
-    ``link_host`` (0: any free port, None: nowhere).
+    ``link_host:link_port`` is the inter-broker port, ``secret_hex`` the cluster secret, ``replica_actors`` the number
+    of replica actors (``EACH``: one for each replica), which alone may change while the broker runs.
+    ``controller_first``: start the controller before registering, not only once another broker's has had its chance to
+    come up. ``metrics_port``: where Prometheus finds this broker, at ``link_host`` (0: any free port, None: nowhere).
     """
 
     cluster: str
@@ -52,7 +55,7 @@ class BrokerSettings:
     protocol_map: Mapping[str, str] = field(default_factory=dict)
     rack: str | None = None
     config: Mapping[str, str] = field(default_factory=dict)
-    spare_replicas: int = 1
+    replica_actors: int = 1
     controller_first: bool = True
     metrics_port: int | None = None
 
@@ -67,6 +70,10 @@ class BrokerSettings:
     def advertised_address(self, listener: str) -> ListenerAddress | None:
         """Where clients of the listener are sent; None where no address is advertised for it."""
         return next((a for a in self.advertised if a.name == listener), None)
+
+    def differs_in_actors_alone(self, other: BrokerSettings) -> bool:
+        """Whether ``other`` says another ``replica_actors``, and else the same."""
+        return self != other and dataclasses.replace(self, replica_actors=other.replica_actors) == other
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: what an actor's ``configure`` takes, and what a plain process reads from a file."""

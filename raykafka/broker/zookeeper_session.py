@@ -31,8 +31,12 @@ class ZooKeeperSession:
     a ZooKeeper outage holds up nothing else. ``on_lost(reason)`` is called at most once, on the event loop, when the
     session has expired or the registration is gone: the broker must exit then."""
 
-    def __init__(self, settings: BrokerSettings, on_lost: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: BrokerSettings, on_lost: Callable[[str], None], on_renewed: Callable[[Lease], None]
+    ) -> None:
+        """``on_renewed(lease)`` is called whenever the lease was renewed."""
         self._settings = settings
+        self._on_renewed = on_renewed
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(3, thread_name_prefix="zookeeper")
@@ -59,6 +63,7 @@ class ZooKeeperSession:
         sent = boot_clock()
         self.registration = await self._run(lambda: store.register_broker(self._connected, info, wait_s))
         self.lease = Lease(self.timeout_s, sent)
+        self._on_renewed(self.lease)
         self._registered = True
         self._tasks.run(self._renew())
         return self.registration.info
@@ -117,6 +122,7 @@ class ZooKeeperSession:
                 self._lost("its registration was removed" if standing is None else "another life of it has registered")
                 return
             self.lease.renew(sent, self.timeout_s)
+            self._on_renewed(self.lease)
 
     def _leave(self) -> None:
         if self._client is None:

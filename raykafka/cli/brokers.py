@@ -76,8 +76,8 @@ def describe(broker_id: int, file: Path | None, as_json: bool) -> None:
         table.add_row(name.replace("_", " "), _duration(value) if name == "age_s" else _text(value))
     print_table(table)
     for replica in troubled:
-        ended = f"the replica of {replica['topic']}-{replica['partition']} has ended {replica['restarts']} times"
-        click.echo(f"{ended}, last {_duration(replica['since_restart_s'])} ago")
+        failed = f"the replica of {replica['topic']}-{replica['partition']} has failed {replica['restarts']} times"
+        click.echo(f"{failed}, last {_duration(replica['since_restart_s'])} ago")
 
 
 @brokers.command()

@@ -17,6 +17,8 @@ from raykafka.cli.options import file_option
 from raykafka.config.cluster import load_cluster_config
 
 _MOVES_SHOWN = 10
+_OF_REPLICA_ACTORS = ("replicas", "leaders", "connections", "busy")
+_ACTOR_COLUMNS = ("role", "id", "number", "state", "pid", "restarts", *_OF_REPLICA_ACTORS, "node", "actor")
 
 
 @click.command()
@@ -53,15 +55,17 @@ def show(found: dict[str, Any], console: Console) -> None:
     if found["metrics"]:
         console.print(f"  metrics   {' '.join(found['metrics'])}", markup=False)
         console.print(f"  Prometheus finds the brokers in {found['prometheus_targets']}", markup=False)
-    table = Table("role", "id", "for", "state", "pid", "restarts", "node", "actor", box=None, pad_edge=False)
+    table = Table(*_ACTOR_COLUMNS, box=None, pad_edge=False)
     for row in found["actors"]:
         table.add_row(
             row["role"],
-            "" if row["id"] is None else str(row["id"]),
-            row["for"],
+            str(row["id"]),
+            _text(row["number"]),
             row["state"],
             str(row["pid"] or ""),
-            "" if row["restarts"] is None else str(row["restarts"]),
+            _text(row["restarts"]),
+            *(_text(row[what]) for what in ("replicas", "leaders", "connections")),
+            "" if row["busy"] is None else f"{row['busy']:.0%}",
             row["node"],
             row["actor_id"][:16],
         )
@@ -87,12 +91,15 @@ def _show_summary(summary: dict[str, Any], console: Console) -> None:
 
 def show_partitions(by_broker: dict[str, Any], console: Console) -> None:
     """Print every local partition of every broker."""
-    columns = ("broker", "partition", "life", "leader", "epoch", "start", "high watermark", "end", "pid", "restarts")
+    columns = ("broker", "partition", "life", "leader", "epoch", "start", "high watermark", "end", "actor", "failures")
     table = Table(*columns, box=None, pad_edge=False)
     for broker, rows in by_broker.items():
         for row in sorted(rows or (), key=lambda row: (row["topic"], row["partition"])):
-            offsets_and_pid = (row["log_start_offset"], row["high_watermark"], row["log_end_offset"], row["pid"])
-            cells = (row["life"], row["leader"], row["leader_epoch"], *offsets_and_pid, row["restarts"])
-            name = f"{row['topic']}-{row['partition']}"
-            table.add_row(broker, name, *("" if cell is None else str(cell) for cell in cells))
+            offsets = (row["log_start_offset"], row["high_watermark"], row["log_end_offset"])
+            cells = (row["life"], row["leader"], row["leader_epoch"], *offsets, row["actor"], row["restarts"])
+            table.add_row(broker, f"{row['topic']}-{row['partition']}", *map(_text, cells))
     console.print(table)
+
+
+def _text(cell: Any) -> str:
+    return "" if cell is None else str(cell)

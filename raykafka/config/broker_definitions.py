@@ -305,10 +305,5 @@ BROKER_CONFIGS = table([
     _broker("auto.create.max.partitions.per.broker", INT, "1000", "MEDIUM", READ_ONLY,
             "How many partitions a broker may lead on average before topics are no longer created just because a "
             "client asked for them (POLICY_VIOLATION). CreateTopics is not bounded by it.", at_least(1)),
-    _broker("replica.idle.ms", LONG, "300000", "MEDIUM", READ_ONLY,
-            "How long a partition goes without a write before its replica falls asleep and gives its process "
-            "back, in milliseconds; 0 is never.", at_least(0)),
-    _broker("spare.replicas", INT, "1", "LOW", READ_ONLY,
-            "How many replica processes a broker keeps started for partitions that wake.", at_least(0)),
 ])
 # fmt: on

@@ -1,7 +1,8 @@
 """The cluster file: what a person asks `raykafka deploy` for, as checked models with defaults and units.
 
-Keys of raykafka's own are in snake_case with their unit in the name; Kafka's keys keep Kafka's names. An unknown key, a
-value of the wrong kind or two servers on one port are errors of one sentence that name the place in the file.
+Keys of raykafka's own are in snake_case with their unit in the name; Kafka's keys keep Kafka's names, and
+``replica.actors`` is written as they are. An unknown key, a value of the wrong kind or two servers on one port are
+errors of one sentence that name the place in the file.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -35,8 +36,19 @@ def _text(value: Any) -> Any:
     return value
 
 
+MOST_REPLICA_ACTORS = 64
+
+
+def _replica_actors(value: Any) -> Any:
+    known = value in ("auto", "each") if isinstance(value, str) else type(value) is int
+    if not known or (type(value) is int and not 1 <= value <= MOST_REPLICA_ACTORS):
+        raise ValueError(f"must be auto, each, or a number from 1 to {MOST_REPLICA_ACTORS}, not {value!r}")
+    return value
+
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 ConfigText = Annotated[str, BeforeValidator(_text)]
+ReplicaActors = Annotated[Literal["auto", "each"] | int, BeforeValidator(_replica_actors)]
 
 
 class _Model(BaseModel):
@@ -136,6 +148,9 @@ class BrokersConfig(_Model):
     With ``nodes`` there is one broker on each of these nodes, also on those that join later, and deploy waits until
     there are ``count`` of them. An empty host in an address is the node's own then. Prometheus finds a broker at
     ``link_host:metrics_port``, or with ``metrics_port`` 0 nowhere.
+
+    ``replica_actors`` is how many replica actors each broker has: that number of them, or ``auto``: its share of its
+    node's cores; or ``each``: one for each replica.
     """
 
     count: Annotated[int, Field(ge=1, le=1000)] = 3
@@ -149,7 +164,7 @@ class BrokersConfig(_Model):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9392
     rack: str | None = None
     rack_label: str | None = None
-    spare_replicas: Annotated[int, Field(ge=0, le=64)] = 1
+    replica_actors: ReplicaActors = Field("auto", alias="replica.actors")
     memory_mb: Annotated[int, Field(ge=0)] = 256
     config: dict[str, ConfigText] = Field(default_factory=dict)
 
@@ -223,6 +238,7 @@ _ELSEWHERE = {
     "listener.security.protocol.map": "brokers.listener.security.protocol.map",
     "inter.broker.listener.name": "brokers.inter.broker.listener.name",
     "broker.rack": "brokers.rack",
+    "replica.actors": "brokers.replica.actors",
 }
 
 

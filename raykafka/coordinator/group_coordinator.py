@@ -1,4 +1,4 @@
-"""The group coordinator of one broker: what the broker tells it and what clients ask of it.
+"""The group coordinator of one broker: what the replica actors tell it and what clients ask of it.
 
 The runtime keeps the partitions of ``__consumer_offsets`` that this broker leads; a group belongs to the partition that
 its id hashes to.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from raykafka.coordinator.classic.events import Heartbeat, Join, JoinAnswer, Leave, LeaveAnswer, Sync, SyncAnswer
 from raykafka.coordinator.group.config import GroupConfig
@@ -26,6 +26,13 @@ from raykafka.errors import KafkaError
 from raykafka.types import TopicPartition
 
 
+class KnownTopic(NamedTuple):
+    """A topic of the cluster, as far as a coordinator has to know it."""
+
+    id: str
+    partition_count: int
+
+
 class Coordinator:
     def __init__(self, config: GroupConfig, log: TopicLog, clock: Callable[[], Now] = system_clock) -> None:
         self.config = config
@@ -37,7 +44,8 @@ class Coordinator:
             append_timeout_ms=config.offsets_commit_timeout_ms,
             clock=clock,
         )
-        self._topics: dict[str, int] | None = None
+        self._image = 0
+        self._topics: Mapping[str, KnownTopic] | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -50,44 +58,75 @@ class Coordinator:
             self._expiry.cancel()
         self._runtime.stop()
 
-    # what the broker says
+    # what the broker asks
 
-    async def on_call(self, method: str, args: dict[str, Any]) -> Any:
-        """``lead`` {partition, leader_epoch, partitions}, ``resign`` {partition, leader_epoch}: both idempotent, and a
-        lower epoch than the last is ignored. ``topics`` {full, topics: {name: partition count}, deleted: [names]}: what
-        exists, so that commits to anything else are refused and offsets of deleted topics dropped. ``committed``
-        {most}: up to so many committed offsets of loaded groups. ``status`` {}."""
-        if method == "lead":
-            self.lead(args["partition"], args["leader_epoch"], args["partitions"])
-        elif method == "resign":
-            self.resign(args["partition"], args["leader_epoch"])
-        elif method == "topics":
-            self.update_topics(args["topics"], args.get("deleted", ()), full=args.get("full", False))
-        elif method == "committed":
+    async def answer_broker(self, method: str, args: dict[str, Any]) -> Any:
+        """``committed`` {most}: up to so many committed offsets of loaded groups. ``status`` {}."""
+        if method == "committed":
             return {"offsets": list(itertools.islice(self._all_committed(), args["most"]))}
-        elif method == "status":
+        if method == "status":
             return self.status()
-        else:
-            raise KafkaError(ErrorCode.INVALID_REQUEST, f"a coordinator does not know the call {method}")
+        raise KafkaError(ErrorCode.INVALID_REQUEST, f"a coordinator does not know the call {method} of its broker")
+
+    # what actors tell
+
+    async def hear_actor(self, method: str, args: dict[str, Any]) -> Any:
+        """``image`` {image, full, topics, deleted, leads, partitions}, as ``take_image`` has it: ``topics`` are {name:
+        [id, partition count]}, ``leads`` [[partition, leader epoch], ...]."""
+        if method != "image":
+            raise KafkaError(ErrorCode.INVALID_REQUEST, f"a coordinator is not told {method} by actors")
+        self.take_image(
+            args["image"],
+            {name: KnownTopic(*told) for name, told in args["topics"].items()},
+            args["deleted"],
+            dict(args["leads"]),
+            args["partitions"],
+            full=args["full"],
+        )
         return {}
 
+    def take_image(
+        self,
+        number: int,
+        topics: Mapping[str, KnownTopic],
+        deleted: Iterable[str],
+        leads: Mapping[int, int],
+        partition_count: int,
+        *,
+        full: bool,
+    ) -> None:
+        """Go by image ``number`` of the cluster, unless that or a later one was heard of before: each actor tells it.
+        ``topics`` and ``deleted`` as in ``update_topics``, against the image before unless ``full``; ``leads`` are the
+        leader epochs of all partitions of the coordinator's topic that this broker leads, of ``partition_count``."""
+        if number <= self._image:
+            return
+        self._image = number
+        self.update_topics(topics, deleted, full=full)
+        for shard in self._runtime:
+            if shard.partition not in leads:
+                self.resign(shard.partition, shard.leader_epoch)
+        for partition, leader_epoch in leads.items():
+            self.lead(partition, leader_epoch, partition_count)
+
     def lead(self, partition: int, leader_epoch: int, partition_count: int) -> None:
+        """Lead ``partition`` in ``leader_epoch``. Ignored where a later one, or its end, was heard of before."""
         self._runtime.lead(partition, leader_epoch, partition_count)
 
     def resign(self, partition: int, leader_epoch: int) -> None:
         """Stop leading ``partition`` in ``leader_epoch`` or an earlier one."""
         self._runtime.resign(partition, leader_epoch)
 
-    def update_topics(self, topics: Mapping[str, int], deleted: Iterable[str], *, full: bool) -> None:
-        known = {} if full or self._topics is None else self._topics
-        gone = frozenset(deleted)
-        for name in gone:
-            known.pop(name, None)
-        known.update(topics)
-        self._topics = known
+    def update_topics(self, topics: Mapping[str, KnownTopic], deleted: Iterable[str], *, full: bool) -> None:
+        """What exists, so that commits to anything else are refused and offsets of deleted topics dropped: ``topics``
+        are all if ``full``, else those that changed. A name with another id is a deleted topic and a new one."""
+        before = self._topics or {}
+        gone = {name for name, topic in topics.items() if name in before and before[name].id != topic.id}
+        gone.update(before.keys() - topics.keys() if full else deleted)
+        kept = {} if full else {name: topic for name, topic in before.items() if name not in gone}
+        self._topics = {**kept, **topics}
         if gone:
             for shard in self._runtime:
-                shard.step_all(ForgetTopics(gone))
+                shard.step_all(ForgetTopics(frozenset(gone)))
 
     def _all_committed(self) -> Iterator[tuple[str, str, int, int]]:
         for group in self._groups():
@@ -95,8 +134,11 @@ class Coordinator:
                 yield group.group_id, *partition, stored.value.offset
 
     def exists(self, partition: TopicPartition) -> bool:
-        """Whether the broker knows ``partition``. True for all until it has said what exists."""
-        return self._topics is None or 0 <= partition.partition < self._topics.get(partition.topic, 0)
+        """Whether there is such a partition. True for all until it was told what exists."""
+        if self._topics is None:
+            return True
+        topic = self._topics.get(partition.topic)
+        return topic is not None and 0 <= partition.partition < topic.partition_count
 
     def status(self) -> dict[str, Any]:
         return {

@@ -1,5 +1,5 @@
-"""What a coordinator and its broker say about the partitions of the coordinator's internal topic: the frames of their
-link. All integers are big-endian; ``records`` are whole record batches (magic 2)."""
+"""What a coordinator and the replica actors of its broker say about the partitions of the coordinator's internal topic:
+the frames of their links. All integers are big-endian; ``records`` are whole record batches (magic 2)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ERRORS = {int(error): error for error in ErrorCode}
 
 _LOG_APPEND = struct.Struct(">QIiI")
 _LOG_APPENDED = struct.Struct(">Qhq")
-_LOG_READ = struct.Struct(">QIqI")
+_LOG_READ = struct.Struct(">QIiqI")
 _LOG_RECORDS = struct.Struct(">Qhqq")
 
 
 @dataclass(frozen=True, slots=True)
 class LogAppend:
-    """Coordinator to broker: append the records behind it to a partition with acks=all, in ``leader_epoch`` only
+    """Coordinator to actor: append the records behind it to a partition with acks=all, in ``leader_epoch`` only
     (rule 24). ``timeout_ms`` bounds the wait for the high watermark."""
 
     correlation: int
@@ -42,7 +42,7 @@ class LogAppend:
 
 @dataclass(frozen=True, slots=True)
 class LogAppended:
-    """Broker to coordinator: the records of a LogAppend are committed from ``base_offset`` on, or refused."""
+    """Actor to coordinator: the records of a LogAppend are committed from ``base_offset`` on, or refused."""
 
     correlation: int
     error: ErrorCode
@@ -59,15 +59,17 @@ class LogAppended:
 
 @dataclass(frozen=True, slots=True)
 class LogRead:
-    """Coordinator to broker: give me whole batches of a partition from ``offset``, committed ones only."""
+    """Coordinator to actor: give me whole batches of a partition from ``offset``, committed ones only, and the log's
+    ends, as they are in ``leader_epoch`` (rule 24)."""
 
     correlation: int
     partition: int
+    leader_epoch: int
     offset: int
     max_bytes: int
 
     def pack(self) -> bytes:
-        return _LOG_READ.pack(self.correlation, self.partition, self.offset, self.max_bytes)
+        return _LOG_READ.pack(self.correlation, self.partition, self.leader_epoch, self.offset, self.max_bytes)
 
     @staticmethod
     def unpack(payload: memoryview) -> LogRead:
@@ -76,7 +78,7 @@ class LogRead:
 
 @dataclass(frozen=True, slots=True)
 class LogRecords:
-    """Broker to coordinator: the answer to LogRead, with the batches behind it (none: nothing committed from there
+    """Actor to coordinator: the answer to LogRead, with the batches behind it (none: nothing committed from there
     on)."""
 
     correlation: int

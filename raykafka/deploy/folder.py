@@ -25,6 +25,8 @@ from raykafka.process.durable import write_whole
 
 _SECRET_BYTES = 32
 _FORMAT = 1
+# what records of earlier versions may hold, of the brokers or of their config
+_GONE = {"spare_replicas", "spare.replicas", "replica.idle.ms"}
 _OWN_FILES = ("cluster.json", "secret", "mark", "ray.json", "record.lock", "deploy.lock", "deploy.log", FILE_NAME)
 
 
@@ -51,11 +53,20 @@ class Deployed:
     def from_json(data: Any, origin: str) -> Deployed:
         """The inverse of ``to_json``. Raises ConfigError."""
         if "format" not in data:  # what came before rosters: the config alone
-            return Deployed(parse_cluster_config(data, origin))
+            return Deployed(parse_cluster_config(_of_today(data), origin))
         if data["format"] != _FORMAT:
             raise ConfigError(f"{origin} has format {data['format']}; this raykafka reads {_FORMAT}.")
         roster = Roster.from_json(data["roster"]) if data["roster"] is not None else None
-        return Deployed(parse_cluster_config(data["config"], origin), data["generation"], roster)
+        return Deployed(parse_cluster_config(_of_today(data["config"]), origin), data["generation"], roster)
+
+
+def _of_today(config: dict[str, Any]) -> dict[str, Any]:
+    """A config as a record has it, without what an earlier raykafka wrote there and this one does not know: a cluster
+    that runs must not be lost to an upgrade."""
+    brokers = {key: value for key, value in config.get("brokers", {}).items() if key not in _GONE}
+    if "config" in brokers:
+        brokers["config"] = {key: text for key, text in brokers["config"].items() if key not in _GONE}
+    return {**config, "brokers": brokers}
 
 
 class ClusterFolder:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raykafka.deploy import checks
+from raykafka.deploy.cores import usable_cores
 from raykafka.deploy.folder import ClusterFolder, Deployed
 from raykafka.deploy.left_behind import end_left_behind
 from raykafka.deploy.names import BROKER, ZOOKEEPER
@@ -77,7 +78,16 @@ def visit(
         node = by_id[node_id]
         record = seen["record"]
         found[node_id] = Found(
-            Visit(node_id, node.ip, seen["mark"], seen["brokers"], seen["zookeepers"], node.resources, node.labels),
+            Visit(
+                node_id,
+                node.ip,
+                seen["mark"],
+                seen["brokers"],
+                seen["zookeepers"],
+                node.resources,
+                node.labels,
+                seen["cores"],
+            ),
             Deployed.from_json(record, f"cluster.json of {node.ip}") if record is not None else None,
             seen["has_secret"],
         )
@@ -106,6 +116,7 @@ def _look(cluster: str, data_dir: str, make: bool) -> dict[str, Any]:
         "zookeepers": folder.server_ids(ZOOKEEPER),
         "record": record.to_json() if record is not None else None,
         "has_secret": folder.has_secret(),
+        "cores": usable_cores(),
     }
 
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from raykafka.broker.settings import BrokerSettings, ListenerAddress, ZooKeeperSettings
-from raykafka.config.cluster import ClusterConfig
+from raykafka.broker.settings import EACH, BrokerSettings, ListenerAddress, ZooKeeperSettings
+from raykafka.config.cluster import ClusterConfig, ReplicaActors
 from raykafka.deploy.folder import ClusterFolder
 from raykafka.deploy.names import BROKER, ZOOKEEPER
 from raykafka.deploy.roster import Roster, Visit
 
 INTERNAL_TOPIC_REPLICAS = 3
+# an automatic number of replica actors is at most this: they speak to one another, each with all others
+MOST_AUTOMATIC_ACTORS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A node as actors are placed on it. ``node_id`` is Ray's, of this life of the node; empty while it is away."""
+    """A node as actors are placed on it. ``node_id`` is Ray's, of this life of the node; empty while it is away.
+    ``cores``: how many cores a process of it may use."""
 
     node_id: str
     ip: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    cores: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +67,9 @@ class Placement:
         return found
 
 
-def seats_on_one_node(config: ClusterConfig, node_id: str, node_ip: str) -> Seats:
+def seats_on_one_node(config: ClusterConfig, node_id: str, node_ip: str, cores: int = 1) -> Seats:
     """The seats where one node has everything."""
-    seat = Seat(node_id, node_ip)
+    seat = Seat(node_id, node_ip, cores=cores)
     servers = config.zookeeper.managed.servers if config.zookeeper.managed is not None else 0
     return Seats(
         {broker_id: seat for broker_id in range(config.brokers.count)},
@@ -74,7 +79,7 @@ def seats_on_one_node(config: ClusterConfig, node_id: str, node_ip: str) -> Seat
 
 def seats_of_roster(roster: Roster, visits: Iterable[Visit]) -> Seats:
     """The seats that ``roster`` gives, on nodes as ``visits`` found them; the others are away."""
-    present = {visit.mark: Seat(visit.node_id, visit.ip, visit.labels) for visit in visits}
+    present = {visit.mark: Seat(visit.node_id, visit.ip, visit.labels, visit.cores) for visit in visits}
 
     def seat(mark: str) -> Seat:
         return present.get(mark) or Seat("", roster.addresses[mark])
@@ -148,6 +153,14 @@ def place_zookeeper(config: ClusterConfig, folder: ClusterFolder, seats: Seats) 
     ]
 
 
+def replica_actors(asked: ReplicaActors, cores: int, brokers: int) -> int:
+    """How many replica actors a broker has on a node of ``cores`` cores and ``brokers`` brokers, as
+    ``BrokerSettings.replica_actors`` says it."""
+    if asked == "auto":
+        return min(max(cores // brokers, 1), MOST_AUTOMATIC_ACTORS)
+    return EACH if asked == "each" else int(asked)
+
+
 def bootstrap(placements: Iterable[Placement], listener: str | None) -> str:
     """``host:port,...`` of the brokers on ``listener`` (None: the inter-broker listener); empty where none has it."""
     found = []
@@ -161,6 +174,7 @@ def bootstrap(placements: Iterable[Placement], listener: str | None) -> str:
 def _brokers(config: ClusterConfig, folder: ClusterFolder, seats: Seats, secret: bytes) -> list[Placement]:
     brokers = config.brokers
     placements = []
+    on_node = Counter((seat.node_id, seat.ip) for seat in seats.brokers.values())
     for broker_id, seat in seats.brokers.items():
         shift = brokers.port_shift(broker_id)
         settings = BrokerSettings(
@@ -178,7 +192,7 @@ def _brokers(config: ClusterConfig, folder: ClusterFolder, seats: Seats, secret:
             protocol_map=brokers.protocols,
             rack=seat.labels.get(brokers.rack_label) if brokers.rack_label else brokers.rack,
             config={**_internal_topics(brokers.count), **brokers.config},
-            spare_replicas=brokers.spare_replicas,
+            replica_actors=replica_actors(brokers.replica_actors, seat.cores, on_node[seat.node_id, seat.ip]),
             controller_first=broker_id == 0,
         )
         memory = brokers.memory_mb << 20

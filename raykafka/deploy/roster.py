@@ -18,8 +18,8 @@ from raykafka.errors import DeployError
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What a visit to a node showed: Ray's id of it, its address, and the server ids whose data its data folder holds.
-    ``mark`` names that folder, "" where there is none."""
+    """What a visit to a node showed: Ray's id of it, its address, the server ids whose data its data folder holds, and
+    how many cores a process may use there. ``mark`` names that folder, "" where there is none."""
 
     node_id: str
     ip: str
@@ -28,6 +28,7 @@ class Visit:
     zookeepers: tuple[int, ...] = ()
     resources: Mapping[str, float] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    cores: int = 1
 
     @property
     def order(self) -> tuple[bool, int, str]:

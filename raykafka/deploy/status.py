@@ -14,13 +14,16 @@ _CHILD_STARTS_WITHIN_S = 30.0
 _MANY_RESTARTS = 3
 _LATELY_S = 60.0
 _NAMED = 3
+_REPLICA = "replica"
+_OF_REPLICA_ACTORS = ("number", "replicas", "leaders", "connections", "busy")
 
 
 def cluster_status(config: ClusterConfig, *, partitions: bool = False) -> dict[str, Any]:
     """The state of the cluster as plain data. Raises DeployError when it is not deployed or Ray does not answer.
 
-    ``actors`` holds a row for each actor: role, id (broker or server id), ``for`` (the partition that a replica
-    serves), actor_id, node, pid, state, restarts. ``brokers`` holds a row for each broker. ``summary`` is
+    ``actors`` holds a row for each actor: role, id (broker or server id), actor_id, node, pid, state, restarts; and of
+    a replica actor (role "replica") its number in its broker, replicas, leaders, connections of clients, and busy: the
+    share of a core that it used of late. ``brokers`` holds a row for each broker. ``summary`` is
     ``raykafka.cluster.summary``'s. ``partitions`` has a row for each local one by broker id, if asked for. ``problems``
     holds a sentence for each thing that is amiss.
     """
@@ -54,37 +57,42 @@ def summarize(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _supervisor_row(row: dict[str, Any]) -> dict[str, Any]:
-    return _row("supervisor", 0, "", row, "running" if row["ray_state"] == "ALIVE" else row["ray_state"].lower())
+    return _row("supervisor", 0, row, "running" if row["ray_state"] == "ALIVE" else row["ray_state"].lower())
 
 
 def _server_row(row: dict[str, Any]) -> dict[str, Any]:
     detail = row["detail"] or {}
     state = detail.get("state") if row["phase"] == "running" else row["phase"]
-    return _row(row["role"], row["id"], "", row, state or "silent")
+    return _row(row["role"], row["id"], row, state or "silent")
 
 
-def _row(role: str, actor_id: int | None, serves: str, row: dict[str, Any], state: str) -> dict[str, Any]:
+def _row(role: str, actor_id: int, row: dict[str, Any], state: str) -> dict[str, Any]:
     return {
         "role": role,
         "id": actor_id,
-        "for": serves,
         "actor_id": row["actor_id"],
         "node": row["node"],
         "pid": row["pid"],
         "state": state,
         "restarts": row["restarts"],
+        **{what: row.get(what) if role == _REPLICA else None for what in _OF_REPLICA_ACTORS},
     }
 
 
 def _child_rows(broker: dict[str, Any]) -> list[dict[str, Any]]:
+    """The replica actors by their numbers, those that have none yet, then the others. Nobody is restarted in a replica
+    actor's place."""
     detail = broker["detail"] or {}
-    restarts = detail.get("restarts", {})
-    rows = []
-    for child in detail.get("children", []):
-        seen = {**child, "node": broker["node"], "restarts": restarts.get(child["role"])}
-        serves = child["for"] or ("spare" if child["role"] == "replica" else "")
-        state = "running" if child["state"] == "connected" else child["state"]
-        rows.append(_row(child["role"], broker["id"], serves, seen, state))
+    actors = detail.get("replica_actors", [])
+    known, restarts = {actor["pid"] for actor in actors}, detail.get("restarts", {})
+    rows = [
+        _row(_REPLICA, broker["id"], {**actor, "node": broker["node"], "restarts": None}, "running") for actor in actors
+    ]
+    for child in sorted(detail.get("children", []), key=lambda child: child["role"] != _REPLICA):
+        if child["role"] != _REPLICA or child["pid"] not in known:
+            times = None if child["role"] == _REPLICA else restarts.get(child["role"])
+            state = "running" if child["state"] == "connected" else child["state"]
+            rows.append(_row(child["role"], broker["id"], {**child, "node": broker["node"], "restarts": times}, state))
     return rows
 
 
@@ -120,6 +128,7 @@ def _broker_row(row: dict[str, Any], brokers: list[dict[str, Any]]) -> dict[str,
         "age_s": detail.get("age_s"),
         "leaders": held.get("leaders"),
         "replicas": held.get("replicas"),
+        "replica_actors": len(detail["replica_actors"]) if "replica_actors" in detail else None,
         "restarts": row["restarts"],
         "child_restarts": detail.get("restarts", {}),
         "troubled": detail.get("troubled", []),
@@ -160,6 +169,8 @@ def _problems(found: dict[str, Any]) -> list[str]:
             for role in ("coordinator", "controller"):
                 if not any(child["role"] == role and _is_well(child) for child in detail["children"]):
                     problems.append(f"Broker {row['id']} has no {role}.")
+            if not detail["replica_actors"] and detail["age_s"] >= _CHILD_STARTS_WITHIN_S:
+                problems.append(f"Broker {row['id']} has no replica actor.")
             problems += _crash_loops(row, detail)
     if found["brokers"] and _controller(found["brokers"]) is None:
         problems.append("No broker knows an active controller.")
@@ -174,11 +185,12 @@ def _crash_loops(row: dict[str, Any], detail: dict[str, Any]) -> list[str]:
     for role, times in sorted(detail["restarts"].items()):
         ages = [child["age_s"] for child in detail["children"] if child["role"] == role]
         if times >= _MANY_RESTARTS and min(ages, default=0.0) < _LATELY_S:
-            problems.append(f"{label}: its {role} has ended {times} times.")
+            what = "replica actors have" if role == _REPLICA else f"{role} has"
+            problems.append(f"{label}: its {what} ended {times} times.")
     for replica in detail["troubled"]:
         if replica["restarts"] >= _MANY_RESTARTS and replica["since_restart_s"] < _LATELY_S:
             name = f"{replica['topic']}-{replica['partition']}"
-            problems.append(f"{label}: the replica of {name} has ended {replica['restarts']} times.")
+            problems.append(f"{label}: the replica of {name} has failed {replica['restarts']} times.")
     return problems
 
 

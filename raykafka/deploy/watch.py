@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from raykafka.config.cluster import ClusterConfig
 from raykafka.deploy import nodes, ray_access
+from raykafka.deploy.cores import usable_cores
 from raykafka.deploy.folder import ClusterFolder, Deployed
 from raykafka.deploy.placement import Placement, place, seats_of_roster, seats_on_one_node
 from raykafka.deploy.ray_access import RayNode
@@ -43,7 +44,8 @@ class NodeWatch:
         """What is to run where, now. With ``fresh`` every node is asked anew what was deployed."""
         own = self._folder.record()
         if own is not None and own.roster is None:
-            seats = seats_on_one_node(own.config, ray_access.this_node_id(), ray_access.this_node_ip())
+            node_id, ip = ray_access.this_node_id(), ray_access.this_node_ip()
+            seats = seats_on_one_node(own.config, node_id, ip, usable_cores())
             return place(own.config, self._folder, seats, self._folder.secret())
         if fresh:
             self._found.clear()

@@ -1,9 +1,9 @@
-"""A broker's listeners for Kafka clients, and the way of a request from its connection to whoever answers it."""
+"""The connections of Kafka clients that a process serves, and the way of a request to whoever answers it."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import socket
 from collections.abc import Awaitable
 
 from raykafka.error_code import ErrorCode
@@ -20,21 +20,16 @@ from raykafka.telemetry.durations import RequestDurations
 DEFAULT_MAX_REQUEST_BYTES = 104_857_600
 DEFAULT_MAX_IDLE_MS = 600_000
 DEFAULT_MAX_IN_FLIGHT_BYTES = 256 * 1024 * 1024
-_BACKLOG = 512
 _STOP_WITHIN_S = 1.0
-
-logger = logging.getLogger(__name__)
 
 
 class Listener:
-    """One named listener: ``host:port`` once it is bound. Port 0 takes a free one, which ``port`` then tells.
-    ``durations`` takes how long its requests took."""
+    """The connections that came through one named listener of the broker, whose port somebody else has: each is given
+    to ``adopt``. ``durations`` takes how long its requests took."""
 
     def __init__(
         self,
         name: str,
-        host: str,
-        port: int,
         server: FrontServer,
         *,
         max_request_bytes: int = DEFAULT_MAX_REQUEST_BYTES,
@@ -43,8 +38,6 @@ class Listener:
         durations: RequestDurations | None = None,
     ) -> None:
         self.name = name
-        self.host = host
-        self.port = port
         self._server = server
         self._max_request_bytes = max_request_bytes
         self._max_idle_ms = max_idle_ms
@@ -52,45 +45,37 @@ class Listener:
         self._in_flight = InFlight(max_in_flight_bytes)
         self._durations = durations or RequestDurations()
         self._connections: set[KafkaConnection] = set()
-        self._listening: asyncio.Server | None = None
         self._idle_check: asyncio.TimerHandle | None = None
+        self._stopped = False
 
     @property
     def connections(self) -> int:
         return len(self._connections)
 
-    async def bind(self) -> None:
-        """Take the address, refusing connections until ``start``. Raises OSError when it can't be bound."""
-        loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(
-            self._connection,
-            self.host or None,
-            self.port,
-            backlog=_BACKLOG,
-            reuse_address=True,
-            start_serving=False,
-        )
-        self.port = self._listening.sockets[0].getsockname()[1]
-
-    async def start(self) -> None:
-        """Accept connections, binding first where that has not been done. Raises OSError."""
-        if self._listening is None:
-            await self.bind()
-        assert self._listening is not None
-        await self._listening.start_serving()
-        self._check_idle()
+    async def adopt(self, connection: socket.socket) -> None:
+        """Serve a client's connection from now on. Raises OSError where it has ended already."""
+        if self._stopped:
+            connection.close()
+            return
+        if self._idle_check is None:
+            self._check_idle()
+        connection.setblocking(False)
+        await asyncio.get_running_loop().connect_accepted_socket(self._connection, connection)
 
     async def stop(self) -> None:
-        """Stop accepting, give the requests that were begun a second to be answered, and close all connections."""
-        if self._listening is None:
-            return
-        self._listening.close()
+        """Take no more connections, give the requests that were begun a second to be answered, and close all."""
+        self._stopped = True
         if self._idle_check is not None:
             self._idle_check.cancel()
         for connection in list(self._connections):
             connection.finish()
         if self._connections:
             await asyncio.wait([connection.ended for connection in self._connections], timeout=_STOP_WITHIN_S)
+        self.abort()
+
+    def abort(self) -> None:
+        """End all connections at once."""
+        self._stopped = True
         for connection in list(self._connections):
             connection.transport.abort()
 
@@ -117,15 +102,13 @@ class Listener:
 
     def _dispatch(self, api: Api, context: RequestContext, body: memoryview) -> Awaitable[list[Buffer]]:
         self._server.gate.admit(api, context, len(body))
-        if api.place is Place.BROKER:
+        if api.place is Place.FRONT:
             return dispatch.answer(api, self._server, context, body)
         return self._forward(api, context, body)
 
     async def _forward(self, api: Api, context: RequestContext, body: memoryview) -> list[Buffer]:
         forward = (
-            self._server.forward_to_coordinator
-            if api.place is Place.COORDINATOR
-            else self._server.forward_to_controller
+            self._server.forward_to_coordinator if api.place is Place.COORDINATOR else self._server.forward_to_broker
         )
         try:
             response = await forward(context, body)

@@ -1,4 +1,4 @@
-"""What the front needs of the process that it runs in, whichever that is: a broker today.
+"""What the front needs of the process that it runs in, whichever that is: a replica actor.
 
 Handlers in ``raykafka.front.api`` declare the narrowest of these protocols that serves them.
 """
@@ -79,5 +79,6 @@ class FrontServer(GatedServer, ClusterServer, PartitionsServer, Protocol):
     async def forward_to_coordinator(self, context: RequestContext, body: memoryview) -> memoryview:
         """The response body of this broker's coordinator. Raises KafkaError, LinkError, TimeoutError."""
 
-    async def forward_to_controller(self, context: RequestContext, body: memoryview) -> memoryview:
-        """The response body of the controller. Raises KafkaError, LinkError, TimeoutError."""
+    async def forward_to_broker(self, context: RequestContext, body: memoryview) -> memoryview:
+        """The response body of the broker, or of the controller that it asks. Raises KafkaError, LinkError,
+        TimeoutError."""

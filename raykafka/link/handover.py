@@ -6,12 +6,15 @@ Whoever reads the Unix socket trusts what comes: its file has mode 0600 (rule 27
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
-SUFFIX = ".streams"
+SUFFIX = ".fds"
 _PEER_BYTES = 64 * 1024
 
 
@@ -30,13 +33,51 @@ def listen(path: str) -> socket.socket:
     return sock
 
 
-def hand_over(path: str, connection: socket.socket, peer: dict[str, Any]) -> None:
-    """Give ``connection`` to the process that listens at ``path``; the caller closes its own copy. Raises OSError, also
-    when that process has too much to take already."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.setblocking(False)
-        sock.connect(path)
-        socket.send_fds(sock, [json.dumps(peer).encode()], [connection.fileno()])
+class Giver:
+    """Gives connections to the process that listens at ``path``, in order. What it has no room for yet waits; ``lost``
+    is called with what can't be given since that process has ended."""
+
+    def __init__(self, path: str, lost: Callable[[socket.socket, dict[str, Any]], None]) -> None:
+        """Raises OSError when nobody listens there."""
+        self._lost = lost
+        self._waiting: deque[tuple[socket.socket, dict[str, Any]]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            self._sock.setblocking(False)
+            self._sock.connect(path)
+        except OSError:
+            self._sock.close()
+            raise
+
+    def give(self, connection: socket.socket, peer: dict[str, Any]) -> None:
+        """Give ``connection`` away; it is closed here once it was given. ``peer`` is plain data."""
+        self._waiting.append((connection, peer))
+        if len(self._waiting) == 1:
+            self._send()
+
+    def _send(self) -> None:
+        while self._waiting:
+            connection, peer = self._waiting[0]
+            try:
+                socket.send_fds(self._sock, [json.dumps(peer).encode()], [connection.fileno()])
+            except BlockingIOError:
+                self._loop.add_writer(self._sock, self._send)
+                return
+            except OSError:
+                self._waiting.popleft()
+                self._lost(connection, peer)
+                continue
+            self._waiting.popleft()
+            connection.close()
+        self._loop.remove_writer(self._sock)
+
+    def close(self) -> None:
+        """Give no more; ``lost`` gets what waits."""
+        self._loop.remove_writer(self._sock)
+        self._sock.close()
+        while self._waiting:
+            self._lost(*self._waiting.popleft())
 
 
 def take(sock: socket.socket) -> tuple[socket.socket, dict[str, Any]] | None:

@@ -136,6 +136,18 @@ class Link(FrameProtocol):
             parts.append(records)
         self.transport.writelines(parts)
 
+    def send_gathered(self, frames: Iterable[tuple[FrameKind, bytes, memoryview | None]]) -> None:
+        """Queue one frame for each (kind, head, records or None), with one write. Records are not copied, as in
+        ``send``."""
+        parts: list[bytes | memoryview] = []
+        for kind, head, records in frames:
+            if records is None:
+                parts.append(_FRAME_HEAD.pack(len(head) + 1, kind) + head)
+            else:
+                parts.append(_FRAME_HEAD.pack(len(head) + len(records) + 1, kind) + head)
+                parts.append(records)
+        self.transport.writelines(parts)
+
     def send_many(self, frames: Iterable[tuple[FrameKind, bytes]]) -> None:
         """Queue small frames, (kind, payload) each, with one write."""
         self.transport.write(b"".join([_FRAME_HEAD.pack(len(body) + 1, kind) + body for kind, body in frames]))

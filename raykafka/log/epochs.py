@@ -11,7 +11,7 @@ from pathlib import Path
 from raykafka.epoch_history import EpochEntry, EpochHistory
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.log.files import EPOCH_FILE, storage_error
+from raykafka.log.files import EPOCH_FILE, read_file, storage_error
 from raykafka.process.durable import write_whole
 
 _FORMAT = "0"
@@ -19,19 +19,18 @@ _FORMAT = "0"
 
 def read_entries(directory: Path) -> EpochHistory:
     """The history in ``directory``'s checkpoint; empty without a file. Raises KafkaError if it is malformed."""
-    path = directory / EPOCH_FILE
-    try:
-        lines = path.read_text().split("\n")
-    except FileNotFoundError:
+    content = read_file(f"{directory}/{EPOCH_FILE}")
+    if content is None:
         return EpochHistory()
     try:
+        lines = content.decode().split("\n")
         if lines[0] != _FORMAT:
             raise ValueError(f"version {lines[0]!r} is not known")
         entries = EpochHistory(EpochEntry(*map(int, line.split())) for line in lines[2:] if line)
         if len(entries) != int(lines[1]):
             raise ValueError(f"it names {lines[1]} entries and holds {len(entries)}")
     except (ValueError, TypeError, IndexError) as error:
-        raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{path} is malformed: {error}") from error
+        raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{directory / EPOCH_FILE} is malformed: {error}") from error
     return entries
 
 

@@ -22,6 +22,8 @@ SEGMENT_SUFFIXES = (LOG, INDEX, TIME_INDEX, TRANSACTION_INDEX)
 EPOCH_FILE = "leader-epoch-checkpoint"
 METADATA_FILE = "partition.metadata"
 
+_READ_BYTES = 1 << 16
+
 
 def storage_error(doing: str, error: OSError) -> KafkaError:
     """A KafkaError with KAFKA_STORAGE_ERROR for a call to the operating system that failed while ``doing``
@@ -38,6 +40,22 @@ def offset_of_name(name: str) -> int | None:
     """The offset that a file name starts with, or None for another kind of file."""
     digits = name.partition(".")[0]
     return int(digits) if len(digits) == 20 and digits.isdigit() else None
+
+
+def read_file(path: str) -> bytes | None:
+    """The content of a small file, None where there is none. In three system calls. OSError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        content = chunk = os.read(fd, _READ_BYTES)
+        while len(chunk) == _READ_BYTES:
+            chunk = os.read(fd, _READ_BYTES)
+            content += chunk
+        return content
+    finally:
+        os.close(fd)
 
 
 def write_all(fd: int, data: memoryview | bytes | bytearray, position: int) -> None:
@@ -58,30 +76,33 @@ def read_topic_id(directory: Path) -> uuid.UUID | None:
     """The topic id in ``directory``'s partition.metadata, or None without that file. Raises KafkaError if it is
     unreadable.
     """
-    path = directory / METADATA_FILE
+    content = read_file(f"{directory}/{METADATA_FILE}")
+    return None if content is None else _topic_id_in(directory, content)
+
+
+def _topic_id_in(directory: Path, content: bytes) -> uuid.UUID:
     try:
-        lines = path.read_text().split("\n")
-    except FileNotFoundError:
-        return None
-    fields = dict(line.split(": ", 1) for line in lines if ": " in line)
-    try:
+        fields = dict(line.split(": ", 1) for line in content.decode().split("\n") if ": " in line)
         if fields["version"] != "0":
             raise ValueError(f"version {fields['version']} is not known")
         return uuid.UUID(bytes=urlsafe_b64decode(fields["topic_id"] + "=="))
     except (KeyError, ValueError) as error:
-        raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{path} is malformed: {error}") from error
+        raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{directory / METADATA_FILE} is malformed: {error}") from error
 
 
-def claim(directory: Path, topic_id: uuid.UUID) -> None:
-    """Write ``topic_id`` into a new partition directory. Raises OSError, and KafkaError with INCONSISTENT_TOPIC_ID if
-    the directory is another topic's."""
-    found = read_topic_id(directory)
-    if found is None:
-        text = f"version: 0\ntopic_id: {topic_id_text(topic_id)}\n"
-        write_whole(directory / METADATA_FILE, text.encode())
+def claim(directory: Path, topic_id: uuid.UUID) -> bool:
+    """Write ``topic_id`` into a new partition directory; whether it was new. That directory's name is durable then, the
+    names in it are not yet: whatever is written into it before anything is done by it syncs them. Raises OSError, and
+    KafkaError with INCONSISTENT_TOPIC_ID if the directory is another topic's."""
+    ours = f"version: 0\ntopic_id: {topic_id_text(topic_id)}\n".encode()
+    content = read_file(f"{directory}/{METADATA_FILE}")
+    if content is None:
+        write_whole(directory / METADATA_FILE, ours, sync_name=False)
         sync_directory(directory.parent)
-    elif found != topic_id:
+        return True
+    if content != ours and (found := _topic_id_in(directory, content)) != topic_id:
         raise KafkaError(
             ErrorCode.INCONSISTENT_TOPIC_ID,
             f"{directory} holds topic id {topic_id_text(found)}, not {topic_id_text(topic_id)}",
         )
+    return False

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
-from pathlib import Path
 
 OFFSET_ENTRY = struct.Struct(">ii")
 TIME_ENTRY = struct.Struct(">qi")
@@ -41,22 +40,27 @@ def floor_entry(
 
 
 class Index:
-    """One index file, in the hands of its writer. ``append`` must be called with growing keys. Not safe between
-    threads.
+    """One index file, in the hands of its writer, who opens it before anything else. ``append`` must be called with
+    growing keys. Not safe between threads.
     """
 
-    def __init__(self, path: Path, layout: struct.Struct, *, create: bool = False) -> None:
+    def __init__(self, path: str, layout: struct.Struct) -> None:
         self.path = path
         self._layout = layout
-        self.reopen(create=create)
-        self._written = os.fstat(self._fd).st_size // layout.size
+        self._fd = -1
+        self._written = -1  # not known before the file was opened once
         self._held = bytearray()
-        self.last: Entry | None = self._entry(self._written - 1) if self._written else None
+        self.last: Entry | None = None
 
     @property
     def fd(self) -> int:
         """The descriptor of the file. Only while it is open."""
         return self._fd
+
+    @property
+    def was_opened(self) -> bool:
+        """Whether ``last`` and ``count`` are known."""
+        return self._written >= 0
 
     @property
     def count(self) -> int:
@@ -106,13 +110,15 @@ class Index:
         os.ftruncate(self._fd, self._written * self._layout.size)
 
     def close(self) -> None:
-        """Close the file. ``reopen`` opens it again."""
+        """Close the file. ``open`` opens it again."""
         os.close(self._fd)
 
-    def reopen(self, *, create: bool = False) -> None:
-        """Open the file, also again after ``close``. OSError."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if create else 0)
-        self._fd = os.open(self.path, flags, 0o644)
+    def open(self, flags: int = 0) -> None:
+        """Open the file, with O_CREAT or O_TRUNC in ``flags`` where it is to be made. OSError."""
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | flags, 0o644)
+        if self._written < 0:
+            self._written = os.fstat(self._fd).st_size // self._layout.size
+            self.last = self._entry(self._written - 1) if self._written else None
 
     def _entry(self, number: int) -> Entry:
         return self._layout.unpack(os.pread(self._fd, self._layout.size, number * self._layout.size))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from raykafka.errors import RaykafkaError
+from raykafka.log.files import write_all
 
 LOCK_FILE = ".lock"
+_HOLDER_BYTES = 96  # of one length whoever it is, so that a successor writes over it
 
 
 class LockHolder(NamedTuple):
@@ -30,6 +33,7 @@ class DirectoryLocked(RaykafkaError):
         self.holder = holder
 
 
+@cache
 def boot_id() -> str:
     """The id that the kernel gave this boot of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -63,13 +67,17 @@ class DirectoryLock:
             raise
 
     def _sign(self) -> None:
-        pid = os.getpid()
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{pid} {process_start_time(pid)} {boot_id()}\n".encode(), 0)
+        write_all(self._fd, _this_process(os.getpid()), 0)
 
     def release(self) -> None:
         """Release the lock."""
         os.close(self._fd)
+
+
+@cache
+def _this_process(pid: int) -> bytes:
+    """What a lock of the process ``pid`` holds. A forked child has a pid of its own."""
+    return f"{pid} {process_start_time(pid)} {boot_id()}".ljust(_HOLDER_BYTES - 1).encode() + b"\n"
 
 
 def _parse(content: bytes) -> LockHolder | None:

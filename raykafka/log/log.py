@@ -19,14 +19,13 @@ from raykafka.log.batch_layout import (
     BASE_OFFSET,
     LEADER_EPOCH,
     LEADER_EPOCH_POSITION,
-    MAX_INT32,
     NO_PRODUCER_ID,
     PREFIX_BYTES,
 )
 from raykafka.log.config import LogConfig
 from raykafka.log.epochs import LeaderEpochs
 from raykafka.log.files import claim, storage_error, write_all
-from raykafka.log.lock import DirectoryLock
+from raykafka.log.lock import DirectoryLock, boot_id
 from raykafka.log.producers import ProducerStates
 from raykafka.log.recovery import Recovered, marker_of, rebuild_producers, recover
 from raykafka.log.recovery_bound import RecoveryBound
@@ -38,6 +37,7 @@ from raykafka.log.validation import check_batches, check_stored_batches
 from raykafka.types import LogPosition
 
 _REMEMBERED_BOUNDARIES = 4096
+_new_tuple = tuple.__new__  # as AppendInfo(...), without its Python call
 _NO_NOTE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -90,6 +90,8 @@ class Log:
         self._boundaries: dict[int, tuple[int, int]] = {}
         self._failure: KafkaError | None = None
         self._unflushed_since_ms: int | None = None
+        self._end_at_rest = -1
+        self._sync_lock = threading.Lock()
         self._recovery_lock = threading.Lock()  # the recovery point, which ``flush`` moves from another thread
 
     @staticmethod
@@ -111,8 +113,11 @@ class Log:
         """
         directory = Path(directory)
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            lock = DirectoryLock(directory)
+            try:
+                lock = DirectoryLock(directory)
+            except FileNotFoundError:
+                directory.mkdir(parents=True, exist_ok=True)
+                lock = DirectoryLock(directory)
         except OSError as error:
             raise storage_error(f"opening {directory}", error) from error
         with ExitStack() as on_failure:
@@ -202,24 +207,22 @@ class Log:
         config = self.config
         records, headers = check_batches(records, config, now_ms, from_client=from_client)
         base_offset = offset = self.log_end_offset
-        position, max_timestamp, offsets = 0, -1, []
+        position, max_timestamp = 0, -1
         pending: dict[int, tuple[int, int]] = {}
         for header in headers:
             if header.producer_id != NO_PRODUCER_ID and from_client:
                 self.producers.check(header, pending)
             BASE_OFFSET.pack_into(records, position, offset)
             LEADER_EPOCH.pack_into(records, position + LEADER_EPOCH_POSITION, leader_epoch)
-            offsets.append(offset)
             offset += header.last_offset_delta + 1
             position += header.length + PREFIX_BYTES
             if header.max_timestamp > max_timestamp:
                 max_timestamp = header.max_timestamp
         if leader_epoch > self.epochs.latest_epoch:
             self.epochs.assign(leader_epoch, base_offset)
-        self._store(records, headers, offsets, max_timestamp, now_ms)
-        return AppendInfo(
-            base_offset, offset - 1, now_ms if config.log_append_time else -1, max_timestamp, len(records), records
-        )
+        self._store(records, headers, base_offset, offset, max_timestamp, now_ms)
+        append_time_ms = now_ms if config.log_append_time else -1
+        return _new_tuple(AppendInfo, (base_offset, offset - 1, append_time_ms, max_timestamp, position, records))
 
     def append_as_follower(self, records: memoryview, now_ms: int, *, gaps_allowed: bool = False) -> AppendInfo:
         """Write batches as their leader stored them. They must start at the log end and leave no gap, but for
@@ -227,40 +230,58 @@ class Log:
         if self._failure:
             raise self._failure
         headers = check_stored_batches(records, self.log_end_offset, gaps_allowed=gaps_allowed)
+        max_timestamp, epochs = -1, self.epochs
         for header in headers:
-            self.epochs.assign_if_newer(header.leader_epoch, header.base_offset)
-        max_timestamp = max(header.max_timestamp for header in headers)
-        self._store(records, headers, [header.base_offset for header in headers], max_timestamp, now_ms)
-        return AppendInfo(headers[0].base_offset, headers[-1].last_offset, -1, max_timestamp, len(records), records)
+            if header.leader_epoch > epochs.latest_epoch:
+                epochs.assign(header.leader_epoch, header.base_offset)
+            if header.max_timestamp > max_timestamp:
+                max_timestamp = header.max_timestamp
+        last_offset = headers[-1].last_offset
+        self._store(records, headers, None, last_offset + 1, max_timestamp, now_ms)
+        return AppendInfo(headers[0].base_offset, last_offset, -1, max_timestamp, len(records), records)
 
     def _store(
-        self, records: memoryview, headers: list[BatchHeader], offsets: list[int], max_timestamp: int, now_ms: int
+        self,
+        records: memoryview,
+        headers: list[BatchHeader],
+        base_offset: int | None,
+        end_offset: int,
+        max_timestamp: int,
+        now_ms: int,
     ) -> None:
-        """Write batches that have their offsets at the log end; keep indexes, producer states and offsets in step."""
+        """Write batches at the log end; keep indexes, producer states and offsets in step. They have their own offsets,
+        or go on from ``base_offset`` without a gap, up to ``end_offset``."""
         size = len(records)
-        last_offset = offsets[-1] + headers[-1].last_offset_delta
-        self._roll_if_due(size, last_offset, max_timestamp, now_ms)
+        self._roll_if_due(size, end_offset - 1, max_timestamp, now_ms)
         segment = self._segments.active
         position = segment.size
+        if not segment.is_open:
+            self._segments.wake_active()
         try:
             write_all(segment.fd, records, position)
         except OSError as error:
             self._cut_back(segment)
             raise storage_error(f"writing {size} bytes to {self.directory}", error) from error
+        segment.unsynced = True
         segment.size = position + size
         interval, boundaries, segment_base = self.config.index_interval_bytes, self._boundaries, segment.base_offset
-        for header, offset in zip(headers, offsets, strict=True):
+        next_offset, start = base_offset, position
+        for header in headers:
+            offset = header.base_offset if next_offset is None else next_offset
             boundaries[offset] = (segment_base, position)
             batch_size = header.length + PREFIX_BYTES
-            segment.note(position, batch_size, offset + header.last_offset_delta, header.max_timestamp, interval)
+            last_offset = offset + header.last_offset_delta
+            segment.note(position, batch_size, last_offset, header.max_timestamp, interval)
             if header.producer_id != NO_PRODUCER_ID:
-                at = position + size - segment.size
+                at = position - start
                 commit = marker_of(records[at : at + batch_size]) if header.is_control else None
                 self.producers.take(header, offset, commit)
             position += batch_size
+            if next_offset is not None:
+                next_offset = last_offset + 1
         if len(boundaries) > _REMEMBERED_BOUNDARIES:
             self._boundaries = dict(list(boundaries.items())[_REMEMBERED_BOUNDARIES // 2 :])
-        self.log_end_offset = self.producers.end_offset = last_offset + 1
+        self.log_end_offset = self.producers.end_offset = end_offset
         if self._unflushed_since_ms is None:
             self._unflushed_since_ms = now_ms
 
@@ -269,10 +290,7 @@ class Log:
         try:
             os.ftruncate(segment.fd, segment.size)
         except OSError as error:
-            self._fail(storage_error(f"cutting {self.directory} back after a failed write", error))
-
-    def _fail(self, failure: KafkaError) -> None:
-        self._failure = failure
+            self._failure = storage_error(f"cutting {self.directory} back after a failed write", error)
 
     def _roll_if_due(self, size: int, last_offset: int, max_timestamp: int, now_ms: int) -> None:
         segment, config = self._segments.active, self.config
@@ -283,15 +301,7 @@ class Log:
             )
         if not segment.size:
             segment.created_ms = now_ms
-            return
-        first = segment.first_timestamp
-        age_ms = max_timestamp - first if first is not None and first >= 0 else now_ms - segment.created_ms
-        if (
-            segment.size + size > config.segment_bytes
-            or age_ms > segment.max_age_ms
-            or segment.indexes_full
-            or last_offset - segment.base_offset > MAX_INT32
-        ):
+        elif not segment.takes(size, last_offset, max_timestamp, now_ms, config.segment_bytes):
             self.roll(now_ms)
 
     def roll(self, now_ms: int) -> None:
@@ -307,7 +317,7 @@ class Log:
             self._segments.begin(self.log_end_offset, self.config, now_ms)
         except OSError as error:
             raise storage_error(f"rolling {self.directory}", error) from error
-        self._segments.rest(self.recovery_point)
+        self._segments.rest()
 
     # durability
 
@@ -325,39 +335,65 @@ class Log:
         Raises KAFKA_STORAGE_ERROR. After a failed fsync nobody knows what the disk holds, so the log takes no more
         writes.
         """
-        if self._failure:
-            raise self._failure
         with self._recovery_lock:
             end, truncations, start = self.log_end_offset, self.truncations, self.recovery_point
             self._unflushed_since_ms = None
-        if start == end and not self._segments.names_changed:
+        self._sync()
+        if start == end:
             return
-        try:
-            self.producers.sync_snapshots()
-            self._segments.sync(start)
-        except OSError as error:
-            failure = storage_error(f"flushing {self.directory}", error)
-            self._fail(failure)
-            raise failure from error
         with self._recovery_lock:
             if truncations == self.truncations:
                 self.recovery_point = max(self.recovery_point, end)
                 self._bound.flushed(self.recovery_point)
 
-    def close(self, note: Mapping[str, Any] | None = _NO_NOTE) -> None:
+    def _sync(self, *, names: bool = True) -> None:
+        with self._sync_lock:  # what one has begun to sync is unknown to be durable to the other, too
+            if self._failure:
+                raise self._failure
+            try:
+                self.producers.sync_snapshots()
+                if self._segments.unsynced:
+                    self._segments.sync(names=names)
+            except OSError as error:
+                failure = storage_error(f"flushing {self.directory}", error)
+                self._failure = failure
+                raise failure from error
+
+    def rest(self) -> bool:
+        """Close the files of segments that are flushed; the active one's, if nothing was appended since the last call.
+        To be called at intervals: a log that idles holds its lock alone. They are opened again when they are needed.
+
+        Whether files of an idle log stay open for what is not flushed: ``flush`` then, and call again.
+        """
+        idle, self._end_at_rest = self._end_at_rest == self.log_end_offset, self.log_end_offset
+        self._segments.rest(active=idle)
+        return idle and not self._failure and any(segment.is_open for segment in self._segments)
+
+    def close(self, note: Mapping[str, Any] | None = _NO_NOTE, *, flush: bool = True) -> None:
         """Flush, write the producers' snapshot and the seal with ``note`` (None: no seal), and release the directory.
         Raises KAFKA_STORAGE_ERROR; the lock is released even then, and the log is not sealed.
+
+        Without ``flush`` nothing is synced, so that it does not wait for the disk. The recovery point stays where it
+        is, and the seal is for this boot of the machine.
         """
         try:
-            if not self._failure:
-                self._segments.active.seal_indexes()
+            if self._failure:
+                raise self._failure
+            self._segments.active.seal_indexes()
+            if self.producers.needs_snapshot:
                 self.producers.write_snapshot()
-            self.flush()
+            if flush:
+                self._sync(names=note is None)  # the seal syncs the names
             self.purge(None)
             if note is not None:
-                active = self._segments.active
-                start, end, bases = self.log_start_offset, self.log_end_offset, self._segments.bases
-                write_seal(self.directory, LogSeal(self._topic_id, start, end, bases, active.size, note))
+                start, end = self.log_start_offset, self.log_end_offset
+                flushed_to, boot = (end, None) if flush else (self.recovery_point, boot_id())
+                states = tuple(segment.state() for segment in self._segments)
+                seal = LogSeal(self._topic_id, start, end, flushed_to, boot, len(self.producers), states, note)
+                write_seal(self.directory, seal)
+            if flush:
+                self.recovery_point = self.log_end_offset
+                self._bound.flushed(self.recovery_point)
         except OSError as error:
             raise storage_error(f"closing {self.directory}", error) from error
         finally:
@@ -460,5 +496,5 @@ class Log:
             yield
         except (OSError, KafkaError) as error:
             failure = error if isinstance(error, KafkaError) else storage_error(f"cutting {self.directory}", error)
-            self._fail(failure)
+            self._failure = failure
             raise failure from error

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,6 +89,12 @@ def _expected_after(sequence: int) -> int:
     return sequence + 1 if sequence < MAX_INT32 else 0
 
 
+def snapshots_among(names: Iterable[str]) -> list[int]:
+    """The offsets of the snapshots among the files of a log, ascending."""
+    snapshots = (name for name in names if name.endswith(SNAPSHOT))
+    return sorted(offset for name in snapshots if (offset := offset_of_name(name)) is not None)
+
+
 class ProducerStates:
     """The producers of one log. ``end_offset`` is the offset up to which batches have been taken in."""
 
@@ -97,6 +103,7 @@ class ProducerStates:
         self._producers: dict[int, Producer] = {}
         self._open: dict[int, int] = {}  # producer id -> first offset of its open transaction
         self.end_offset = 0
+        self._snapshot_at = -1  # the state is that of this snapshot, if its offset is ``end_offset``
         self._unsynced: deque[Path] = deque()
 
     def __len__(self) -> int:
@@ -162,15 +169,10 @@ class ProducerStates:
                 producer.transaction_start = _NO_OFFSET
                 self._open.pop(producer_id, None)
             return
-        delta = header.last_offset_delta
+        delta, sequence = header.last_offset_delta, header.base_sequence
+        last_sequence = advance_sequence(sequence, delta)
         producer.batches.append(
-            RememberedBatch(
-                header.base_sequence,
-                advance_sequence(header.base_sequence, delta),
-                base_offset + delta,
-                delta,
-                header.max_timestamp,
-            )
+            RememberedBatch(sequence, last_sequence, base_offset + delta, delta, header.max_timestamp)
         )
         if header.is_transactional and producer.transaction_start == _NO_OFFSET:
             producer.transaction_start = self._open[producer_id] = base_offset
@@ -190,6 +192,7 @@ class ProducerStates:
         self._producers.clear()
         self._open.clear()
         self.end_offset = end_offset
+        self._snapshot_at = -1
 
     # snapshots
 
@@ -199,8 +202,12 @@ class ProducerStates:
 
     def snapshot_offsets(self) -> list[int]:
         """The offsets of the snapshot files there are, ascending."""
-        names = (name for name in os.listdir(self._directory) if name.endswith(SNAPSHOT))
-        return sorted(offset for name in names if (offset := offset_of_name(name)) is not None)
+        return snapshots_among(os.listdir(self._directory))
+
+    @property
+    def needs_snapshot(self) -> bool:
+        """Whether there are producers, and no snapshot that knows them."""
+        return bool(self._producers) and self._snapshot_at != self.end_offset
 
     def write_snapshot(self) -> None:
         """Write the state as it is at ``end_offset``. OSError. A snapshot that is torn by a crash before
@@ -215,6 +222,7 @@ class ProducerStates:
         finally:
             os.close(fd)
         self._unsynced.append(path)
+        self._snapshot_at = self.end_offset
 
     def sync_snapshots(self) -> None:
         """fsync what ``write_snapshot`` wrote. Safe in another thread. OSError."""
@@ -250,6 +258,7 @@ class ProducerStates:
             if sequence != NO_SEQUENCE:
                 first = sequence - delta if sequence >= delta else sequence - delta + MAX_INT32 + 1
                 producer.batches.append(RememberedBatch(first, sequence, last, delta, timestamp))
+        self._snapshot_at = offset
         return True
 
     def remove_snapshots(self, *, below: int | None = None, above: int | None = None) -> None:

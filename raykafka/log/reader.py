@@ -47,6 +47,7 @@ class SegmentFiles:
         self.base_offset = base_offset
         self._fds: list[int] = []
         self.fd = self._open(LOG)
+        self.used = True
         self._final_size = -1
 
     def _open(self, suffix: str) -> int:
@@ -158,6 +159,17 @@ class LogReader:
         """Close the files. Ranges that were handed out stay readable."""
         self._view = _View((), -1, {}, {})
 
+    def rest(self) -> None:
+        """Close the files that no read has used since the last call, so that a log that nobody reads holds none. To be
+        called at intervals, by whoever calls ``update``. Ranges that were handed out stay readable.
+        """
+        view = self._view
+        if view.files:
+            used = {base: files for base, files in view.files.copy().items() if files.used}
+            for files in used.values():
+                files.used = False
+            self._view = view._replace(files=used)
+
     # ranges of records
 
     def read(
@@ -228,8 +240,8 @@ class LogReader:
         if number < 0:
             raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE, f"offset {offset} is before the first segment")
         for base in view.segments[number:]:
-            if base > end.segment:
-                break
+            if base > end.segment or (base == end.segment and not end.position):
+                break  # a log that was never written has no files
             files = self._files(view, base)
             start = _index_floor(files.index_fd, OFFSET_ENTRY, offset - base, pread)
             limit = end.position if base == end.segment else files.size_when_rolled()
@@ -287,6 +299,7 @@ class LogReader:
             if len(view.files) >= _OPEN_SEGMENTS:
                 view.files.pop(next(iter(view.files)), None)
             view.files[base] = files
+        files.used = True
         return files
 
     # offsets by time and epoch
@@ -340,7 +353,7 @@ class LogReader:
     def _segments_from(self, view: _View, offset: int, end: LogPosition) -> Iterator[tuple[SegmentFiles, int]]:
         """(files, where their data ends) of the segments that may hold ``offset`` or a later one below ``end``."""
         for base in view.segments[max(bisect_right(view.segments, offset) - 1, 0) :]:
-            if base <= end.segment:
+            if base < end.segment or (base == end.segment and end.position):
                 files = self._files(view, base)
                 yield files, end.position if base == end.segment else files.size_when_rolled()
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,9 +27,9 @@ from raykafka.log.files import (
     offset_name,
     offset_of_name,
 )
-from raykafka.log.producers import ProducerStates
+from raykafka.log.producers import ProducerStates, snapshots_among
 from raykafka.log.recovery_bound import RecoveryBound
-from raykafka.log.seal import take_seal
+from raykafka.log.seal import SEAL_FILE, indexes_that_do_not_fit, read_seal
 from raykafka.log.segment import Segment, walk_headers
 from raykafka.log.segments import Segments
 
@@ -73,35 +73,54 @@ def recover(
     ``recovery_point`` is the offset below which the caller knows everything to be flushed; nothing starts below
     ``log_start_offset``. Raises OSError, ValueError for a file of unknown form, KafkaError.
     """
-    seal = take_seal(directory)
-    clean = seal is not None
+    names = set(os.listdir(directory))
+    seal = read_seal(directory, names)
+    if SEAL_FILE in names:
+        os.unlink(f"{directory}/{SEAL_FILE}")  # it opens the log for one writer only
     told, recovery_point = recovery_point, bound.limit(recovery_point)
-    tidy(directory)
-    # A cleanly closed log is whole; the batches behind the last index entry are read all the same.
-    trusted_below = 2**62 if clean else recovery_point
-    end, bytes_cut = recover_segments(segments, directory, config, epochs, trusted_below, now_ms)
+    if seal is not None:
+        recovery_point = seal.recovery_point
+    tidy(directory, names)
+    wrong = set() if seal is None else indexes_that_do_not_fit(seal, directory, names)
+    bytes_cut = 0
+    if seal is not None and not wrong:
+        segments.take(seal.states, names, config, now_ms)
+        end = seal.log_end_offset
+    else:
+        # A closed log is whole; the batches behind the last index entry are read all the same.
+        trusted_below = 2**62 if seal is not None else recovery_point
+        end, bytes_cut = recover_segments(segments, directory, names - wrong, config, epochs, trusted_below, now_ms)
     if not segments or end < log_start_offset:
         segments.drop_behind(-1, now_ms)
-        segments.begin(log_start_offset, config, now_ms)
+        # the first segment of a log gets its files with its first record; a start behind 0 is known by its name
+        segments.begin(log_start_offset, config, now_ms, with_files=log_start_offset > 0)
         end = log_start_offset
     first = segments[0].base_offset
     log_start_offset = max(log_start_offset, first)
-    recovery_point = end if clean else max(min(recovery_point, end), first)
+    recovery_point = max(min(recovery_point, end), first)
+    if seal is not None and seal.boot is not None:
+        segments.taken_unflushed(recovery_point)
     bound.lower(told, recovery_point)
     epochs.forget_beyond(end)
     epochs.truncate_from_start(log_start_offset)
-    rebuild_producers(producers, segments, log_start_offset, end)
-    producers.keep_snapshots(segments.bases)
-    segments.rest(recovery_point)
+    snapshots = snapshots_among(names)
+    if seal is not None and seal.log_end_offset == end and not seal.producers:
+        producers.clear(end)
+    elif snapshots or end > log_start_offset:
+        rebuild_producers(producers, segments, log_start_offset, end)
+    else:
+        producers.clear(end)
+    if len(snapshots) > 1:
+        producers.keep_snapshots(segments.bases)
+    segments.rest(active=True, unsynced=True)
     note = seal.note if seal is not None and seal.log_end_offset == end else None
     return Recovered(log_start_offset, end, recovery_point, bytes_cut, note)
 
 
-def tidy(directory: Path) -> None:
+def tidy(directory: Path, names: Collection[str]) -> None:
     """Remove what a stopped process left half done: files marked as deleted, unfinished ones, indexes without a
     segment.
     """
-    names = set(os.listdir(directory))
     for name in names:
         orphan = (
             name.endswith((INDEX, TIME_INDEX, TRANSACTION_INDEX))
@@ -112,14 +131,20 @@ def tidy(directory: Path) -> None:
             (directory / name).unlink()
 
 
-def segment_offsets(directory: Path) -> list[int]:
-    """The base offsets of the segments in ``directory``, ascending."""
-    names = (name for name in os.listdir(directory) if name.endswith(LOG))
-    return sorted(offset for name in names if (offset := offset_of_name(name)) is not None)
+def segment_offsets(names: Iterable[str]) -> list[int]:
+    """The base offsets of the segments among the files of a log, ascending."""
+    logs = (name for name in names if name.endswith(LOG))
+    return sorted(offset for name in logs if (offset := offset_of_name(name)) is not None)
 
 
 def recover_segments(
-    segments: Segments, directory: Path, config: LogConfig, epochs: LeaderEpochs, recovery_point: int, now_ms: int
+    segments: Segments,
+    directory: Path,
+    names: Collection[str],
+    config: LogConfig,
+    epochs: LeaderEpochs,
+    recovery_point: int,
+    now_ms: int,
 ) -> RecoveredSegments:
     """Open all segments; check every batch from ``recovery_point`` on and cut what is not whole and sound.
 
@@ -129,14 +154,14 @@ def recover_segments(
     broken batch amid flushed ones is a broken disk, and no reason to drop the good ones behind it: KAFKA_STORAGE_ERROR.
     OSError.
     """
-    offsets = segment_offsets(directory)
+    offsets = segment_offsets(names)
     log_end_offset, bytes_cut = 0, 0
     for number, base_offset in enumerate(offsets):
         if number and base_offset < log_end_offset and not (directory / offset_name(base_offset, LOG)).stat().st_size:
             for suffix in SEGMENT_SUFFIXES:  # begun, but the roll failed
                 (directory / offset_name(base_offset, suffix)).unlink(missing_ok=True)
             continue
-        segment = segments.open_existing(base_offset, config, now_ms)
+        segment = segments.open_existing(base_offset, names, config, now_ms)
         next_base = offsets[number + 1] if number + 1 < len(offsets) else None
         if next_base is not None and next_base <= recovery_point and segment.load(next_base):
             log_end_offset = next_base
@@ -184,6 +209,8 @@ def rebuild_producers(producers: ProducerStates, segments: Segments, log_start_o
     else:
         producers.clear(log_start_offset)
     start = producers.end_offset
+    if start == end_offset:
+        return
     for segment, position, header in _batches_from(segments, start):
         if header.producer_id != NO_PRODUCER_ID and header.base_offset >= start:
             commit = None

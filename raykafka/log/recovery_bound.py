@@ -7,9 +7,11 @@ file of its own before anything is written behind it: ``recovery-bound`` holds a
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
+from raykafka.log.files import read_file
 from raykafka.process.durable import write_whole
 
 BOUND_FILE = "recovery-bound"
@@ -20,15 +22,15 @@ class RecoveryBound:
     """The bound of one log. Methods raise OSError, and ValueError for a file that is none."""
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / BOUND_FILE
+        self._path = f"{directory}/{BOUND_FILE}"
         self._until: int | None = None
 
     def limit(self, told: int) -> int:
         """The recovery point to go by, where the broker's file says ``told``: no higher than the bound."""
-        try:
-            version, offset = self._path.read_text().split()
-        except FileNotFoundError:
+        content = read_file(self._path)
+        if content is None:
             return told
+        version, offset = content.decode().split()
         if version != _FORMAT:
             raise ValueError(f"{self._path} has the unknown format {version}")
         self._until = told
@@ -37,7 +39,7 @@ class RecoveryBound:
     def lower(self, told: int, flushed_to: int) -> None:
         """The log is flushed up to ``flushed_to`` only, and the broker's file may say ``told``: write the bound."""
         if flushed_to < told:
-            write_whole(self._path, f"{_FORMAT}\n{flushed_to}\n".encode())
+            write_whole(Path(self._path), f"{_FORMAT}\n{flushed_to}\n".encode())
             self._until = max(told, self._until or 0)
 
     def flushed(self, recovery_point: int) -> None:
@@ -46,4 +48,4 @@ class RecoveryBound:
         if self._until is not None and recovery_point >= self._until:
             self._until = None
             with suppress(OSError):
-                self._path.unlink()
+                os.unlink(self._path)

@@ -6,8 +6,9 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from raykafka.log.batch import BatchHeader, crc_of, read_header
 from raykafka.log.batch_layout import CRC_START, HEADER_BYTES, MAGIC, MAX_INT32, PREFIX_BYTES
@@ -86,51 +87,151 @@ def walk_sound(
                 return
 
 
+class SegmentState(NamedTuple):
+    """What its writer knows of a closed segment, so that it need not be read to be opened. Sizes are bytes of the three
+    files; ``bytes_since_entry`` is what was written since the last entry of the offset index."""
+
+    base_offset: int
+    size: int
+    index_bytes: int
+    time_index_bytes: int
+    first_timestamp: int | None
+    max_timestamp: int
+    max_timestamp_offset: int
+    bytes_since_entry: int
+
+
 class Segment:
-    """A segment that is written, cut or searched. ``max_timestamp`` is -1 in a segment without timestamps."""
+    """A segment that is written, cut or searched. ``max_timestamp`` is -1 in a segment without timestamps.
 
-    def __init__(
-        self, directory: Path, base_offset: int, now_ms: int, *, create: bool = False, max_age_ms: int, index_bytes: int
-    ) -> None:
-        """``max_age_ms`` is when a roll is due, ``index_bytes`` how large an index may get. ``create`` empties what
-        is there.
+    Its files are open for writing from ``wake`` to ``close``, as often as one likes; ``is_open`` says so. A new one has
+    no files before it is woken for the first time. What was written and not flushed yet makes it ``unsynced``.
+    """
 
-        Raises OSError.
-        """
+    def __init__(self, directory: Path, base_offset: int, now_ms: int, *, max_age_ms: int, index_bytes: int) -> None:
+        """``max_age_ms`` is when a roll is due, ``index_bytes`` how large an index may get."""
         self.directory = directory
         self.base_offset = base_offset
         self.max_age_ms = max_age_ms
         self.created_ms = now_ms
         self.indexes_full = False
         self._index_entries_max = index_bytes // TIME_ENTRY.size
-        self._open = True
+        self.is_open = False
+        self.unsynced = False
+        self.has_files = False
+        self.fd = -1
+        self._deleted = self._had_indexes = False
         self._index_lock = threading.Lock()
-        self._had_indexes = self.path(INDEX).exists() and self.path(TIME_INDEX).exists()
-        with ExitStack() as opened:
-            self._open_log(create)
-            opened.callback(self._undo_open, self.path(LOG), self.fd, create)
-            self.index = Index(self.path(INDEX), OFFSET_ENTRY, create=create)
-            opened.callback(self._undo_open, self.path(INDEX), self.index.fd, create)
-            self.time_index = Index(self.path(TIME_INDEX), TIME_ENTRY, create=create)
-            opened.pop_all()
-        self.size = os.fstat(self.fd).st_size
+        stem = f"{directory}/{offset_name(base_offset, '')}"
+        self._log_path = stem + LOG
+        self.index, self.time_index = Index(stem + INDEX, OFFSET_ENTRY), Index(stem + TIME_INDEX, TIME_ENTRY)
+        self.size = 0
         self.first_timestamp: int | None = None
         self.max_timestamp, self.max_timestamp_offset = -1, base_offset
         self._bytes_since_entry = 0
-        self.take_max_timestamp_from_index()
-
-    def _open_log(self, create: bool = False) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if create else 0)
-        self.fd = os.open(self.path(LOG), flags, 0o644)
-
-    @staticmethod
-    def _undo_open(path: Path, fd: int, create: bool) -> None:
-        os.close(fd)
-        if create:  # half a segment must not be found after a restart
-            path.unlink(missing_ok=True)
 
     def path(self, suffix: str) -> Path:
         return self.directory / offset_name(self.base_offset, suffix)
+
+    @property
+    def _paths(self) -> tuple[str, str, str]:
+        return self._log_path, self.index.path, self.time_index.path
+
+    # open and closed
+
+    def open_existing(self, *, had_indexes: bool) -> None:
+        """Open files of which nothing is known; indexes that are missing are made. ``load`` or ``recover`` comes next.
+        OSError."""
+        self.has_files = True
+        self._had_indexes = had_indexes
+        self._open_files(os.O_CREAT)
+        self.size = os.fstat(self.fd).st_size
+        self.take_max_timestamp_from_index()
+
+    def state(self) -> SegmentState:
+        """What ``take`` needs, of a segment whose index entries are all written out. OSError."""
+        index_bytes, time_index_bytes = 0, 0
+        if self.has_files:
+            index_bytes, time_index_bytes = (os.stat(path).st_size for path in self._paths[1:])
+        return SegmentState(
+            self.base_offset,
+            self.size,
+            index_bytes,
+            time_index_bytes,
+            self.first_timestamp,
+            self.max_timestamp,
+            self.max_timestamp_offset,
+            self._bytes_since_entry,
+        )
+
+    def take(self, state: SegmentState, *, has_files: bool) -> None:
+        """Be what ``state`` says, without a look at the files."""
+        self.has_files = has_files
+        self.size = state.size
+        self.first_timestamp = state.first_timestamp
+        self.max_timestamp, self.max_timestamp_offset = state.max_timestamp, state.max_timestamp_offset
+        self._bytes_since_entry = state.bytes_since_entry
+
+    def wake(self) -> None:
+        """Open the files if they are closed, so that ``fd`` can be used; make them where there are none. OSError."""
+        if self.is_open:
+            return
+        if self.has_files:
+            self._open_files(0)
+            return
+        try:
+            self._open_files(os.O_CREAT | os.O_TRUNC)
+        except OSError:
+            for path in self._paths:  # half a segment must not be found after a restart
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+            raise
+        self.has_files = True
+
+    def _open_files(self, flags: int) -> None:
+        with self._index_lock, ExitStack() as opened:
+            self.fd = os.open(self._log_path, os.O_RDWR | os.O_CLOEXEC | flags, 0o644)
+            opened.callback(os.close, self.fd)
+            self.index.open(flags)
+            opened.callback(self.index.close)
+            self.time_index.open(flags)
+            opened.pop_all()
+            self.is_open = True
+
+    def close(self) -> None:
+        """Close the files: for good, or until ``wake``. What is unsynced stays so."""
+        with self._index_lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self.is_open:
+            self.is_open = False
+            os.close(self.fd)
+            self.index.close()
+            self.time_index.close()
+
+    def rest(self) -> None:
+        """Close the files, and write out held index entries before that; they stay open where there is no room for
+        these."""
+        try:
+            self.write_indexes()
+        except OSError:
+            return
+        self.close()
+
+    # writing
+
+    def takes(self, size: int, last_offset: int, max_timestamp: int, now_ms: int, segment_bytes: int) -> bool:
+        """Whether ``size`` bytes more belong here, or a new segment is due: for the size, the age, the indexes, or
+        offsets that these can't hold."""
+        first = self.first_timestamp
+        age_ms = max_timestamp - first if first is not None and first >= 0 else now_ms - self.created_ms
+        return (
+            self.size + size <= segment_bytes
+            and age_ms <= self.max_age_ms
+            and not self.indexes_full
+            and last_offset - self.base_offset <= MAX_INT32
+        )
 
     def take_max_timestamp_from_index(self) -> None:
         """Start from what the time index knows; ``note`` adds the batches behind its last entry."""
@@ -174,12 +275,14 @@ class Segment:
             self._write_indexes()
 
     def _write_indexes(self) -> None:
-        if self._open:
+        if self.is_open:
             self.time_index.write_out()
             self.index.write_out()
 
     def position_of(self, offset: int) -> tuple[int, BatchHeader] | None:
         """(position, header) of the first batch that ends at or behind ``offset``; None when none does."""
+        if not self.size:
+            return None
         self.wake()
         with self._index_lock:
             entry = self.index.floor(offset - self.base_offset)
@@ -194,8 +297,9 @@ class Segment:
         After the last one, ``size`` is where the sound batches end; the caller decides about the bytes behind it. An
         index that does not fit the file is made again from the start. OSError.
         """
+        self.unsynced = True
         self.size = os.fstat(self.fd).st_size
-        self.index.cut_after(trusted_below - 1 - self.base_offset)
+        self.index.cut_after(trusted_below - 1 - self.base_offset if self._had_indexes else -1)
         start, next_offset = 0, self.base_offset
         if self.index.last:
             entry = self.index.last
@@ -245,6 +349,7 @@ class Segment:
         self.wake()
         os.ftruncate(self.fd, position)
         self.size = position
+        self.unsynced = True
         with self._index_lock:
             self.index.cut_after(position - 1, column=1)
             entry = self.index.last
@@ -263,25 +368,42 @@ class Segment:
 
     def seal_indexes(self) -> None:
         """Nothing more will be appended: put the largest timestamp into the time index and write both out. OSError."""
-        with self._index_lock:
-            self._note_time()
+        if not self.time_index.was_opened:
+            return  # this was done before the segment was closed, and nothing was appended since
+        last = self.time_index.last
+        if self.max_timestamp > (last[0] if last else -1):
+            self.wake()
+            self.unsynced = True
+            with self._index_lock:
+                self._note_time()
         self.write_indexes()
 
     def sync(self) -> None:
-        """fsync everything written so far; safe beside appends in another thread. KafkaError: nothing is lost, but
-        nothing is known to be durable either. OSError: an fsync failed, and what it was for may be lost.
+        """fsync everything written so far; safe beside appends in another thread. A segment that was closed meanwhile
+        is opened for it. KafkaError: nothing is lost, but nothing is known to be durable either. OSError: an fsync
+        failed, and what it was for may be lost.
         """
-        with self._index_lock:
-            if not self._open:
-                return
-            try:
-                self._write_indexes()
-            except OSError as error:
-                raise storage_error(f"writing {self.path(INDEX)}", error) from error
-            fds = [os.dup(fd) for fd in (self.fd, self.index.fd, self.time_index.fd)]
+        fds: list[int] = []
         try:
+            with self._index_lock:
+                if not self.unsynced or self._deleted:
+                    return
+                if self.is_open:
+                    try:
+                        self._write_indexes()
+                    except OSError as error:
+                        raise storage_error(f"writing {self.path(INDEX)}", error) from error
+                    for fd in (self.fd, self.index.fd, self.time_index.fd):
+                        fds.append(os.dup(fd))
+                else:
+                    for path in self._paths:
+                        fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                self.unsynced = False  # what is written from here on sets it again
             for fd in fds:
                 os.fsync(fd)
+        except BaseException:
+            self.unsynced = True
+            raise
         finally:
             for fd in fds:
                 os.close(fd)
@@ -290,40 +412,18 @@ class Segment:
         """When the ``.log`` file was last written."""
         return int(self.path(LOG).stat().st_mtime * 1000)
 
-    def close(self) -> None:
-        """Close the files: for good, or until ``wake``. What was not flushed then needs ``sync`` after a
-        ``wake``.
-        """
-        with self._index_lock:
-            if self._open:
-                self._open = False
-                os.close(self.fd)
-                self.index.close()
-                self.time_index.close()
-
-    def wake(self) -> None:
-        """Open the files if they are closed, so that ``fd`` can be used. Raises OSError."""
-        if self._open:
-            return
-        with self._index_lock, ExitStack() as opened:
-            self._open_log()
-            opened.callback(os.close, self.fd)
-            self.index.reopen()
-            opened.callback(self.index.close)
-            self.time_index.reopen()
-            opened.pop_all()
-            self._open = True
-
     def mark_deleted(self) -> list[Path]:
         """Rename the files, so that no reader finds them any more, and close them; the paths to unlink later.
         OSError.
         """
         marked = []
-        for suffix in (*SEGMENT_SUFFIXES, SNAPSHOT):
-            path = self.path(suffix)
-            if path.exists():
-                target = path.with_name(path.name + DELETED)
-                os.replace(path, target)
-                marked.append(target)
-        self.close()
+        with self._index_lock:
+            self._deleted = True
+            for suffix in (*SEGMENT_SUFFIXES, SNAPSHOT):
+                path = self.path(suffix)
+                if path.exists():
+                    target = path.with_name(path.name + DELETED)
+                    os.replace(path, target)
+                    marked.append(target)
+            self._close()
         return marked

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 from raykafka.log.batch import BatchHeader
 from raykafka.log.config import LogConfig
-from raykafka.log.files import storage_error
-from raykafka.log.segment import Segment
+from raykafka.log.files import INDEX, LOG, TIME_INDEX, offset_name, storage_error
+from raykafka.log.segment import Segment, SegmentState
 from raykafka.process.durable import sync_directory
 from raykafka.types import LogPosition
 
@@ -27,7 +28,7 @@ class Segments:
         self._list: list[Segment] = []
         self._lock = threading.Lock()  # the list, for ``sync``
         self._marked_deleted: deque[tuple[int, Path]] = deque()
-        self._names_changed = True
+        self._names_changed = False
         self.bases: tuple[int, ...] = ()
         self.version = 0
         self.active: Segment
@@ -46,23 +47,48 @@ class Segments:
         """Bytes of all records."""
         return sum(segment.size for segment in self._list)
 
-    def open_existing(self, base_offset: int, config: LogConfig, now_ms: int) -> Segment:
-        """Append the segment of that base offset, whose files exist."""
-        segment = self._open(base_offset, config, now_ms, create=False)
+    def take(self, states: Iterable[SegmentState], names: Collection[str], config: LogConfig, now_ms: int) -> None:
+        """Be the segments that were closed as ``states``, without opening a file. ``names``: of all files there are."""
+        taken = []
+        for state in states:
+            segment = self._new(state.base_offset, config, now_ms)
+            segment.take(state, has_files=offset_name(state.base_offset, LOG) in names)
+            taken.append(segment)
+        self._changed(taken)
+        self._names_changed = False
+
+    def open_existing(self, base_offset: int, names: Collection[str], config: LogConfig, now_ms: int) -> Segment:
+        """Append the segment of that base offset, whose ``.log`` file exists. Indexes that are not among ``names`` are
+        made anew."""
+        segment = self._new(base_offset, config, now_ms)
+        segment.open_existing(
+            had_indexes=all(offset_name(base_offset, suffix) in names for suffix in (INDEX, TIME_INDEX))
+        )
         self._changed([*self._list, segment])
         return segment
 
-    def begin(self, base_offset: int, config: LogConfig, now_ms: int) -> None:
-        """Append a new, empty, active segment."""
-        self._changed([*self._list, self._open(base_offset, config, now_ms, create=True)])
+    def begin(self, base_offset: int, config: LogConfig, now_ms: int, *, with_files: bool = True) -> None:
+        """Append a new, empty, active segment. Without files, ``wake_active`` makes them."""
+        segment = self._new(base_offset, config, now_ms)
+        if with_files:
+            segment.wake()
+        self._changed([*self._list, segment])
 
-    def _open(self, base_offset: int, config: LogConfig, now_ms: int, *, create: bool) -> Segment:
+    def wake_active(self) -> None:
+        """Open the files of the active segment; make them where there are none. Raises KAFKA_STORAGE_ERROR."""
+        if not self.active.has_files:
+            self._names_changed = True
+        try:
+            self.active.wake()
+        except OSError as error:
+            raise storage_error(f"opening the active segment in {self._directory}", error) from error
+
+    def _new(self, base_offset: int, config: LogConfig, now_ms: int) -> Segment:
         jitter_ms = min(config.segment_jitter_ms, config.segment_ms)
         return Segment(
             self._directory,
             base_offset,
             now_ms,
-            create=create,
             max_age_ms=config.segment_ms - (random.randrange(jitter_ms) if jitter_ms > 0 else 0),
             index_bytes=config.segment_index_bytes,
         )
@@ -94,36 +120,42 @@ class Segments:
     # durability
 
     @property
-    def names_changed(self) -> bool:
-        """Whether ``sync`` has new files to make durable."""
-        return self._names_changed
+    def unsynced(self) -> bool:
+        """Whether ``sync`` has something to make durable."""
+        return self._names_changed or any(segment.unsynced for segment in self._list)
 
-    def sync(self, from_offset: int) -> None:
-        """fsync what was written at or behind ``from_offset``, and the names of new files. Safe beside appends.
+    def taken_unflushed(self, recovery_point: int) -> None:
+        """The log was closed while it was flushed up to ``recovery_point`` only, and new names perhaps were not."""
+        self._names_changed = True
+        for segment, next_base in zip_longest(self._list, self.bases[1:]):
+            segment.unsynced = segment.has_files and (next_base is None or next_base > recovery_point)
 
-        KafkaError: as ``Segment.sync``.
+    def sync(self, *, names: bool = True) -> None:
+        """fsync what was written, and the names of new files unless the caller does so before anything is done by it.
+        Safe beside appends. KafkaError: as ``Segment.sync``.
         """
         with self._lock:
             segments, names_changed = self._list, self._names_changed
             self._names_changed = False
         try:
-            for number, segment in enumerate(segments):
-                if number + 1 == len(segments) or segments[number + 1].base_offset > from_offset:
+            for segment in segments:
+                if segment.unsynced:
                     segment.sync()
-            if names_changed:
+            if names_changed and names:
                 sync_directory(self._directory)
         except BaseException:
             self._names_changed = True
             raise
 
-    def rest(self, flushed_below: int) -> None:
-        """Close the files of the segments that are written and flushed, so that a long log needs few open ones."""
-        for segment, next_base in zip(self._list, self.bases[1:], strict=False):
-            if next_base <= flushed_below:
-                segment.close()
+    def rest(self, *, active: bool = False, unsynced: bool = False) -> None:
+        """Close the files of the segments that are flushed, but for the active one's without ``active``, so that a long
+        log needs few open ones; with ``unsynced`` those of the others, too, which ``sync`` opens again."""
+        for segment in self._list:
+            if segment.is_open and (unsynced or not segment.unsynced) and (active or segment is not self.active):
+                segment.rest()
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files, whatever they hold."""
         for segment in self._list:
             segment.close()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import struct
 
+from crc32c import crc32c
+
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log.batch import (
     BatchHeader,
-    crc_of,
-    iter_batches,
     iter_records,
     read_header,
     recompress,
@@ -19,6 +19,7 @@ from raykafka.log.batch import (
 from raykafka.log.batch_layout import (
     CODEC_MASK,
     CONTROL_BIT,
+    CRC_START,
     HEADER_BYTES,
     LOG_APPEND_TIME_BIT,
     MAGIC,
@@ -44,13 +45,15 @@ def check_batches(
     """
     headers: list[BatchHeader] = []
     position, end = 0, len(records)
+    log_append_time, compression_codec = config.log_append_time, config.compression_codec
+    check_keys = from_client and config.compact
     while position < end:
         header = _check_header(records, position, end - position, config, from_client)
         size = header.length + PREFIX_BYTES
-        if from_client and config.compact:
+        if check_keys:
             _check_keys(records[position : position + size])
-        if config.log_append_time:
-            if config.compression_codec is None:
+        if log_append_time:
+            if compression_codec is None:
                 stamp_log_append_time(records, position, size, now_ms)
                 header = read_header(records, position)
         elif header.max_timestamp != NO_TIMESTAMP:
@@ -59,16 +62,15 @@ def check_batches(
         position += size
     if not headers:
         raise KafkaError(ErrorCode.INVALID_RECORD, "there is no record batch to append")
-    if config.compression_codec is not None and any(
-        header.codec != config.compression_codec and not header.is_control for header in headers
-    ):
-        records, headers = _recompress_all(records, headers, config)
-    if config.log_append_time and config.compression_codec is not None:
-        position = 0
-        for number, header in enumerate(headers):
-            stamp_log_append_time(records, position, header.size, now_ms)
-            headers[number] = read_header(records, position)
-            position += header.size
+    if compression_codec is not None:
+        if any(header.codec != compression_codec and not header.is_control for header in headers):
+            records, headers = _recompress_all(records, headers, config)
+        if log_append_time:
+            position = 0
+            for number, header in enumerate(headers):
+                stamp_log_append_time(records, position, header.size, now_ms)
+                headers[number] = read_header(records, position)
+                position += header.size
     return records, headers
 
 
@@ -78,19 +80,27 @@ def check_stored_batches(records: memoryview, log_end_offset: int, *, gaps_allow
     Raises CORRUPT_MESSAGE, or OFFSET_OUT_OF_RANGE.
     """
     headers: list[BatchHeader] = []
-    expected, position = log_end_offset, 0
-    for at, header in iter_batches(records):
-        if header.magic != MAGIC or header.last_offset_delta < 0 or crc_of(records, at, header.size) != header.crc:
-            raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"the batch at offset {header.base_offset} is not sound")
-        if header.base_offset != expected and not (gaps_allowed and header.base_offset > expected):
+    expected, position, end = log_end_offset, 0, len(records)
+    while position + HEADER_BYTES <= end:
+        header = read_header(records, position)
+        base_offset, next_position = header.base_offset, position + header.length + PREFIX_BYTES
+        if next_position < position + HEADER_BYTES or next_position > end:
+            break
+        if (
+            header.magic != MAGIC
+            or header.last_offset_delta < 0
+            or crc32c(records[position + CRC_START : next_position]) != header.crc
+        ):
+            raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"the batch at offset {base_offset} is not sound")
+        if base_offset != expected and not (gaps_allowed and base_offset > expected):
             raise KafkaError(
-                ErrorCode.OFFSET_OUT_OF_RANGE, f"a batch starts at {header.base_offset} where {expected} comes next"
+                ErrorCode.OFFSET_OUT_OF_RANGE, f"a batch starts at {base_offset} where {expected} comes next"
             )
         headers.append(header)
-        expected = header.last_offset + 1
-        position = at + header.size
-    if position != len(records) or not headers:
-        raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"{len(records) - position} bytes are no whole batch")
+        expected = base_offset + header.last_offset_delta + 1
+        position = next_position
+    if position != end or not headers:
+        raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"{end - position} bytes are no whole batch")
     return headers
 
 
@@ -117,23 +127,25 @@ def _check_header(
             ErrorCode.MESSAGE_TOO_LARGE,
             f"the batch of {size} bytes is over the topic's max.message.bytes of {config.max_message_bytes}",
         )
-    computed = crc_of(records, position, size)
+    computed = crc32c(records[position + CRC_START : position + size])
     if computed != header.crc:
         raise KafkaError(
             ErrorCode.CORRUPT_MESSAGE, f"the CRC of a batch is {computed:#010x} where it says {header.crc:#010x}"
         )
+    record_count, attributes = header.record_count, header.attributes
+    codec = attributes & CODEC_MASK
     if (
-        header.record_count <= 0
-        or header.last_offset_delta != header.record_count - 1
-        or (not header.attributes & CODEC_MASK and header.record_count * _MIN_RECORD_BYTES > size - HEADER_BYTES)
+        record_count <= 0
+        or header.last_offset_delta != record_count - 1
+        or (not codec and record_count * _MIN_RECORD_BYTES > size - HEADER_BYTES)
     ):
         raise KafkaError(
             ErrorCode.INVALID_RECORD,
-            f"a batch of {size} bytes names {header.record_count} records and a last offset delta of "
+            f"a batch of {size} bytes names {record_count} records and a last offset delta of "
             f"{header.last_offset_delta}",
         )
-    if header.attributes & CODEC_MASK > ZSTD:
-        raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"there is no compression codec {header.codec}")
+    if codec > ZSTD:
+        raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"there is no compression codec {codec}")
     if header.producer_id != NO_PRODUCER_ID and header.base_sequence < 0 and not header.is_control:
         raise KafkaError(
             ErrorCode.INVALID_RECORD, f"a batch of producer {header.producer_id} has sequence {header.base_sequence}"
@@ -141,7 +153,7 @@ def _check_header(
     if from_client:
         if header.base_offset != 0:
             raise KafkaError(ErrorCode.INVALID_RECORD, f"a batch to append has base offset {header.base_offset}, not 0")
-        if header.attributes & CONTROL_BIT:
+        if attributes & CONTROL_BIT:
             raise KafkaError(ErrorCode.INVALID_RECORD, "clients are not allowed to write control records")
     return header
 

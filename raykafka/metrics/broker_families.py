@@ -7,16 +7,17 @@ import functools
 import importlib.metadata
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from raykafka.cluster import health
 from raykafka.metrics import catalogue
 from raykafka.metrics.families import Families
-from raykafka.metrics.sources import BrokerSource, PartitionSource
+from raykafka.metrics.sources import ActorSource, BrokerSource, PartitionSource
 from raykafka.process.clock import boot_clock
 from raykafka.telemetry.traffic import Traffic
 
 _AT_ONCE = 100
+_MIN_INSYNC = "min.insync.replicas"
 
 
 @functools.cache
@@ -33,40 +34,59 @@ async def add_broker(families: Families, broker: BrokerSource) -> None:
     families.add(catalogue.BUILD, 1, _version(), platform.python_version())
     families.add_states(catalogue.BROKER_STATE, catalogue.BROKER_STATES, str(broker.state))
     families.add(catalogue.BROKER_EPOCH, broker.registration.epoch)
+    actors = broker.replica_actors.rows()
     for listener in broker.listeners:
-        families.add(catalogue.CONNECTIONS, listener.connections, listener.name)
+        families.add(catalogue.CONNECTIONS, sum(a.connections.get(listener.name, 0) for a in actors), listener.name)
     _add_children(families, broker)
+    await add_actors(families, actors)
     families.add_states(catalogue.ZOOKEEPER_SESSION, catalogue.SESSION_STATES, broker.session.state)
     families.add(catalogue.LEASE_AGE, broker.session.lease.age_s(boot_clock()))
     families.add(catalogue.LEASE_HELD, int(broker.holds_lease()))
-    broker.partitions.traffic.forget_others(broker.image.topics)
+    broker.traffic.forget_others(broker.image.topics)
     for request, phase, histogram in broker.durations.phases():
         families.observe(catalogue.REQUEST_DURATION, histogram, request, phase)
-    await add_partitions(families, list(broker.partitions))
-    await add_traffic(families, broker.partitions.traffic)
+    families.add(catalogue.REPLICA_FAILURES, broker.partitions.replica_restarts)
+    await add_partitions(families, list(broker.partitions), lambda topic: _min_insync(broker, topic))
+    await add_traffic(families, broker.traffic)
 
 
 def _add_children(families: Families, broker: BrokerSource) -> None:
     children = broker.children
     running = Counter(child.role for child in children.living())
-    restarts = {**children.restarts, catalogue.REPLICA: broker.partitions.replica_restarts}
     for role in catalogue.ROLES:
         families.add(catalogue.CHILDREN, running[role], role)
-        families.add(catalogue.CHILD_RESTARTS, restarts[role], role)
-    families.add(catalogue.SPARE_REPLICAS, children.spares)
+        families.add(catalogue.CHILD_RESTARTS, children.restarts[role], role)
 
 
-async def add_partitions(families: Families, hosts: Sequence[PartitionSource]) -> None:
-    """What is counted over all partitions, and the followers of those that are led here; some partitions at a time."""
-    lives = dict.fromkeys(catalogue.LIVES, 0)
-    led = under_replicated = under_min_isr = at_min_isr = offline = 0
+def _min_insync(broker: BrokerSource, topic: str) -> int:
+    found = broker.image.topics.get(topic)
+    return int((found.config.get(_MIN_INSYNC) if found else None) or broker.configs.texts[_MIN_INSYNC])
+
+
+async def add_actors(families: Families, actors: Sequence[ActorSource]) -> None:
+    """What each replica actor does; some actors at a time."""
+    for number, actor in enumerate(actors, 1):
+        families.add(catalogue.ACTOR_REPLICAS, actor.replicas, actor.number)
+        families.add(catalogue.ACTOR_LEADERS, actor.leaders, actor.number)
+        families.add(catalogue.ACTOR_CONNECTIONS, sum(actor.connections.values()), actor.number)
+        families.add(catalogue.ACTOR_BUSY, actor.busy, actor.number)
+        families.add(catalogue.ACTOR_UP, actor.age_s, actor.number)
+        if number % _AT_ONCE == 0:
+            await asyncio.sleep(0)
+
+
+async def add_partitions(
+    families: Families, hosts: Sequence[PartitionSource], min_insync: Callable[[str], int]
+) -> None:
+    """What is counted over all partitions, and the followers of those that are led here; some partitions at a time.
+    ``min_insync`` gives the ``min.insync.replicas`` of a topic."""
+    opened = led = under_replicated = under_min_isr = at_min_isr = offline = 0
     for number, host in enumerate(hosts, 1):
         state = host.state
-        if host.life in lives:
-            lives[host.life] += 1
+        opened += host.actor is not None and host.ends is not None
         offline += health.is_offline(state)
         if host.is_leader:
-            least = int(host.config["min.insync.replicas"])
+            least = min_insync(host.tp.topic)
             led += 1
             under_replicated += health.is_under_replicated(state)
             under_min_isr += health.is_under_min_isr(state, least)
@@ -74,8 +94,8 @@ async def add_partitions(families: Families, hosts: Sequence[PartitionSource]) -
             _add_followers(families, host)
         if number % _AT_ONCE == 0:
             await asyncio.sleep(0)
-    for life, count in lives.items():
-        families.add(catalogue.PARTITIONS, count, life)
+    families.add(catalogue.PARTITIONS, opened, catalogue.OPEN)
+    families.add(catalogue.PARTITIONS, len(hosts) - opened, catalogue.WAITING)
     families.add(catalogue.LEADERS, led)
     families.add(catalogue.UNDER_REPLICATED, under_replicated)
     families.add(catalogue.UNDER_MIN_ISR, under_min_isr)
@@ -84,7 +104,7 @@ async def add_partitions(families: Families, hosts: Sequence[PartitionSource]) -
 
 
 def _add_followers(families: Families, host: PartitionSource) -> None:
-    """What the leader's replica process told of its followers, if that was in this leadership."""
+    """What the leader told of its followers, if that was in this leadership."""
     told = host.follower_progress
     if told.get("leader_epoch") != host.state.leader_epoch:
         return

@@ -17,7 +17,7 @@ REPLICA = "replica"
 ROLES = (REPLICA, "coordinator", "controller")
 BROKER_STATES = ("stopped", "starting", "registered", "running", "stopping")
 SESSION_STATES = ("connected", "suspended", "lost")
-LIVES = ("asleep", "waking", "awake", "dozing", "failed")
+OPEN, WAITING = "open", "waiting"
 
 
 class Kind(enum.StrEnum):
@@ -75,8 +75,15 @@ BROKER_STATE = _gauge("broker_state", "1 for the state that the broker is in, 0 
 BROKER_EPOCH = _gauge("broker_epoch", "The broker epoch of this life: it rises with each registration.")
 CONNECTIONS = _gauge("connections", "Open client connections.", "listener")
 CHILDREN = _gauge("children", "Child processes that run.", "role")
-SPARE_REPLICAS = _gauge("spare_replicas", "Replica processes that are started ahead of need.")
 CHILD_RESTARTS = _counter("child_restarts", "Child processes that ended and were replaced by another.", "role")
+
+# its replica actors, by their numbers: another one has another number, as long as the broker lives
+
+ACTOR_REPLICAS = _gauge("replica_actor_replicas", "Replicas that a replica actor has open.", "actor")
+ACTOR_LEADERS = _gauge("replica_actor_leaders", "Partitions that are led in a replica actor.", "actor")
+ACTOR_CONNECTIONS = _gauge("replica_actor_connections", "Client connections that a replica actor serves.", "actor")
+ACTOR_BUSY = _gauge("replica_actor_busy_ratio", "Share of a core that a replica actor used of late: 0 to 1.", "actor")
+ACTOR_UP = _gauge("replica_actor_up_seconds", "Time since a replica actor was started.", "actor")
 
 # ZooKeeper
 
@@ -90,7 +97,14 @@ LEASE_HELD = _gauge("zookeeper_lease_held", "1 while acks 0 and 1 are answered: 
 
 # partitions of this broker
 
-PARTITIONS = _gauge("partitions", "Partitions that have a replica on this broker, by life of the replica.", "life")
+PARTITIONS = _gauge(
+    "partitions",
+    "Partitions that have a replica on this broker: open in a replica actor, or waiting to be opened in one.",
+    "state",
+)
+REPLICA_FAILURES = _counter(
+    "replica_failures", "Replicas that ended before they were let go: their log failed, or their replica actor ended."
+)
 LEADERS = _gauge("leaders", "Partitions that this broker leads.")
 UNDER_REPLICATED = _gauge(
     "under_replicated_partitions", "Partitions led here that have fewer in-sync replicas than assigned ones."

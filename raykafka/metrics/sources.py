@@ -15,13 +15,46 @@ from raykafka.types import TopicPartition
 
 
 class ListenerSource(Protocol):
-    """A listener for Kafka clients; ``connections`` is how many are open."""
+    """A listener for Kafka clients."""
 
     @property
     def name(self) -> str: ...
 
+
+class ActorSource(Protocol):
+    """A replica actor, as it told last. ``connections``: how many of clients, by listener; ``busy``: the share of a
+    core that it used of late, 0 to 1; ``age_s``: seconds since it was started."""
+
     @property
-    def connections(self) -> int: ...
+    def number(self) -> int: ...
+
+    @property
+    def replicas(self) -> int: ...
+
+    @property
+    def leaders(self) -> int: ...
+
+    @property
+    def connections(self) -> Mapping[str, int]: ...
+
+    @property
+    def busy(self) -> float: ...
+
+    @property
+    def age_s(self) -> float: ...
+
+
+class ActorsSource(Protocol):
+    """The replica actors of a broker that live."""
+
+    def rows(self) -> Sequence[ActorSource]: ...
+
+
+class ConfigsSource(Protocol):
+    """The configs in force on a broker, as texts."""
+
+    @property
+    def texts(self) -> Mapping[str, str]: ...
 
 
 class ChildSource(Protocol):
@@ -32,14 +65,10 @@ class ChildSource(Protocol):
 
 
 class ChildrenSource(Protocol):
-    """The child processes of a broker. ``restarts`` counts those that ended and were replaced, by role; ``spares`` are
-    the replica processes that serve no partition yet."""
+    """The child processes of a broker. ``restarts`` counts those that ended and were replaced, by role."""
 
     @property
     def restarts(self) -> Mapping[str, int]: ...
-
-    @property
-    def spares(self) -> int: ...
 
     def living(self) -> Sequence[ChildSource]:
         """Those that were started and have not ended."""
@@ -63,9 +92,10 @@ class SessionSource(Protocol):
 
 
 class PartitionSource(Protocol):
-    """A partition with a replica on this broker. ``life`` is one of ``catalogue.LIVES``, or a word for one that is
-    closed. ``follower_progress`` is what the leader's replica process told last: the ``leader_epoch`` in which it did,
-    and ``followers``, by broker id {``lag_records``: None while unknown, ``lag_ms``: -1 while unknown}."""
+    """A partition with a replica on this broker. ``actor`` is the number of the replica actor that has it, or None;
+    ``ends`` are those of its log, None while it is not open. ``follower_progress`` is what the leader told last: the
+    ``leader_epoch`` in which it did, and ``followers``, by broker id {``lag_records``: None while unknown, ``lag_ms``:
+    -1 while unknown}; or nothing."""
 
     @property
     def tp(self) -> TopicPartition: ...
@@ -74,23 +104,20 @@ class PartitionSource(Protocol):
     def state(self) -> PartitionState: ...
 
     @property
-    def config(self) -> Mapping[str, str]: ...
-
-    @property
     def is_leader(self) -> bool: ...
 
     @property
-    def life(self) -> str: ...
+    def actor(self) -> int | None: ...
+
+    @property
+    def ends(self) -> object | None: ...
 
     @property
     def follower_progress(self) -> Mapping[str, Any]: ...
 
 
 class PartitionsSource(Protocol):
-    """The local partitions, what went through them, and how many of their replica processes have failed."""
-
-    @property
-    def traffic(self) -> Traffic: ...
+    """The local partitions, and how often a replica of one has failed."""
 
     @property
     def replica_restarts(self) -> int: ...
@@ -141,7 +168,16 @@ class BrokerSource(Protocol):
     def session(self) -> SessionSource: ...
 
     @property
+    def configs(self) -> ConfigsSource: ...
+
+    @property
+    def replica_actors(self) -> ActorsSource: ...
+
+    @property
     def partitions(self) -> PartitionsSource: ...
+
+    @property
+    def traffic(self) -> Traffic: ...
 
     @property
     def durations(self) -> RequestDurations: ...

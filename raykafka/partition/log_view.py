@@ -78,6 +78,11 @@ class LogView:
         else:
             self.view = view
 
+    def rest(self) -> None:
+        """Close the files that no read has used since the last call. To be called at intervals."""
+        if self.reader is not None:
+            self.reader.rest()
+
     def show_nothing(self) -> None:
         """Allow nothing any more. Reads under way end without records."""
         reader, self.reader, self.view = self.reader, None, None

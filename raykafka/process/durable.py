@@ -8,16 +8,16 @@ from pathlib import Path
 
 def sync_directory(directory: Path) -> None:
     """Make the names in ``directory`` durable. OSError."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
 
 
-def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
+def write_whole(path: Path, content: bytes, mode: int = 0o644, *, sync_name: bool = True) -> None:
     """Replace ``path`` by ``content``, durably: after a crash it holds the old content or the new, never a part.
-    OSError.
+    Without ``sync_name`` it may be the old one until the directory is synced. OSError.
     """
     temporary = path.with_name(path.name + ".tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
@@ -29,4 +29,5 @@ def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
     finally:
         os.close(fd)
     os.replace(temporary, path)
-    sync_directory(path.parent)
+    if sync_name:
+        sync_directory(path.parent)

@@ -11,8 +11,8 @@ logger = logging.getLogger(__name__)
 
 
 def allow_many() -> None:
-    """Raise this process's limit to the highest it may have. A broker holds two files for each sleeping
-    partition that is read, and a socket for each client."""
+    """Raise this process's limit to the highest it may have. A replica actor holds a file for each log at least, and a
+    socket for each client."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -9,7 +9,7 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log import DuplicateSequence, Log
 from raykafka.log.batch import read_header
-from raykafka.partition.appends import unpack_append
+from raykafka.partition.appends import Appended, Done
 from raykafka.process.clock import boot_clock_ms, wall_clock_ms
 from raykafka.replica.outbox import Outbox
 from raykafka.replica.rules.events import Reply, Wrote
@@ -23,7 +23,7 @@ from raykafka.replica.work_queue import WorkQueue
 class _Produce(NamedTuple):
     """What is kept of an append until it is answered."""
 
-    correlation: int
+    done: Done
     base_offset: int
     log_append_time_ms: int
 
@@ -53,28 +53,30 @@ class Appender:
         self._failed = failed
         self._refused_by_disk: set[int] = set()  # producer ids
 
-    def append(self, payload: memoryview) -> None:
-        """Take one APPEND frame. It is answered by an APPENDED, acks=0 included."""
+    def append(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
+        """Append ``records`` as leader; ``done`` is called once with the outcome, at the end of a pass of the event
+        loop, acks=0 included. ``acks`` is 0, 1 or -1; ``leader_epoch`` ANY_EPOCH, or the only one that may take it.
+        ``records`` must not change any more."""
         if self._queue.busy:
-            self._queue.submit(lambda: self.append(payload))
+            self._queue.submit(lambda: self.append(records, acks, timeout_ms, leader_epoch, done))
             return
-        correlation, acks, leader_epoch, timeout_ms, records = unpack_append(payload)
         error = self._partition.admit(acks, leader_epoch)
         if error:
-            self._out.answer(correlation, error)
+            self._out.answer(done, self._refusal(error))
             return
         log = self._log
         try:
             info = log.append_as_leader(records, self._partition.epoch, wall_clock_ms())
-            token = _Produce(correlation, info.base_offset, info.log_append_time_ms)
+            token = _Produce(done, info.base_offset, info.log_append_time_ms)
             last_offset = info.last_offset
             self._streams.appended(info.base_offset, info.records)
         except DuplicateSequence as duplicate:
             last_offset = duplicate.base_offset + read_header(records, 0).last_offset_delta
             time_ms = duplicate.timestamp if log.config.log_append_time else -1
-            token = _Produce(correlation, duplicate.base_offset, time_ms)
+            token = _Produce(done, duplicate.base_offset, time_ms)
         except KafkaError as refusal:
-            self._out.answer(correlation, self._seen_by_producer(refusal.code, records), message=refusal.message)
+            code = self._seen_by_producer(refusal.code, records)
+            self._out.answer(done, self._refusal(code, refusal.message))
             if log.failed or self._should_resign(refusal.code):
                 self._failed(refusal.message)
             return
@@ -86,12 +88,16 @@ class Appender:
         now_ms = boot_clock_ms()
         self._steps.step(Wrote(token, acks, last_offset, now_ms + timeout_ms), now_ms)
         self._out.view_changes()
-        self._upkeep.flush_rolled()
+        self._upkeep.wrote()
 
     def reply(self, reply: Reply) -> None:
         """Answer an append that the rules have decided."""
         token: _Produce = reply.token
-        self._out.answer(token.correlation, reply.error, token.base_offset, token.log_append_time_ms)
+        start = self._log.log_start_offset
+        self._out.answer(token.done, Appended(-1, reply.error, token.base_offset, token.log_append_time_ms, start))
+
+    def _refusal(self, error: ErrorCode, message: str = "") -> Appended:
+        return Appended(-1, error, log_start_offset=self._log.log_start_offset, message=message)
 
     def _seen_by_producer(self, code: ErrorCode, records: memoryview) -> ErrorCode:
         """What to answer for a refused batch. Batches in flight behind one that the disk refused are out of order only

@@ -1,4 +1,4 @@
-"""An open partition replica: one log, the rules over it, and what the broker is told of both.
+"""An open partition replica: one log, the rules over it, its streams, and what its host is told of them.
 
 It runs on the event loop, which only ever waits for the page cache. What has to reach the disk, or to be cut there,
 does so in a thread, and whatever comes meanwhile waits for its turn (rule 22).
@@ -8,41 +8,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from raykafka.cluster.image import PartitionState
-from raykafka.errors import KafkaError, LinkError
-from raykafka.link import Link
 from raykafka.log import Log, LogConfig
 from raykafka.process.clock import boot_clock_ms
 from raykafka.process.tasks import TaskSet
+from raykafka.replica import seal_note
 from raykafka.replica.appending import Appender
-from raykafka.replica.follower_report import FollowerReport
+from raykafka.replica.host import Holder, Left, PartitionKey, ReplicaHost
+from raykafka.replica.hub import StreamHub
 from raykafka.replica.outbox import Outbox
 from raykafka.replica.receiving import Receiver
+from raykafka.replica.rules import events
 from raykafka.replica.rules.events import (
     Ack,
     Answer,
-    AskSleep,
     CloseStream,
     Cut,
     Diverged,
+    Leave,
     OpenStream,
     Propose,
     Refused,
     Reply,
     Seal,
-    Sleep,
     Tick,
     Told,
-    WriteSeal,
 )
 from raykafka.replica.rules.partition import Partition
-from raykafka.replica.seal_note import SealNote
-from raykafka.replica.sending import Holder, Streams
+from raykafka.replica.sending import Streams
 from raykafka.replica.steps import Steps
 from raykafka.replica.throttle import Throttle
 from raykafka.replica.timers import NEVER_MS, Timers
@@ -55,107 +51,78 @@ logger = logging.getLogger(__name__)
 DIVERGED = "its log diverged from its leader's below the high watermark"
 
 
-class ReplicaIdentity(NamedTuple):
-    """Who a replica is to others: ``secret`` proves it on every link, ``partition`` names its topic, topic id and
-    partition to a follower's broker, ``broker_epoch`` is the life of its own broker."""
-
-    secret: bytes
-    partition: Mapping[str, Any]
-    broker_epoch: int
-
-
 class Replica:
-    """``failed(reason, diverged)`` is called once, when this process can't go on with this log: it has to end (rule 1).
-    ``diverged``: nor can any other, under this leader (rule 10)."""
+    """``key`` names it to others, ``broker_epoch`` is the life of its broker, ``hub`` carries its streams. ``append``
+    takes what clients send (``Appender.append``), ``receiver`` the streams that leaders open to it. One that is closed,
+    or has failed, takes nothing."""
 
     def __init__(
         self,
-        link: Link,
         log: Log,
-        partition: Partition,
-        identity: ReplicaIdentity,
-        failed: Callable[[str, bool], None],
+        rules: Partition,
+        key: PartitionKey,
+        broker_epoch: int,
+        hub: StreamHub,
+        host: ReplicaHost,
     ) -> None:
         self.log = log
-        self.partition = partition
-        self._link = link
-        self._failed = failed
+        self.partition = rules
+        self._key = key
+        self._hub = hub
+        self._host = host
         self._jobs = TaskSet(log.directory.name)
-        self._ends = TaskSet(f"the end of {log.directory.name}")
-        self._out = Outbox(link, log, partition)
-        self._queue = WorkQueue(self._jobs.run, self._out.pause, self._out.resume)
+        self._out = out = Outbox(hub.turn, host, log, rules)
+        self._queue = queue = WorkQueue(self._jobs.run, out.pause, out.resume)
         self._timers = Timers()
         self._upkeep = upkeep = Upkeep(
             log,
-            partition,
-            self._queue,
+            rules,
+            queue,
             self._timers,
             self._jobs.run,
             flushed=self._flushed,
             start_moved=self._start_moved,
             failed=self._give_up,
         )
-        self._steps = steps = Steps(
-            log, partition, self._queue, upkeep, self._out, stepped=self._stepped, failed=self._give_up
-        )
-        self._throttle = throttle = Throttle(link, identity.partition["partition"], partition.broker)
-        self._streams = Streams(log, partition, identity.secret, identity.partition, steps.take, throttle)
-        self._receiver = Receiver(
-            log, partition, identity.broker_epoch, self._queue, upkeep, self._out, steps.take, throttle, self._give_up
-        )
-        appender = Appender(log, partition, self._queue, upkeep, self._out, self._streams, steps, self._give_up)
+        self._steps = steps = Steps(log, rules, queue, upkeep, out, stepped=self._stepped, failed=self._give_up)
+        self._throttle = throttle = Throttle(host, key.partition, rules.broker)
+        self._streams = Streams(log, rules, key, hub, steps.take, throttle)
+        self.receiver = Receiver(log, rules, broker_epoch, queue, upkeep, out, steps.take, throttle, self._give_up)
+        appender = Appender(log, rules, queue, upkeep, out, self._streams, steps, self._give_up)
         self.append = appender.append
-        self._report = FollowerReport(link, partition, self._streams, self._timers)
-        self._refused: Refused | None = None
         self._led = NO_EPOCH
-        self._told_high_watermark = partition.log.high_watermark
+        self._told_high_watermark = rules.log.high_watermark
         self._tick_at_ms = NEVER_MS
         self._telling = asyncio.Lock()
-        self._closed = False
-        self._closing: asyncio.Task[dict[str, Any]] | None = None
-        self._falling_asleep: asyncio.Task[None] | None = None
+        self._is_over = False
+        self._sealed: events.Left | None = None
+        self._closing: asyncio.Task[Left] | None = None
         steps.carry |= {
             Reply: appender.reply,
             Refused: self._refuse,
             OpenStream: self._streams.open,
             CloseStream: self._close_stream,
-            Answer: self._receiver.answer,
-            Ack: self._receiver.ack,
-            Propose: self._propose,
+            Answer: self.receiver.answer,
+            Ack: self.receiver.ack,
+            Propose: host.propose,
             Diverged: self._diverged,
-            AskSleep: self._streams.ask_sleep,
-            WriteSeal: self._fall_asleep,
+            events.Left: self._leaves,
         }
-        self._out.view_changed()
+        out.view_changed()
 
     def _flushed(self) -> None:
         self._out.flushed()
-        self._receiver.flushed()
-
-    # streams
-
-    async def take_stream(self, connection: socket.socket, peer: dict[str, Any]) -> None:
-        """Serve a leader's connection that the broker handed over."""
-        await self._receiver.take(connection, peer)
+        self.receiver.flushed()
 
     def _close_stream(self, effect: CloseStream) -> None:
         if effect.follower == self.partition.broker:
-            self._receiver.close(effect.stream)
+            self.receiver.close(effect.stream)
         else:
             self._streams.close(effect.follower, effect.stream)
 
-    def _propose(self, effect: Propose) -> None:
-        if not self._link.is_closed:
-            self._link.tell("propose", effect._asdict())
-
-    def _diverged(self, effect: Diverged) -> None:
-        logger.critical(
-            "%s: the leader of epoch %d has other records from offset %d on, below the high watermark %d; this replica "
-            "has stopped, and its files are left as they are",
-            self.log.directory.name,
-            *effect,
-        )
-        self._failed(DIVERGED, True)
+    def describe_followers(self, now_ms: int) -> dict[int, dict[str, Any]]:
+        """How each follower stands (``Streams.describe``); nothing at a replica that does not lead."""
+        return self._streams.describe(now_ms)
 
     # the rules
 
@@ -176,42 +143,38 @@ class Replica:
             if due_ms is not None and due_ms < self._tick_at_ms:
                 self._tick_at_ms = due_ms
                 self._timers.set(self._tick, due_ms - now_ms)
-        report = self._report
-        if not report.due and ((leading is not None and leading.followers) or report.last):
-            report.schedule()
 
     def _tick(self) -> None:
         self._tick_at_ms = NEVER_MS
         self._steps.take(Tick())
 
-    async def told(self, state: PartitionState, holders: Mapping[int, Holder]) -> dict[str, Any]:
-        """Take what the controller decided; ``holders`` are the live brokers that hold this partition. Answers whether
-        this replica leads now, and why not if it was to."""
+    async def told(self, state: PartitionState, holders: Mapping[int, Holder]) -> None:
+        """Go by what the controller decided; ``holders`` are the live brokers that hold this partition. Returns once
+        that is so: an epoch that begins is on disk (rule 3)."""
         async with self._telling:
             await self._queue.result_of(lambda: self._tell_rules(state, holders))
-            return await self._queue.result_of(self._standing)
+            await self._queue.result_of(self._note_leading)
+        self._hub.look_again(self._key)
 
     def _tell_rules(self, state: PartitionState, holders: Mapping[int, Holder]) -> None:
-        self._refused = None
-        if self._closed:
-            return  # it is written to the seal
+        if self._is_over:
+            return
         self._streams.holders = holders
         self._steps.step(
             Told(state, {broker: holder.broker_epoch for broker, holder in holders.items()}), boot_clock_ms()
         )
         self._out.view_changed()
 
-    def _standing(self) -> dict[str, Any]:
-        refused, leading = self._refused, self.partition.leading
+    def _note_leading(self) -> None:
+        leading = self.partition.leading
         if leading is not None and leading.epoch != self._led:
             self._led = leading.epoch
             logger.info("%s: leads epoch %d from %d", self.log.directory.name, leading.epoch, leading.epoch_start)
-        return {"leads": leading is not None, "refused": refused.reason if refused else ""}
 
     def _refuse(self, refused: Refused) -> None:
-        self._refused = refused
-        if not self._closed:
+        if not self._is_over:
             logger.warning("%s: epoch %d: %s", self.log.directory.name, refused.leader_epoch, refused.reason)
+            self._host.refused(refused.leader_epoch, refused.reason)
 
     # time and disk
 
@@ -229,82 +192,69 @@ class Replica:
         self._out.view_changed()
         self._streams.watermark_moved()
 
-    def _give_up(self, reason: str) -> None:
-        if self._closed:
-            return
-        self._steps.step(Cut(reason), boot_clock_ms())
-        self._out.send()
-        self._failed(reason, False)
-
     # the end
 
-    async def sleep(self) -> bool:
-        """Fall asleep, if that is clean now (rule 17): whether it does. A replica that no leader feeds closes its log
-        as it is."""
-        await self._queue.result_of(self._try_to_sleep)
-        return self._falling_asleep is not None
+    def _diverged(self, effect: Diverged) -> None:
+        logger.critical(
+            "%s: the leader of epoch %d has other records from offset %d on, below the high watermark %d; this replica "
+            "has stopped, and its files are left as they are",
+            self.log.directory.name,
+            *effect,
+        )
+        self._fail(DIVERGED, True)
 
-    def _try_to_sleep(self) -> None:
-        partition = self.partition
-        if partition.leading is not None:
-            self._steps.step(Sleep(), boot_clock_ms())
-        elif partition.following is None or partition.following.stream is None:
-            seal = partition.closing_seal()
-            if seal is not None:
-                self._fall_asleep(WriteSeal(seal))
+    def _give_up(self, reason: str) -> None:
+        """The log can't be relied on, or another replica can take what this one's disk does not."""
+        if not self._is_over:
+            self._is_over = True
+            self._steps.step(Cut(reason), boot_clock_ms())
+            self._fail(reason, False)
 
-    def _fall_asleep(self, effect: WriteSeal) -> None:
-        if self._falling_asleep is None and self._closing is None:
-            if not self._link.is_closed:
-                self._link.tell("dozing", {})
-            self._falling_asleep = self._ends.run(self._leave(effect.seal))
+    def _fail(self, reason: str, diverged: bool) -> None:
+        self._is_over = True
+        self._out.end()
+        self._host.failed(reason, diverged)
 
-    async def _leave(self, seal: Seal) -> None:
-        """Seal the log, tell the broker, and end this process."""
-        try:
-            left = await self.close(seal)
-        except KafkaError as error:
-            self._failed(error.message, False)
-            return
-        with suppress(LinkError):
-            await self._link.call("asleep", left)
-        self._link.close()
+    async def leave(self) -> Left | None:
+        """Give the log up for another actor of this broker, if that is clean now (rule 17): closed, with the seal by
+        which that one goes on in the same epoch. None if it is not: ask again. Raises KAFKA_STORAGE_ERROR."""
+        await self._queue.result_of(self._try_to_leave)
+        return await self.close() if self._sealed is not None else None
 
-    async def close(self, seal: Seal | None = None) -> dict[str, Any]:
-        """Flush, close and seal the log. Answers waiting appends first; none is taken any more. Without ``seal``, it is
-        sealed as what it is now. Raises KAFKA_STORAGE_ERROR."""
+    def _try_to_leave(self) -> None:
+        if not self._is_over:
+            self._steps.step(Leave(), boot_clock_ms())
+
+    def _leaves(self, effect: events.Left) -> None:
+        self._sealed, self._is_over = effect, True
+
+    async def close(self, *, flush: bool = True) -> Left:
+        """Close and seal the log. Answers waiting appends first; none is taken any more. Without ``flush`` nothing is
+        synced, and the seal holds as long as the machine runs. Raises KAFKA_STORAGE_ERROR."""
         if self._closing is None:
-            self._closing = asyncio.create_task(self._close(seal))
+            self._closing = asyncio.create_task(self._close(flush))
         return await asyncio.shield(self._closing)
 
-    def _end_rules(self, seal: Seal | None) -> SealNote | None:
+    def _end_rules(self) -> Seal | None:
         """What to leave behind, while there is a log to look at."""
-        partition, log = self.partition, self.log
-        if seal is not None:
-            self._out.closed()  # readers have what they need; a view of nobody's epoch would mislead them
-        else:
-            seal = partition.closing_seal()
+        self._is_over = True
+        seal = self.partition.closing_seal() if self._sealed is None else self._sealed.seal
         self._steps.step(Cut("the replica is closed"), boot_clock_ms())
-        if seal is None or log.failed or seal.log_end != log.log_end_offset:
+        if seal is None or self.log.failed or seal.log_end != self.log.log_end_offset:
             return None
-        last_epoch = partition.log.history.last_record_epoch(log.log_start_offset, log.log_end_offset)
-        return SealNote(seal, last_epoch, self._out.view(log.segments))
+        return seal
 
-    async def _close(self, seal: Seal | None) -> dict[str, Any]:
-        self._closed = True
+    async def _close(self, flush: bool) -> Left:
         self._timers.close()
-        left = await self._queue.result_of(lambda: self._end_rules(seal))
+        seal = await self._queue.result_of(self._end_rules)
         self._streams.close_all()
-        self._receiver.close_all()
+        self.receiver.close_all()
         await self._jobs.wait()
+        self._out.end()
+        note = seal_note.note_of(seal) if seal is not None else None
         log = self.log
-        self._out.send()  # the last view, while there are files to look at
-        note = left.to_note() if left is not None else None
-        await asyncio.to_thread(log.close, note)
-        self._out.closed()
-        return {
-            "note": note,
-            "log_end_offset": log.log_end_offset,
-            "high_watermark": self.partition.log.high_watermark,
-            "recovery_point": log.recovery_point,
-        }
+        try:
+            await asyncio.to_thread(log.close, note, flush=flush)
+        finally:
+            self._out.closed()
+        return Left(note, log.log_start_offset, log.log_end_offset, self.partition.checkpoint, log.recovery_point)

@@ -1,60 +1,64 @@
-"""The frames of a replication stream: one ordered connection from a partition's leader to one follower (rule 11).
+"""The frames of a replication connection: from one replica actor to one of another broker, with the streams of all
+partitions that the first leads and the second follows (rule 11).
 
-The leader connects and waits for READY, which the follower's process sends once it holds the connection. Then HELLO
-from the leader, ANSWER from the follower once its log is the beginning of the leader's, and from there on DATA one way
-and ACK the other. SLEEP ends it: the leader falls asleep at that log end (rule 17). Where the follower is throttled the
-leader sends an ASK before it sends more, with the bytes that it sent too many, and the follower's GRANT says how many
-may come. All integers are big-endian.
+The leaders' actor connects and waits for READY, in which the followers' actor gives its number. A stream is named by a
+number that the leaders' side never uses twice on a connection. It begins with HELLO. ANSWER comes once the follower's
+log is the beginning of the leader's, ELSEWHERE when another actor of that broker has the replica, and END, by either
+side, ends it. DATA goes one way and ACKS the other; HEADS tell followers that get no records where the leader's log
+starts and what is committed of it. Where a follower is throttled its leader sends an ASK before it sends more, with the
+bytes that it sent too many, and the GRANT says how many may come. BEAT says that its sender lives (rule 12).
+
+All integers are big-endian. What is packed here is a whole frame, with the head that ``link.Link`` reads; what is
+unpacked is a frame's payload. Every ``unpack`` raises BadFrame for a payload that is not what it should be.
 """
 
 from __future__ import annotations
 
-import socket
 import struct
+import uuid
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from raykafka.epoch_history import EpochHistory
-from raykafka.link import Link
+from raykafka.errors import LinkError
+from raykafka.log.batch_layout import HEADER_BYTES
+from raykafka.replica.host import PartitionKey
 from raykafka.replica.rules.events import Hello, StreamId
 from raykafka.types import FrameKind
 
-STREAM_ROLE = "stream"
+REPLICATION_ROLE = "replication"
 
 READY = FrameKind(32)
 HELLO = FrameKind(33)
 ANSWER = FrameKind(34)
 DATA = FrameKind(35)
-ACK = FrameKind(36)
-SLEEP = FrameKind(37)
+ACKS = FrameKind(36)
+HEADS = FrameKind(37)
 ASK = FrameKind(38)
 GRANT = FrameKind(39)
-REFUSED = FrameKind(40)
+END = FrameKind(40)
+ELSEWHERE = FrameKind(41)
+BEAT = FrameKind(42)
 
+# why a stream ended: its replica does not go on with it, or could not write what came
+CLOSED, REFUSED = 0, 1
+
+_FRAME = struct.Struct(">iB")
+_NUMBER = struct.Struct(">I")
+_KEY = struct.Struct(">I16siH")
 _HELLO = struct.Struct(">iiiQqqqI")
 _EPOCH = struct.Struct(">iq")
-_ANSWER = struct.Struct(">qii")
-_DATA = struct.Struct(">qq")
-_ACK = struct.Struct(">q")
-
-# how often a leader speaks on an idle stream, and its follower answers (rule 12)
-BEAT_S = 0.5
-
-# a peer whose host is gone says nothing: this is how long its silence is borne
-_PEER_SILENT_MS = 10_000
+_ANSWER = struct.Struct(">Iqii")
+_FRAMED_DATA = struct.Struct(">iBIqq")
+_DATA = struct.Struct(">Iqq")
+_ACK = struct.Struct(">Iq")
+_BYTES = struct.Struct(">Iq")
+_ELSEWHERE = struct.Struct(">II")
+_END = struct.Struct(">IB")
 
 
-def pack_hello(hello: Hello) -> bytes:
-    """The payload of HELLO: a head, then the leader's epochs."""
-    head = _HELLO.pack(*hello.stream, hello.log_start, hello.log_end, hello.high_watermark, len(hello.history))
-    return head + b"".join(_EPOCH.pack(*entry) for entry in hello.history)
-
-
-def unpack_hello(payload: memoryview) -> Hello:
-    """What ``pack_hello`` packed."""
-    epoch, leader, broker_epoch, number, log_start, log_end, high_watermark, count = _HELLO.unpack_from(payload)
-    end = _HELLO.size + count * _EPOCH.size
-    history = EpochHistory.of(_EPOCH.iter_unpack(payload[_HELLO.size : end]))
-    return Hello(StreamId(epoch, leader, broker_epoch, number), history, log_start, log_end, high_watermark)
+class BadFrame(LinkError):
+    """The other end sent what no frame is."""
 
 
 class Position(NamedTuple):
@@ -64,61 +68,135 @@ class Position(NamedTuple):
     last_epoch: int
     broker_epoch: int
 
-    def pack(self) -> bytes:
-        return _ANSWER.pack(*self)
 
-    @staticmethod
-    def unpack(payload: memoryview) -> Position:
-        return Position(*_ANSWER.unpack_from(payload))
+def _framed(kind: FrameKind, payload: bytes) -> bytes:
+    return _FRAME.pack(len(payload) + 1, kind) + payload
 
 
-def pack_data(log_start: int, high_watermark: int) -> bytes:
-    """The head of DATA; whole batches follow it, or nothing."""
-    return _DATA.pack(log_start, high_watermark)
+def _exactly(layout: struct.Struct, payload: memoryview) -> tuple[int, ...]:
+    if len(payload) != layout.size:
+        raise BadFrame(f"{len(payload)} bytes where {layout.size} should be")
+    return layout.unpack(payload)
 
 
-def unpack_data(payload: memoryview) -> tuple[int, int, memoryview]:
-    """(log start, high watermark, whole batches or nothing) of a DATA frame."""
-    log_start, high_watermark = _DATA.unpack_from(payload)
-    return log_start, high_watermark, payload[_DATA.size :]
+def _each(layout: struct.Struct, payload: memoryview) -> Iterator[tuple[int, ...]]:
+    if len(payload) % layout.size:
+        raise BadFrame(f"{len(payload)} bytes where {layout.size} each should be")
+    return layout.iter_unpack(payload)
 
 
-def pack_sleep(log_end: int) -> bytes:
-    """The payload of SLEEP: the leader's log end."""
-    return _ACK.pack(log_end)
+BEAT_FRAME = _framed(BEAT, b"")
 
 
-def unpack_sleep(payload: memoryview) -> int:
-    """What ``pack_sleep`` packed."""
-    return int(_ACK.unpack_from(payload)[0])
+def pack_ready(actor: int) -> bytes:
+    """READY of the actor with this number."""
+    return _framed(READY, _NUMBER.pack(actor))
 
 
-def pack_bytes(size: int) -> bytes:
-    """The payload of ASK and GRANT."""
-    return _ACK.pack(size)
+def unpack_ready(payload: memoryview) -> int:
+    """The actor's number."""
+    return _exactly(_NUMBER, payload)[0]
 
 
-def unpack_bytes(payload: memoryview) -> int:
-    """What ``pack_bytes`` packed."""
-    return int(_ACK.unpack_from(payload)[0])
+def pack_hello(number: int, key: PartitionKey, hello: Hello) -> bytes:
+    """HELLO: the stream's number, the partition, the leader's log and its epochs."""
+    topic = key.topic.encode()
+    head = _HELLO.pack(*hello.stream, hello.log_start, hello.log_end, hello.high_watermark, len(hello.history))
+    epochs = b"".join(_EPOCH.pack(*entry) for entry in hello.history)
+    return _framed(HELLO, _KEY.pack(number, key.topic_id.bytes, key.partition, len(topic)) + topic + head + epochs)
 
 
-def pack_ack(log_end: int) -> bytes:
-    """The payload of ACK: the end of the follower's log."""
-    return _ACK.pack(log_end)
+def unpack_hello(payload: memoryview) -> tuple[int, PartitionKey, Hello]:
+    """(number, partition, Hello)."""
+    try:
+        number, topic_id, partition, topic_bytes = _KEY.unpack_from(payload)
+        at = _KEY.size + topic_bytes
+        topic = str(payload[_KEY.size : at], "utf-8")
+        epoch, leader, broker_epoch, stream, start, end, high_watermark, count = _HELLO.unpack_from(payload, at)
+    except (struct.error, UnicodeDecodeError) as error:
+        raise BadFrame(f"a HELLO of {len(payload)} bytes: {error}") from error
+    epochs = payload[at + _HELLO.size :]
+    if len(epochs) != count * _EPOCH.size:
+        raise BadFrame(f"a HELLO with {len(epochs)} bytes of {count} epochs")
+    if not 0 <= start <= end:
+        raise BadFrame(f"a HELLO of a log from {start} to {end}")
+    history = EpochHistory.of(_EPOCH.iter_unpack(epochs))
+    key = PartitionKey(topic, uuid.UUID(bytes=topic_id), partition)
+    return number, key, Hello(StreamId(epoch, leader, broker_epoch, stream), history, start, end, high_watermark)
 
 
-def unpack_ack(payload: memoryview) -> int:
-    """What ``pack_ack`` packed."""
-    return int(_ACK.unpack_from(payload)[0])
+def pack_answer(number: int, position: Position) -> bytes:
+    """ANSWER."""
+    return _framed(ANSWER, _ANSWER.pack(number, *position))
 
 
-def notice_silence(link: Link) -> None:
-    """Have the kernel end the connection when the peer's host is gone, though nothing is sent."""
-    sock = link.transport.get_extra_info("socket")
-    if link.transport.is_closing() or sock is None or sock.family == socket.AF_UNIX:
-        return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _PEER_SILENT_MS)
+def unpack_answer(payload: memoryview) -> tuple[int, Position]:
+    """(number, Position)."""
+    number, *position = _exactly(_ANSWER, payload)
+    return number, Position(*position)
+
+
+def pack_data(number: int, log_start: int, high_watermark: int, size: int) -> bytes:
+    """The head of DATA with ``size`` bytes of records, whole batches, which follow it."""
+    return _FRAMED_DATA.pack(size + _DATA.size + 1, DATA, number, log_start, high_watermark)
+
+
+def unpack_data(payload: memoryview) -> tuple[int, int, int, memoryview]:
+    """(number, log start, high watermark, whole batches)."""
+    if len(payload) < _DATA.size + HEADER_BYTES:
+        raise BadFrame(f"DATA of {len(payload)} bytes")
+    number, log_start, high_watermark = _DATA.unpack_from(payload)
+    return number, log_start, high_watermark, payload[_DATA.size :]
+
+
+def pack_heads(heads: Iterable[tuple[int, int, int]]) -> bytes:
+    """HEADS: (number, log start, high watermark) of each stream."""
+    return _framed(HEADS, b"".join([_DATA.pack(*head) for head in heads]))
+
+
+def unpack_heads(payload: memoryview) -> Iterator[tuple[int, ...]]:
+    """(number, log start, high watermark) of each stream."""
+    return _each(_DATA, payload)
+
+
+def pack_acks(acks: Iterable[tuple[int, int]]) -> bytes:
+    """ACKS: (number, end of the follower's log) of each stream."""
+    return _framed(ACKS, b"".join([_ACK.pack(*ack) for ack in acks]))
+
+
+def unpack_acks(payload: memoryview) -> Iterator[tuple[int, ...]]:
+    """(number, end of the follower's log) of each stream."""
+    return _each(_ACK, payload)
+
+
+def pack_bytes(kind: FrameKind, number: int, size: int) -> bytes:
+    """ASK or GRANT."""
+    return _framed(kind, _BYTES.pack(number, size))
+
+
+def unpack_bytes(payload: memoryview) -> tuple[int, int]:
+    """(number, bytes) of ASK and GRANT."""
+    number, size = _exactly(_BYTES, payload)
+    return number, size
+
+
+def pack_elsewhere(number: int, actor: int) -> bytes:
+    """ELSEWHERE: the number of the actor that has the replica."""
+    return _framed(ELSEWHERE, _ELSEWHERE.pack(number, actor))
+
+
+def unpack_elsewhere(payload: memoryview) -> tuple[int, int]:
+    """(number, actor)."""
+    number, actor = _exactly(_ELSEWHERE, payload)
+    return number, actor
+
+
+def pack_end(number: int, reason: int) -> bytes:
+    """END: CLOSED or REFUSED."""
+    return _framed(END, _END.pack(number, reason))
+
+
+def unpack_end(payload: memoryview) -> tuple[int, int]:
+    """(number, CLOSED or REFUSED)."""
+    number, reason = _exactly(_END, payload)
+    return number, reason

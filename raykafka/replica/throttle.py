@@ -1,4 +1,4 @@
-"""How many bytes a replica process may send to, or take as, a follower whose catching up is throttled (KIP-73).
+"""How many bytes a replica may send to, or take as, a follower whose catching up is throttled (KIP-73).
 
 A topic's ``leader.replication.throttled.replicas`` and ``follower.replication.throttled.replicas`` name those replicas;
 the rates are the brokers' and stand for all their replicas, so allowances are asked for: the leader's side of its own
@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from raykafka.errors import LinkError
-from raykafka.link import Link
+from raykafka.replica.host import ReplicaHost
 
 LEADER, FOLLOWER = "leader", "follower"
 _TOLD_EVERY_S = 0.25
@@ -24,8 +24,8 @@ Ask = Callable[[int], Awaitable[int]]
 class Throttle:
     """Which streams of this partition are throttled, and the way to the broker that knows by how much."""
 
-    def __init__(self, link: Link, partition: int, broker: int) -> None:
-        self._link = link
+    def __init__(self, host: ReplicaHost, partition: int, broker: int) -> None:
+        self._host = host
         self._partition = partition
         self.broker = broker
         self._loop = asyncio.get_running_loop()
@@ -45,7 +45,7 @@ class Throttle:
     async def ask(self, side: str, owed: int) -> int:
         """Ask this broker for an allowance: how many bytes a stream may carry, answered once there are some. ``owed``
         are the bytes that it carried beyond the last allowance. Raises LinkError."""
-        return int((await self._link.call("allowance", {"side": side, "owed": owed}))["bytes"])
+        return await self._host.allowance(side, owed)
 
     def spent(self, side: str, size: int) -> None:
         """Count what an in-sync replica got, which is never held back: the broker is told within _TOLD_EVERY_S."""
@@ -57,8 +57,7 @@ class Throttle:
         """Tell the broker what was counted."""
         spent, self._spent = self._spent, {}
         for side, size in spent.items():
-            if not self._link.is_closed:
-                self._link.tell("spent", {"side": side, "bytes": size})
+            self._host.spent(side, size)
 
 
 class Allowance:

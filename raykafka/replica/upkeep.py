@@ -1,10 +1,11 @@
-"""What a replica does at intervals: flushes, retention, and the deletion of old files. All of it in threads, one job on
-the disk at a time (rule 22)."""
+"""What a replica does at intervals: flushes, retention, the deletion of old files, and closing those that are not
+written any more. What waits for the disk does so in threads, one job at a time (rule 22)."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from raykafka.replica.work_queue import WorkQueue
 logger = logging.getLogger(__name__)
 
 DEFAULT_RETENTION_CHECK_INTERVAL_MS = 300_000
+REST_EVERY_MS = 60_000
 
 
 class Upkeep:
@@ -48,11 +50,14 @@ class Upkeep:
         self._retention_interval_ms = DEFAULT_RETENTION_CHECK_INTERVAL_MS
         self._flushing = False
         self._flush_again = False
+        self._rest_due = False
+        self._end_at_rest = -1
 
     def configure(self, config: Mapping[str, str]) -> None:
         """Go by the log's config, and by a topic's effective ``config``, from now on."""
         self._retention_interval_ms = int(config.get("log.retention.check.interval.ms", self._retention_interval_ms))
-        self._timers.set(self._check_retention, self._retention_interval_ms)
+        # replicas that were opened together do not do it together
+        self._timers.set(self._check_retention, int(self._retention_interval_ms * random.uniform(0.5, 1)))
         self._timers.set(self._flush_if_due, self._log.config.flush_ms)
 
     # flushing
@@ -70,8 +75,11 @@ class Upkeep:
             self._flushing = True
             self._run(self._flush_in_thread())
 
-    def flush_rolled(self) -> None:
-        """Flush if a segment was rolled since the last look."""
+    def wrote(self) -> None:
+        """The log was appended to: flush if a segment was rolled, and look after its files later."""
+        if not self._rest_due:
+            self._rest_due = True
+            self._timers.set(self._rest_soon, REST_EVERY_MS)
         if self._log.segments_version != self._segments_version:
             self._segments_version = self._log.segments_version
             self.flush()
@@ -94,6 +102,22 @@ class Upkeep:
         if self._log.flush_due(wall_clock_ms()):
             self.flush()
         self._timers.set(self._flush_if_due, self._log.config.flush_ms)
+
+    # files
+
+    def _rest_soon(self) -> None:
+        self._queue.submit(self._rest)
+
+    def _rest(self) -> None:
+        """Close files that are not written any more; what they hold is flushed before."""
+        log = self._log
+        must_flush = log.rest()
+        self._rest_due = must_flush or log.log_end_offset != self._end_at_rest
+        self._end_at_rest = log.log_end_offset
+        if must_flush:
+            self.flush()
+        if self._rest_due:
+            self._timers.set(self._rest_soon, REST_EVERY_MS)
 
     # retention
 

@@ -1,8 +1,14 @@
-"""How long requests took: histograms of plain integers, read when Prometheus asks."""
+"""How long requests took: histograms of plain integers.
+
+A replica actor times what it serves, and tells its broker now and then what has come since (``delta``); the broker adds
+that up (``take``), and has it ready when Prometheus asks.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 PRODUCE = 0
 FETCH = 1
@@ -29,6 +35,23 @@ class Histogram:
         self.counts[bisect_left(BOUNDS_NS, duration_ns)] += 1
         self.sum_ns += duration_ns
 
+    def delta(self) -> list[Any]:
+        """What was observed since the last call, JSON-able: [sum in ns, [bucket, count], ...], of the buckets that have
+        any; empty where none has. It is forgotten here."""
+        if not any(self.counts):
+            return []
+        found: list[Any] = [self.sum_ns, *([bucket, n] for bucket, n in enumerate(self.counts) if n)]
+        self.counts = [0] * len(self.counts)
+        self.sum_ns = 0
+        return found
+
+    def take(self, delta: Sequence[Any]) -> None:
+        """Add what another process observed: its ``delta``."""
+        sum_ns, *buckets = delta
+        self.sum_ns += sum_ns
+        for bucket, count in buckets:
+            self.counts[bucket] += count
+
 
 class _Phases:
     """Durations of one kind of request. What took no time at all in ``queue`` or ``remote`` is not observed there: the
@@ -38,6 +61,9 @@ class _Phases:
 
     def __init__(self) -> None:
         self.total, self.queue, self.local, self.remote = Histogram(), Histogram(), Histogram(), Histogram()
+
+    def all(self) -> tuple[Histogram, ...]:
+        return self.total, self.queue, self.local, self.remote
 
 
 class RequestDurations:
@@ -62,6 +88,21 @@ class RequestDurations:
             phases.queue.observe(queue_ns)
         if remote_ns:
             phases.remote.observe(remote_ns)
+
+    def delta(self) -> list[list[Any]]:
+        """What was timed since the last call, JSON-able: [API key, number of the phase, what its histogram gives] for
+        each that has any. It is forgotten here."""
+        return [
+            [key, number, delta]
+            for key, phases in self._phases.items()
+            for number, histogram in enumerate(phases.all())
+            if (delta := histogram.delta())
+        ]
+
+    def take(self, deltas: Iterable[Sequence[Any]]) -> None:
+        """Add what another process timed: its ``delta``."""
+        for key, number, delta in deltas:
+            self._phases[key].all()[number].take(delta)
 
     def phases(self) -> list[tuple[str, str, Histogram]]:
         """(request, phase, durations) of everything that is measured."""

@@ -1,9 +1,12 @@
-"""What is appended and fetched, by topic: plain integers that count from the broker process' start on, read when
-Prometheus asks."""
+"""What is appended and fetched, by topic: plain integers.
+
+A replica actor counts what it serves, and tells its broker now and then what has come since (``delta``); the broker
+adds that up from its process' start on (``take``), and has it ready when Prometheus asks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 from raykafka.log.batch_layout import RECORD_COUNT, RECORD_COUNT_POSITION
 
@@ -28,11 +31,28 @@ class TopicTraffic:
 
 
 class Traffic(dict[str, TopicTraffic]):
-    """By topic, made when a topic is first asked for."""
+    """By topic, made when a topic is first asked for. A topic's counts are to be asked for each time: they are others
+    after ``delta`` and ``forget_others``."""
 
     def __missing__(self, topic: str) -> TopicTraffic:
         made = self[topic] = TopicTraffic()
         return made
+
+    def delta(self) -> dict[str, list[int]]:
+        """What was counted since the last call, JSON-able: [bytes in, records in, bytes out, records out] of each topic
+        that had any. It is forgotten here: quiet topics cost nothing."""
+        counted = {topic: [t.bytes_in, t.records_in, t.bytes_out, t.records_out] for topic, t in self.items()}
+        self.clear()
+        return counted
+
+    def take(self, deltas: Mapping[str, Sequence[int]]) -> None:
+        """Add what another process counted: its ``delta``."""
+        for topic, (bytes_in, records_in, bytes_out, records_out) in deltas.items():
+            counted = self[topic]
+            counted.bytes_in += bytes_in
+            counted.records_in += records_in
+            counted.bytes_out += bytes_out
+            counted.records_out += records_out
 
     def forget_others(self, topics: Collection[str]) -> None:
         """Drop what is not in ``topics``: those topics were deleted."""

@@ -1,6 +1,5 @@
-"""The data path of a broker for tests: real partitions, replicas over a real Unix socket, handlers; no cluster.
-
-The replicas run in the test's own event loop. What the controller would decide, the test does (``lead``).
+"""The data path of a broker for tests: a real replica actor with its partitions and handlers, in the test's own event
+loop; no cluster. What the broker and the controller would decide, the test does (``open``, ``lead``).
 """
 
 from __future__ import annotations
@@ -8,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import io
-import socket
 import struct
 import tempfile
 import uuid
@@ -18,22 +16,17 @@ from typing import Any
 
 from kio.serial import entity_reader, entity_writer
 
-from raykafka.broker.configs import Configs
-from raykafka.broker.neighbourhood.broker_calls import BrokerCalls
-from raykafka.broker.partitions.partitions import Partitions
-from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, ImageDelta, PartitionState, Topic
-from raykafka.error_code import ErrorCode
-from raykafka.errors import KafkaError
-from raykafka.front.fetch_sessions import FetchSessions
-from raykafka.link import Link, connect_unix, serve_unix
+from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, ImageDelta, PartitionState, Topic, delta_to_json
+from raykafka.link import Link, connect_unix, handover, serve_unix
 from raykafka.log.batch import Record, build_batch
 from raykafka.partition.access import PartitionAccess
 from raykafka.partition.appends import ANY_EPOCH, Appended
+from raykafka.process.tasks import TaskSet
 from raykafka.protocol import acl, codec, dispatch
 from raykafka.protocol.gate import Gate
 from raykafka.protocol.session import ClientSession
-from raykafka.replica.rules.events import Propose
-from raykafka.replica.server import ReplicaServer
+from raykafka.replica_actor.partitions import ServedPartitions
+from raykafka.replica_actor.server import ReplicaActorServer
 from raykafka.types import TopicPartition
 from tests.lab.served import APIS, request_context
 
@@ -42,120 +35,63 @@ SECRET = b"secret"
 TOPIC = "events"
 
 
-@dataclasses.dataclass(eq=False)
-class LocalChild:
-    link: Link
-    replica: ReplicaServer
-    actor_id: str = "local"
-    pid: int = 0
-    note: str = ""
-
-    def kill(self) -> None:
-        """What the broker sees of a process that dies."""
-        self.replica._link.transport.abort()
-
-    def hand_over(self, connection: socket.socket, peer: dict[str, Any]) -> None:
-        raise OSError("a replica in the test's own process takes no connections over")
-
-    def stop_reading(self) -> None:
-        """What the broker sees of a process that hangs."""
-        self.replica._link.transport.pause_reading()
-
-    def read_on(self) -> None:
-        self.replica._link.transport.resume_reading()
-
-
-class LocalReplicas:
-    """A replica source whose replicas live in this process. ``gate`` holds new ones back while it is cleared;
-    ``hang_new`` has them hang from their beginning."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.hang_new = False
-        self.acquired: list[LocalChild] = []
-        self._accepted: asyncio.Queue[Link] = asyncio.Queue()
-        self._server: asyncio.AbstractServer | None = None
-
-    async def listen(self) -> None:
-        self._server = await serve_unix(self.path, SECRET, {"role": "broker"}, self._accepted.put_nowait)
-
-    async def acquire_replica(self) -> LocalChild:
-        await self.gate.wait()
-        replica = ReplicaServer(await connect_unix(self.path, SECRET, {"role": "replica"}), SECRET)
-        replica.start()
-        child = LocalChild(await self._accepted.get(), replica)
-        if self.hang_new:
-            child.stop_reading()
-        self.acquired.append(child)
-        return child
-
-    async def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        for child in self.acquired:
-            child.kill()
-            await child.replica.ended
-
-
-class ControllerCalls:
-    """Takes reports of failed partitions as a controller that elects again at once (rule 1), if ``elects``."""
-
-    def __init__(self, dataplane: Dataplane) -> None:
-        self._dataplane = dataplane
-        self.elects = True
-        self.reports: list[tuple[TopicPartition, int, str]] = []
-
-    async def alter_partition(self, tp: TopicPartition, topic_id: uuid.UUID, proposal: dict[str, Any]) -> None:
-        raise KafkaError(ErrorCode.NOT_CONTROLLER, "no ISR changes here")
-
-    async def alter_partitions(self, proposals: Sequence[tuple[TopicPartition, uuid.UUID, Propose]]) -> int:
-        raise KafkaError(ErrorCode.NOT_CONTROLLER, "no ISR changes here")
-
-    async def report_failed_partition(self, tp: TopicPartition, state: PartitionState, reason: str) -> None:
-        self.reports.append((tp, state.leader_epoch, reason))
-        current = self._dataplane.image.partition(tp)
-        if self.elects and current is not None and current.leader_epoch == state.leader_epoch:
-            await self._dataplane.lead(tp.topic, tp.partition)
-
-
 class Dataplane:
-    """What handlers take for their broker. ``async with`` starts it on ``directory``, and closes all logs after."""
+    """What handlers take for their process: a replica actor in the test's own event loop. Its broker is the test, at
+    the other end of a real Unix socket (``broker``): it opens every partition of the image unless ``opens`` is false.
+
+    ``heard`` is what the actor told its broker: (method, arguments). ``async with`` starts it on ``directory``, and
+    ends it as the end of its broker does.
+    """
 
     def __init__(self, directory: Path, *, config: Mapping[str, str] | None = None) -> None:
-        self.broker_id = BROKER
-        self.gate = Gate(APIS, authorizer=self, quotas=self)
         self.directory = directory
-        self.configs = Configs(BROKER, config or {})
-        self.controller_calls = ControllerCalls(self)
-        self.lease = True
-        self.suspects: set[int] = set()
         self.denied: set[str] = set()
         self.charged: list[tuple[str, int]] = []
+        self.heard: list[tuple[str, dict[str, Any]]] = []
+        self.opens = True
+        self.elects = True
+        self._config = dict(config or {})
+        self._number = 0
+        self._open: dict[TopicPartition, uuid.UUID] = {}
+        self._tasks = TaskSet("the test's broker")
         endpoint = Endpoint("TEST", "127.0.0.1", 9092)
         brokers = {
             b: BrokerInfo(b, 0, (dataclasses.replace(endpoint, port=9092 + b),), "127.0.0.1", 0, "", "", True)
             for b in (BROKER, 1)
         }
         self.image = ClusterImage("test", brokers=brokers)
-        self.broker_calls = BrokerCalls(self, SECRET)
-        self._checkpoints: Mapping[str, Mapping[TopicPartition, int]] = {}
 
     async def __aenter__(self) -> Dataplane:
         self._sockets = tempfile.TemporaryDirectory()
-        self.children = LocalReplicas(f"{self._sockets.name}/s")
-        await self.children.listen()
-        names = ("recovery-point-offset-checkpoint", "replication-offset-checkpoint", "log-start-offset-checkpoint")
-        checkpoints = {name: self._checkpoints.get(name, {}) for name in names}
-        self.fetch_sessions = FetchSessions(self.configs.number("max.incremental.fetch.session.cache.slots"))
-        self.partitions = Partitions(self, self.directory, checkpoints)
+        accepted: asyncio.Queue[Link] = asyncio.Queue()
+        path = f"{self._sockets.name}/s"
+        self._listening = await serve_unix(path, SECRET, {"role": "broker"}, accepted.put_nowait)
+        link = await connect_unix(path, SECRET, {"role": "replica"})
+        self.broker = await accepted.get()
+        self.broker.start(on_call=self._hear)
+        self._handed = handover.listen(f"{self._sockets.name}/a{handover.SUFFIX}")
+        begin = {"number": 0, "broker_id": BROKER, "log_dir": str(self.directory), "config": self._config}
+        self.server = ReplicaActorServer(link, SECRET, self._handed, begin)
+        self.server.gate = Gate(APIS, authorizer=self, quotas=self)
+        self.server.start()
+        self.lease = True
+        await self._tell(True, self.image.as_delta())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.partitions.close()
-        await self.children.close()
+        self.broker.close()
+        await self.server.ended
+        await self._tasks.close()
+        self._listening.close()
+        self._handed.close()
         self._sockets.cleanup()
+
+    async def _hear(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
+        self.heard.append((method, args))
+        if method == "failed" and self.elects:
+            self._open.pop(TopicPartition(args["topic"], args["partition"]), None)
+            await self.lead(args["topic"], args["partition"])
+        return {}
 
     # what handlers ask
 
@@ -166,8 +102,21 @@ class Dataplane:
         self.charged.append((kind, amount))
         return 0
 
-    def holds_lease(self) -> bool:
-        return self.lease
+    @property
+    def partitions(self) -> ServedPartitions:
+        return self.server.partitions
+
+    @property
+    def gate(self) -> Gate:
+        return self.server.gate
+
+    @property
+    def lease(self) -> bool:
+        return self.server.holds_lease()
+
+    @lease.setter
+    def lease(self, holds: bool) -> None:
+        self.server._lease_until = float("inf") if holds else 0.0
 
     # what a controller decides
 
@@ -176,7 +125,8 @@ class Dataplane:
     ) -> uuid.UUID:
         """A topic led by ``leader`` in epoch 0. Underscores in config names stand for dots."""
         topic_id = uuid.uuid4()
-        states = {p: PartitionState((leader,), leader, 0, (leader,), 0) for p in range(partitions)}
+        replicas = tuple({leader, BROKER})
+        states = {p: PartitionState(replicas, leader, 0, (leader,), 0) for p in range(partitions)}
         named = {name.replace("_", "."): value for name, value in config.items()}
         await self.take(ImageDelta(topics={topic: Topic(topic, topic_id, states, named)}))
         return topic_id
@@ -190,32 +140,55 @@ class Dataplane:
             replicas=tuple({*state.replicas, leader}),
             leader=leader,
             leader_epoch=state.leader_epoch + 1,
+            isr=(leader,),
             version=state.version + 1,
         )
         topics = {topic: dataclasses.replace(old, partitions={**old.partitions, partition: changed})}
         await self.take(ImageDelta(topics=topics))
 
-    async def lead_unheard(self, topic: str = TOPIC) -> LocalChild:
-        """Lead what another leads first, and what the only replica process does not hear of until it reads on."""
-        await self.lead(topic, leader=1)
-        (replica,) = self.children.acquired
-        replica.stop_reading()
-        await self.lead(topic)
-        return replica
-
     async def delete(self, topic: str = TOPIC) -> None:
         await self.take(ImageDelta(deleted_topics=(topic,)))
 
     async def take(self, delta: ImageDelta) -> None:
+        """Have the actor go by a change of the image, and open or close what it names."""
         self.image = self.image.apply(delta)
-        await self.partitions.apply(self.image)
+        await self._tell(False, delta)
+        wanted = {
+            TopicPartition(topic.name, p): topic.id
+            for topic in self.image.topics.values()
+            for p, state in topic.partitions.items()
+            if BROKER in state.replicas
+        }
+        for tp, topic_id in list(self._open.items()):
+            if wanted.get(tp) != topic_id:
+                await self.close(tp)
+        if self.opens:
+            for tp in wanted.keys() - self._open.keys():
+                await self.open(tp)
+
+    async def _tell(self, full: bool, delta: ImageDelta) -> None:
+        self._number += 1
+        args = {"number": self._number, "full": full, "cluster_id": self.image.cluster_id}
+        await self.broker.call("image", {**args, "delta": delta_to_json(delta)})
+
+    async def open(self, tp: TopicPartition, **known: Any) -> dict[str, Any]:
+        """Have a partition's log opened. ``known`` is what a broker knows of it, nothing else."""
+        topic_id = self._open[tp] = self.image.topics[tp.topic].id
+        start = {"recovery_point": 0, "high_watermark": None, "log_start_offset": 0, "seal": None}
+        answer: dict[str, Any] = await self.broker.call("open", {**_named(tp, topic_id), **start, **known})
+        return answer
+
+    async def close(self, tp: TopicPartition) -> dict[str, Any]:
+        """Have a partition's log closed: what it left."""
+        left: dict[str, Any] = await self.broker.call("close", _named(tp, self._open.pop(tp)))
+        return left
 
     # requests
 
     async def ask(self, api_key: int, version: int, body: bytes | bytearray, client_id: str | None = "test") -> bytes:
         """The body of the response to a request body."""
         context = request_context(api_key, version, client_id, "TEST")
-        return b"".join(await dispatch.serve(self.gate, self, context, memoryview(bytearray(body))))
+        return b"".join(await dispatch.serve(self.gate, self.server, context, memoryview(bytearray(body))))
 
     async def ask_entity(self, api_key: int, version: int, request: Any) -> Any:
         """The response entity of kio to a request entity of kio."""
@@ -232,6 +205,10 @@ class Dataplane:
         if not answer:
             return None
         return decode_response(0, version, answer).responses[0].partition_responses[0]
+
+
+def _named(tp: TopicPartition, topic_id: uuid.UUID) -> dict[str, Any]:
+    return {"topic": tp.topic, "topic_id": str(topic_id), "partition": tp.partition}
 
 
 async def append(

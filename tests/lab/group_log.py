@@ -86,7 +86,9 @@ class OffsetsLogOnDisk:
     def held(self) -> int:
         return len(self._held)
 
-    async def read(self, partition: int, offset: int, max_bytes: int) -> tuple[LogRecords, memoryview]:
+    async def read(
+        self, partition: int, leader_epoch: int, offset: int, max_bytes: int
+    ) -> tuple[LogRecords, memoryview]:
         log = self.log(partition)
         end = log.log_end_offset
         data = memoryview(b"".join(path.read_bytes() for path in sorted(log.directory.glob("*.log"))))

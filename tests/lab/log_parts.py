@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,15 @@ def crash(log: Log) -> None:
     """What a killed process leaves: its files as they are, the lock free, nothing written on the way out."""
     log._segments.close()
     log._lock.release()
+
+
+def open_files(directory: Path) -> list[str]:
+    """The files in ``directory`` that this process has open, one for each descriptor."""
+    opened = []
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            opened.append(Path(os.readlink(f"/proc/self/fd/{fd}")))
+    return [path.name for path in opened if path.parent == directory.resolve()]
 
 
 def reader_of(log: Log) -> LogReader:

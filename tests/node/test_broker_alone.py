@@ -105,7 +105,7 @@ class _Producing:
 
 def _another_writes(broker: PlainBroker, topic: str, before: psutil.Process) -> bool:
     try:
-        writer = broker.replica_of(topic)
+        writer = broker.actor_of(topic)
         return writer != before and writer.status() != psutil.STATUS_ZOMBIE
     except (psutil.NoSuchProcess, IndexError):
         return False  # between two holders of the lock
@@ -193,7 +193,7 @@ def test_a_killed_replica_process_heals_and_loses_nothing_acknowledged(broker: P
     for round_number in range(3):
         producing.send(200)
         producing.wait_acknowledged(400 * round_number + 1)
-        killed = broker.replica_of(topic)
+        killed = broker.actor_of(topic)
         killed.kill()
         producing.send(200)
         producing.wait_acknowledged(len(producing.acknowledged) + 1)

@@ -10,28 +10,32 @@ from pathlib import Path
 import psutil
 import pytest
 
-from raykafka.broker.children.child import COORDINATOR, Child
+from raykafka.broker.children.child import COORDINATOR, REPLICA, Child
 from raykafka.broker.children.children import Children
-from raykafka.errors import LinkError
+from raykafka.errors import LinkError, RaykafkaError
 from raykafka.link import connect_unix
-from tests.lab.clusters.plain_broker import PlainBroker, PlainStarter
+from tests.lab.clusters.plain_broker import PlainBroker, PlainChild, PlainStarter
 from tests.lab.loop_waiting import until
 
 WITHIN_S = 120
 
 
+class Stillborn(PlainStarter):
+    """Its children end before they connect."""
+
+    def start(self, role: str, socket_path: str, token: str) -> PlainChild:
+        child = super().start(role, socket_path, token)
+        child.kill()
+        return child
+
+
 @asynccontextmanager
-async def _children(directory: Path, spare_replicas: int = 1) -> AsyncIterator[Children]:
+async def _children(directory: Path, starter: type[PlainStarter] = PlainStarter) -> AsyncIterator[Children]:
     settings = PlainBroker(directory, "nowhere:1").settings
     children = Children(
-        PlainStarter(settings),
-        socket_path=str(directory / "s"),
-        secret=settings.secret,
-        identity={"role": "broker"},
-        spare_replicas=spare_replicas,
+        starter(settings), socket_path=str(directory / "s"), secret=settings.secret, identity={"role": "broker"}
     )
     await children.listen()
-    children.keep_spares()
     try:
         yield children
     finally:
@@ -40,30 +44,47 @@ async def _children(directory: Path, spare_replicas: int = 1) -> AsyncIterator[C
         assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
-def test_each_partition_gets_a_replica_process_of_its_own_and_a_spare_is_kept_ready(tmp_path: Path) -> None:
+async def _start(children: Children) -> Child:
+    """A replica actor that waits to be told what to be."""
+    child = await asyncio.wait_for(children.start(REPLICA), WITHIN_S)
+    child.link.start()
+    return child
+
+
+def test_each_replica_actor_is_a_process_of_its_own_that_says_where_it_listens(tmp_path: Path) -> None:
     async def run() -> None:
         async with _children(tmp_path) as children:
-            await until(lambda: children.spares == 1)
-            taken = [await asyncio.wait_for(children.acquire_replica(), WITHIN_S) for _ in range(3)]
-            assert len({child.pid for child in taken}) == 3
-            for child in taken:
+            started = await asyncio.gather(*(_start(children) for _ in range(3)))
+            assert len({child.pid for child in started}) == 3
+            for child in started:
                 await child.link.ping(WITHIN_S)
-            await until(lambda: children.spares == 1)
-            assert len(children.living()) == 4
+            places = {path for child in started for path in (child.links, child.fds)}
+            assert len(places) == 6 and all(Path(path).is_socket() for path in places)
+            started[0].kill()
+            await until(lambda: started[0] not in children.living())
+            assert not any(Path(path).exists() for path in (started[0].links, started[0].fds))
+            assert children.living() == started[1:]
 
     asyncio.run(run())
 
 
-def test_a_dead_spare_is_replaced_and_never_handed_out(tmp_path: Path) -> None:
+def test_one_that_ends_before_it_connects_is_an_error_and_is_forgotten(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with _children(tmp_path, Stillborn) as children:
+            with pytest.raises(RaykafkaError, match="it ended before it connected"):
+                await children.start(REPLICA)
+            await until(lambda: children.living() == [])
+
+    asyncio.run(run())
+
+
+def test_a_replica_actor_whose_event_loop_is_silent_is_killed(tmp_path: Path) -> None:
     async def run() -> None:
         async with _children(tmp_path) as children:
-            await until(lambda: children.spares == 1)
-            dead = children.living()[0]
-            os.kill(dead.pid, signal.SIGKILL)
-            await until(lambda: dead not in children.living())
-            child = await asyncio.wait_for(children.acquire_replica(), WITHIN_S)
-            assert child.pid != dead.pid
-            await child.link.ping(WITHIN_S)
+            child = await _start(children)
+            os.kill(child.pid, signal.SIGSTOP)
+            await until(lambda: children.living() == [])
+            assert child.link.is_closed
 
     asyncio.run(run())
 
@@ -77,7 +98,7 @@ def test_a_dead_or_silent_coordinator_is_replaced(tmp_path: Path, end: signal.Si
             adopted.append(child)
             child.link.start()
 
-        async with _children(tmp_path, spare_replicas=0) as children:
+        async with _children(tmp_path) as children:
             children.keep(COORDINATOR, adopt)
             await until(lambda: len(adopted) == 1)
             os.kill(adopted[0].pid, end)
@@ -90,7 +111,7 @@ def test_a_dead_or_silent_coordinator_is_replaced(tmp_path: Path, end: signal.Si
 
 def test_a_process_that_this_broker_did_not_start_is_turned_away(tmp_path: Path) -> None:
     async def run() -> None:
-        async with _children(tmp_path, spare_replicas=0) as children:
+        async with _children(tmp_path) as children:
             secret = children._secret
             stranger = await connect_unix(str(tmp_path / "s"), secret, {"role": "replica", "token": "x", "pid": 1})
             stranger.start()
@@ -98,6 +119,6 @@ def test_a_process_that_this_broker_did_not_start_is_turned_away(tmp_path: Path)
                 await stranger.ended
             with pytest.raises(LinkError):
                 await stranger.ping(1)
-            assert children.spares == 0
+            assert children.living() == []
 
     asyncio.run(run())

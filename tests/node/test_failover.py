@@ -157,12 +157,12 @@ def test_a_killed_leader_that_is_controller_and_coordinator_too_is_replaced(brok
     assert set(read) == set(range(len(read))), "no offset was left out"
 
 
-def test_a_replica_that_stands_still_is_replaced(brokers: list[PlainBroker]) -> None:
+def test_a_replica_actor_that_stands_still_is_replaced(brokers: list[PlainBroker]) -> None:
     create(brokers, "still", min_insync_replicas="2")
     load = Load(brokers, "still")
     load.wait_more()
     leader, follower = leader_and_follower(brokers, "still")
-    stopped = [leader.replica_of("still"), follower.replica_of("still")]
+    stopped = [leader.actor_of("still"), follower.actor_of("still")]
     for process in stopped:
         process.suspend()
         load.wait_more(1000)

@@ -150,7 +150,7 @@ def test_counters_are_zookeepers_history_and_gauges_the_cluster(scene: Scene) ->
     # a leader's replica process, the active controller's process
     load = Load(brokers, "kept")
     load.wait_more()
-    brokers[metadata(brokers, "kept").leader].replica_of("kept").kill()
+    brokers[metadata(brokers, "kept").leader].actor_of("kept").kill()
     load.wait_more()
     active = _active(scene)
     (controller,) = active.children(CONTROLLER)
@@ -219,17 +219,23 @@ def test_lag_and_traffic_are_what_clients_did(scene: Scene) -> None:
         prometheus.wait_scrapes(2)
         lag = _committed_lag(scene, group)
     assert lag == {0: 10, 1: 100, 2: 0}
-    assert scene.value(f'sum(raykafka_topic_records_in_total{{topic="{topic}"}})') == 300
-    assert scene.value(f'sum(raykafka_topic_records_out_total{{topic="{topic}"}})') == 100
+    # replica actors report each second
+    prometheus.wait(f'sum(raykafka_topic_records_in_total{{topic="{topic}"}})', lambda records: records == 300)
+    prometheus.wait(f'sum(raykafka_topic_records_out_total{{topic="{topic}"}})', lambda records: records == 100)
     bytes_in = scene.value(f'sum(raykafka_topic_bytes_in_total{{topic="{topic}"}})')
     stored = sum(p.stat().st_size for b in brokers for p in b.data_dir.glob(f"{topic}-*/*.log"))
     assert bytes_in is not None and bytes_in * len(brokers) == stored
-    produced = scene.value('sum(raykafka_request_duration_seconds_count{request="Produce",phase="total"})')
-    assert produced is not None and produced >= 3
+    count = 'sum(raykafka_request_duration_seconds_count{request="Produce",phase="total"})'
+    prometheus.wait(count, lambda produced: produced is not None and produced >= 3)
 
     # followers that have everything lag by nothing, and are all there
     prometheus.wait(f'count(raykafka_follower_lag_records{{topic="{topic}"}} == 0)', lambda count: count == 6)
     prometheus.wait(f'max(raykafka_follower_lag_seconds{{topic="{topic}"}})', lambda behind: behind == 0)
+
+    # every replica is in one replica actor, and clients' connections are those of all actors
+    prometheus.wait("sum(raykafka_partitions) - sum(raykafka_replica_actor_replicas)", lambda missing: missing == 0)
+    prometheus.wait("sum(raykafka_leaders) - sum(raykafka_replica_actor_leaders)", lambda missing: missing == 0)
+    prometheus.wait("sum(raykafka_connections) - sum(raykafka_replica_actor_connections)", lambda gone: gone == 0)
 
     # while nobody has the group, its lag is unknown and not 0; who takes it over knows it again
     coordinator = prometheus.query(f'raykafka_consumer_lag_records{{group="{group}",partition="0"}}')

@@ -15,7 +15,7 @@ from tests.lab.clusters.replicated import (
     create,
     leader_and_follower,
     metadata,
-    runs_anew,
+    open_elsewhere,
     stored,
     wait_in_sync,
 )
@@ -35,26 +35,28 @@ def test_acks_all_is_on_every_replica(brokers: list[PlainBroker]) -> None:
         check(brokers, "plain", load.stop(), partition)
 
 
-def test_a_killed_follower_replica_comes_back_and_nothing_acknowledged_is_lost(brokers: list[PlainBroker]) -> None:
+def test_a_killed_followers_replica_actor_is_replaced_and_nothing_acknowledged_is_lost(
+    brokers: list[PlainBroker],
+) -> None:
     create(brokers, "follower")
     load = Load(brokers, "follower")
     load.wait_more()
     _, follower = leader_and_follower(brokers, "follower")
     for _ in range(2):
-        killed = follower.replica_of("follower")
+        killed = follower.actor_of("follower")
         killed.kill()
-        until(lambda killed=killed: runs_anew(follower, "follower", killed.pid), "another process has the log")
+        until(lambda killed=killed: open_elsewhere(follower, "follower", killed.pid), "another process has the log")
         load.wait_more()
     check(brokers, "follower", load.stop())
 
 
-def test_a_killed_leader_replica_hands_over_and_nothing_acknowledged_is_lost(brokers: list[PlainBroker]) -> None:
+def test_a_killed_leaders_replica_actor_hands_over_and_nothing_acknowledged_is_lost(brokers: list[PlainBroker]) -> None:
     create(brokers, "leader")
     load = Load(brokers, "leader")
     load.wait_more()
     for _ in range(3):
         leader, _ = leader_and_follower(brokers, "leader")
-        leader.replica_of("leader").kill()
+        leader.actor_of("leader").kill()
         load.wait_more()
         until(
             lambda leader=leader: metadata(brokers, "leader").leader != leader.settings.broker_id,
@@ -106,7 +108,7 @@ def test_records_that_only_a_dead_leader_had_are_truncated(brokers: list[PlainBr
     acked = load.stop()
     leader, _ = leader_and_follower(brokers, "tail")
     others = [broker for broker in brokers if broker is not leader]
-    stopped = [psutil.Process(b.process.pid) for b in others] + [b.replica_of("tail") for b in others]
+    stopped = [psutil.Process(b.process.pid) for b in others] + [b.actor_of("tail") for b in others]
     for process in stopped:
         process.suspend()
     producer = Producer({"bootstrap.servers": leader.bootstrap, "log_level": 0, "acks": 1, "linger.ms": 0})
@@ -115,7 +117,7 @@ def test_records_that_only_a_dead_leader_had_are_truncated(brokers: list[PlainBr
         producer.produce("tail", b"x" * 900_000, partition=0, on_delivery=lambda e, m: extra.append(m.offset()))
     assert producer.flush(WITHIN_S) == 0
     before = len(stored(leader, "tail"))
-    leader.replica_of("tail").kill()
+    leader.actor_of("tail").kill()
     for process in stopped:
         process.resume()
     until(lambda: metadata(brokers, "tail").leader != leader.settings.broker_id, "another broker leads")

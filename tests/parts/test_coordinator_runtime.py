@@ -117,7 +117,9 @@ class Topic:
         self.batches.append((base, epoch, records))
         return base
 
-    async def read(self, partition: int, offset: int, max_bytes: int) -> tuple[LogRecords, memoryview]:
+    async def read(
+        self, partition: int, leader_epoch: int, offset: int, max_bytes: int
+    ) -> tuple[LogRecords, memoryview]:
         """One batch. The first ``unread`` times the high watermark is not there yet."""
         end = len(self.batches)
         if self.unread:

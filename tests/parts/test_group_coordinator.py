@@ -19,7 +19,7 @@ from raykafka.cluster.coordinator_partition import partition_for
 from raykafka.coordinator import messages
 from raykafka.coordinator.classic.events import Heartbeat, Join, Leave, Leaving, Sync
 from raykafka.coordinator.group.config import GroupConfig
-from raykafka.coordinator.group_coordinator import Coordinator, new_request
+from raykafka.coordinator.group_coordinator import Coordinator, KnownTopic, new_request
 from raykafka.coordinator.offsets.events import Commit, CommittedOffset
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
@@ -271,14 +271,66 @@ def test_offsets_of_topics_deleted_while_loading_go_as_well(tmp_path: Path) -> N
         first = await leading(log)
         await first.commit("g", a_commit(5))
         second = Coordinator(CONFIG, log)
-        await second.on_call("topics", {"full": True, "topics": {"t": 1}, "deleted": []})
-        await second.on_call("lead", {"partition": 0, "leader_epoch": 2, "partitions": 1})
-        await second.on_call("topics", {"full": False, "topics": {}, "deleted": ["t"]})
+        second.take_image(1, {"t": KnownTopic("1", 1)}, (), {0: 2}, 1, full=True)
+        second.take_image(2, {}, ["t"], {0: 2}, 1, full=False)
         await second.loaded()
         while second.describe("g") is not None:
             await asyncio.sleep(0.01)
         assert not second.exists(T0)
         assert (await leading(log, epoch=3)).describe("g") is None
+
+    with_log(play, tmp_path)
+
+
+def test_each_image_is_taken_once_whichever_actor_tells_it_first(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        coordinator = Coordinator(CONFIG, log)
+        old, new = KnownTopic("1", 1), KnownTopic("2", 1)
+        coordinator.take_image(3, {"t": old}, (), {0: 2}, 1, full=True)
+        await coordinator.loaded()
+        await coordinator.commit("g", a_commit(5))
+        coordinator.take_image(4, {"t": new}, (), {0: 2}, 1, full=False)
+        while coordinator.describe("g") is not None:
+            await asyncio.sleep(0.01)
+        await coordinator.commit("g", a_commit(6))
+        # another actor, a little late; a third has only just begun
+        coordinator.take_image(3, {"t": old}, (), {}, 1, full=True)
+        coordinator.take_image(4, {"t": new}, ["t"], {0: 2}, 1, full=False)
+        coordinator.take_image(4, {"t": new}, (), {0: 2}, 1, full=True)
+        await asyncio.sleep(0)
+        assert coordinator.committed("g", [T0]) == {T0: CommittedOffset(6, 3, "note", 77)}
+        assert coordinator.exists(T0)
+
+    with_log(play, tmp_path)
+
+
+def test_what_an_image_does_not_name_is_gone(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        coordinator = Coordinator(CONFIG, log)
+        coordinator.take_image(1, {"t": KnownTopic("1", 1), "u": KnownTopic("2", 1)}, (), {0: 2}, 1, full=True)
+        await coordinator.loaded()
+        await coordinator.commit("g", a_commit(5))
+        coordinator.take_image(3, {"u": KnownTopic("2", 1)}, (), {0: 2}, 1, full=True)
+        while coordinator.describe("g") is not None:
+            await asyncio.sleep(0.01)
+        assert not coordinator.exists(T0) and coordinator.exists(TopicPartition("u", 0))
+        coordinator.take_image(4, {}, (), {}, 1, full=False)
+        assert (await coordinator.commit("g", a_commit(5)))[T0] is ErrorCode.NOT_COORDINATOR
+        assert coordinator.exists(TopicPartition("u", 0))
+
+    with_log(play, tmp_path)
+
+
+def test_a_topic_made_again_under_its_name_has_none_of_the_offsets_of_the_one_before(tmp_path: Path) -> None:
+    async def play(log: OffsetsLogOnDisk) -> None:
+        coordinator = Coordinator(CONFIG, log)
+        coordinator.take_image(1, {"t": KnownTopic("1", 1)}, (), {0: 2}, 1, full=True)
+        await coordinator.loaded()
+        await coordinator.commit("g", a_commit(5))
+        coordinator.take_image(2, {"t": KnownTopic("2", 1)}, (), {0: 2}, 1, full=False)
+        while coordinator.describe("g") is not None:
+            await asyncio.sleep(0.01)
+        assert coordinator.exists(T0)
 
     with_log(play, tmp_path)
 
@@ -291,12 +343,12 @@ def test_loading_asks_again_while_the_partition_can_not_be_read(tmp_path: Path) 
         refusals = 3
         plain = log.read
 
-        async def read(partition: int, offset: int, max_bytes: int) -> Any:
+        async def read(partition: int, leader_epoch: int, offset: int, max_bytes: int) -> Any:
             nonlocal refusals
             refusals -= 1
             if refusals > 0:
                 return messages.LogRecords(0, ErrorCode.OFFSET_NOT_AVAILABLE), memoryview(b"")
-            head, data = await plain(partition, offset, 300)
+            head, data = await plain(partition, leader_epoch, offset, 300)
             if refusals > -5 and not offset:
                 # the high watermark is not there yet: nothing committed to be read
                 return messages.LogRecords(0, ErrorCode.NONE, 0, head.log_end_offset), memoryview(b"")
@@ -348,8 +400,8 @@ def test_a_name_that_no_record_can_hold_is_refused(tmp_path: Path) -> None:
 # the process
 
 
-class Broker:
-    """The broker's side of one coordinator's link: relays its frames to a log, and forwards requests."""
+class Actor:
+    """A replica actor's side of one coordinator's link: relays its frames to a log, and forwards requests."""
 
     def __init__(self, link: Link, log: OffsetsLogOnDisk) -> None:
         self.link = link
@@ -372,7 +424,7 @@ class Broker:
             task.add_done_callback(self._tasks.discard)
 
     async def _read(self, read: messages.LogRead) -> None:
-        head, data = await self._log.read(read.partition, read.offset, read.max_bytes)
+        head, data = await self._log.read(read.partition, read.leader_epoch, read.offset, read.max_bytes)
         answer = messages.LogRecords(read.correlation, head.error, head.high_watermark, head.log_end_offset)
         self.link.send(messages.LOG_RECORDS, answer.pack(), data)
 
@@ -385,38 +437,47 @@ class Broker:
         return entity_reader(load_response_schema(api_key, version))(answer.toreadonly(), 0)[0]
 
 
-def test_the_process_serves_its_broker_and_ends_with_the_link(tmp_path: Path) -> None:
+def test_the_process_serves_the_actors_that_its_broker_names_and_ends_with_the_brokers_link(tmp_path: Path) -> None:
     async def play(log: OffsetsLogOnDisk) -> None:
-        secret, path = os.urandom(16), str(tmp_path / "b.sock")
+        secret, path, actors_path = os.urandom(16), str(tmp_path / "b.sock"), str(tmp_path / "a.sock")
         config = {"group.initial.rebalance.delay.ms": "0", "log.dirs": "/ignored"}
-        accepted: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
-        server = await serve_unix(path, secret, {"role": "broker"}, accepted.set_result)
+        loop = asyncio.get_running_loop()
+        parent, child = loop.create_future(), loop.create_future()
+        server = await serve_unix(path, secret, {"role": "broker"}, parent.set_result)
+        actors = await serve_unix(actors_path, secret, {"role": "actor"}, child.set_result)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "raykafka.coordinator.actor", "--socket", path, "--token", "t"),
             *("--arguments", json.dumps({"broker_id": 3, "config": config})),
             env={**os.environ, "RAYKAFKA_SECRET_HEX": secret.hex()},
         )
         try:
-            broker = Broker(await accepted, log)
-            assert broker.link.peer["role"] == "coordinator" and broker.link.peer["pid"] == process.pid
-            refused = await broker.ask(12, 0, group_id="g", generation_id=1, member_id="m")
+            broker: Link = await parent
+            broker.start()
+            assert broker.peer["role"] == "coordinator" and broker.peer["pid"] == process.pid
+            broker.tell("actors", {"actors": {"5": actors_path}})
+            actor = Actor(await child, log)
+            assert actor.link.peer == {"role": "coordinator", "broker_id": 3, "pid": process.pid}
+            refused = await actor.ask(12, 0, group_id="g", generation_id=1, member_id="m")
             assert refused.error_code.value == ErrorCode.NOT_COORDINATOR
-            await broker.link.call("lead", {"partition": 0, "leader_epoch": 1, "partitions": 1})
-            while not (await broker.link.call("status", {}))["partitions"]["0"]["loaded"]:
+            image = {"image": 1, "full": True, "topics": {}, "deleted": [], "leads": [[0, 1]], "partitions": 1}
+            actor.link.tell("image", image)
+            while not (await broker.call("status", {}))["partitions"].get("0", {}).get("loaded"):
                 await asyncio.sleep(0.01)
-            unknown = await broker.ask(12, 0, group_id="g", generation_id=1, member_id="m")
+            unknown = await actor.ask(12, 0, group_id="g", generation_id=1, member_id="m")
             assert unknown.error_code.value == ErrorCode.UNKNOWN_MEMBER_ID
             malformed = pack_forward(request_context(12, 0, "client"), b"\0\5x")
-            assert len(await broker.link.forward(*malformed)) == 0
-            with pytest.raises(KafkaError, match="does not know"):
-                await broker.link.call("nonsense", {})
-            await broker.link.ping(DEADLINE_S)
-            broker.link.close()
+            assert len(await actor.link.forward(*malformed)) == 0
+            for link in (broker, actor.link):
+                with pytest.raises(KafkaError, match="nonsense"):
+                    await link.call("nonsense", {})
+            await broker.ping(DEADLINE_S)
+            broker.close()
             assert await process.wait() == 0
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
             server.close()
+            actors.close()
 
     with_log(play, tmp_path)

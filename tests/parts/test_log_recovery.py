@@ -381,8 +381,8 @@ def test_a_flush_that_a_cut_overtakes_vouches_for_nothing(tmp_path, monkeypatch)
         log.append_as_leader(batch(3), 0, NOW_MS)
     sync = Segments.sync
 
-    def cut_meanwhile(segments, from_offset):
-        sync(segments, from_offset)
+    def cut_meanwhile(segments, **options):
+        sync(segments, **options)
         log.truncate_to(3)
         log.append_as_leader(batch(5), 1, NOW_MS)
 

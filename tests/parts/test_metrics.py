@@ -22,13 +22,13 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from raykafka.broker.partitions.partition_host import Life
+from raykafka.broker.status import ActorRow
 from raykafka.cluster.image import PartitionState, Topic
 from raykafka.controller.cluster_counts import partition_counts
 from raykafka.error_code import ErrorCode
 from raykafka.log.compression import GZIP
 from raykafka.metrics import catalogue
-from raykafka.metrics.broker_families import add_partitions, add_traffic
+from raykafka.metrics.broker_families import add_actors, add_partitions, add_traffic
 from raykafka.metrics.catalogue import CATALOGUE, Kind
 from raykafka.metrics.cluster_families import add_cluster
 from raykafka.metrics.exposition import SAMPLES_AT_ONCE, encode
@@ -41,6 +41,7 @@ from raykafka.types import TopicPartition
 from tests.lab import REPOSITORY
 from tests.lab.dataplane import TOPIC, Dataplane, batch
 from tests.lab.fetching import fetch_one
+from tests.lab.loop_waiting import until
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 
@@ -146,11 +147,14 @@ def host(partition: int, leader: int, isr: tuple[int, ...], adding: tuple[int, .
     """A partition on broker 0 as metrics see it, with replicas on 0, 1 and 2, those of ``adding`` and two in sync
     asked for."""
     state = PartitionState((0, 1, 2, *adding), leader, 4, isr, 0, adding=adding)
-    config = {"min.insync.replicas": "2"}
     tp = TopicPartition(TOPIC, partition)
-    return SimpleNamespace(
-        state=state, life=Life.AWAKE, is_leader=leader == 0, config=config, tp=tp, follower_progress=figures or {}
-    )
+    return SimpleNamespace(state=state, is_leader=leader == 0, tp=tp, actor=0, ends=(), follower_progress=figures or {})
+
+
+def two_in_sync(topic: str) -> int:
+    """The ``min.insync.replicas`` of every topic here."""
+    assert topic == TOPIC
+    return 2
 
 
 def test_partitions_are_counted_with_kafkas_meanings() -> None:
@@ -163,7 +167,7 @@ def test_partitions_are_counted_with_kafkas_meanings() -> None:
         host(5, -1, (2,)),
     ]
     families = Families()
-    asyncio.run(add_partitions(families, hosts))
+    asyncio.run(add_partitions(families, hosts, two_in_sync))
     assert values(families) == {
         catalogue.LEADERS.name: 4,
         catalogue.UNDER_REPLICATED.name: 2,
@@ -171,6 +175,29 @@ def test_partitions_are_counted_with_kafkas_meanings() -> None:
         catalogue.AT_MIN_ISR.name: 1,
         catalogue.OFFLINE.name: 1,
     }
+
+
+def test_a_replica_is_open_once_an_actor_told_where_its_log_ends() -> None:
+    nowhere, opening, opened = (host(partition, 1, (0, 1)) for partition in range(3))
+    nowhere.actor = nowhere.ends = opening.ends = None
+    families = Families()
+    asyncio.run(add_partitions(families, [nowhere, opening, opened], two_in_sync))
+    found = {s.labels["state"]: s.value for m in families.metrics() for s in m.samples if "state" in s.labels}
+    assert found == {catalogue.OPEN: 1, catalogue.WAITING: 2}
+
+
+def test_each_replica_actor_tells_what_it_does() -> None:
+    families = Families()
+    rows = [
+        ActorRow(0, 71, "a", 12, 5, {"INSIDE": 3, "OUTSIDE": 30}, 0.25, 60.5),
+        ActorRow(4, 72, "b", 1, 0, {}, 0.0, 1.0),
+    ]
+    asyncio.run(add_actors(families, rows))
+    found: dict[str, list[float]] = {"0": [], "4": []}
+    for metric in families.metrics():
+        for sample in metric.samples:
+            found[sample.labels["actor"]].append(sample.value)
+    assert found == {"0": [12, 5, 33, 0.25, 60.5], "4": [1, 0, 0, 0.0, 1.0]}
 
 
 def test_the_lag_of_a_follower_is_that_of_this_leadership_and_only_where_it_is_known() -> None:
@@ -182,7 +209,7 @@ def test_the_lag_of_a_follower_is_that_of_this_leadership_and_only_where_it_is_k
         host(3, 0, (0, 1)),
     ]
     families = Families()
-    asyncio.run(add_partitions(families, hosts))
+    asyncio.run(add_partitions(families, hosts, two_in_sync))
     told = [
         (s.name, s.labels, s.value) for metric in families.metrics() for s in metric.samples if "follower" in s.labels
     ]
@@ -223,6 +250,28 @@ def run(directory: Path, test: Callable[[Dataplane], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(body(), 60))
 
 
+def counted(dataplane: Dataplane) -> Traffic:
+    """What the actor has reported of clients' traffic, and what it will report next."""
+    found = Traffic()
+    for method, args in dataplane.heard:
+        if method == "report":
+            found.take(args["traffic"])
+    for topic, more in dataplane.partitions.traffic.items():
+        found.take({topic: [more.bytes_in, more.records_in, more.bytes_out, more.records_out]})
+    return found
+
+
+async def counts(dataplane: Dataplane, direction: str, records: int, size: int) -> None:
+    """Wait until so many records, and bytes, have gone ``in`` or ``out``: a report may be on its way."""
+    names = (f"records_{direction}", f"bytes_{direction}")
+
+    def figures() -> list[int]:
+        found = counted(dataplane)[TOPIC]
+        return [getattr(found, name) for name in names]
+
+    await until(lambda: figures() == [records, size], f"{records} records and {size} bytes {direction}")
+
+
 def test_records_and_bytes_in_are_those_appended(tmp_path: Path) -> None:
     async def test(dataplane: Dataplane) -> None:
         await dataplane.create(max_message_bytes="2000")
@@ -231,8 +280,7 @@ def test_records_and_bytes_in_are_those_appended(tmp_path: Path) -> None:
             await dataplane.produce(bytearray(records), acks=acks)
         refused = await dataplane.produce(batch(b"y" * 3000))
         assert refused.error_code.value == ErrorCode.MESSAGE_TOO_LARGE
-        counted = dataplane.partitions.traffic[TOPIC]
-        assert (counted.records_in, counted.bytes_in) == (3 + 50 + 3, 2 * len(plain) + len(packed))
+        await counts(dataplane, "in", 3 + 50 + 3, 2 * len(plain) + len(packed))
 
     run(tmp_path, test)
 
@@ -245,7 +293,6 @@ def test_records_and_bytes_out_are_those_sent(tmp_path: Path) -> None:
             sent = batch(*[b"%d" % number * 20] * 3)
             sizes.append(len(sent))
             await dataplane.produce(sent)
-        counted = dataplane.partitions.traffic[TOPIC]
         records = size = offset = 0
         while offset < 18:
             read = await fetch_one(dataplane, offset, partition_bytes=250)
@@ -253,10 +300,10 @@ def test_records_and_bytes_out_are_those_sent(tmp_path: Path) -> None:
             assert got
             batches = got // sizes[0]
             size, records, offset = size + got, records + 3 * batches, offset + 3 * batches
-            assert (counted.bytes_out, counted.records_out) == (size, records)
+            await counts(dataplane, "out", records, size)
         # from the middle of a batch the whole batch is sent, and one record of it was asked for
         read = await fetch_one(dataplane, 17)
-        assert (counted.bytes_out, counted.records_out) == (size + len(read.records), records + 1)
+        await counts(dataplane, "out", records + 1, size + len(read.records))
 
     run(tmp_path, test)
 

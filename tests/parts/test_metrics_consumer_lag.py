@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,19 +17,17 @@ from raykafka.errors import KafkaError
 from raykafka.link import Link, serve_tcp
 from raykafka.metrics import consumer_lag
 from raykafka.metrics.consumer_lag import Lag, consumer_lags
-from raykafka.partition.view import empty_view
 from raykafka.types import TopicPartition
 
 SECRET = b"s" * 32
 LED, FAR, NOWHERE, GONE = (TopicPartition("t", p) for p in range(4))
 
 
-def host(log_end: int, *, epoch: int = 3, epoch_start: int = 0, is_leader: bool = True) -> Any:
-    """A partition in leader epoch 3 whose replica last told of ``epoch``."""
-    view = replace(empty_view(epoch), high_watermark=log_end, epoch_start_offset=epoch_start)
-    return SimpleNamespace(
-        is_leader=is_leader, log=SimpleNamespace(view=view), state=PartitionState((0,), 0, 3, (0,), 0)
-    )
+class FakeActors(dict[TopicPartition, int]):
+    """The replica actors of a broker, which know these high watermarks."""
+
+    async def ends(self, partitions: Iterable[TopicPartition], within_s: float) -> dict[TopicPartition, int]:
+        return {tp: self[tp] for tp in partitions if tp in self}
 
 
 class FakeCoordination:
@@ -47,7 +44,7 @@ class FakeBroker:
     def __init__(self, broker_id: int, ports: dict[int, int]) -> None:
         self.broker_id = broker_id
         self.coordination = FakeCoordination()
-        self.partitions: dict[tuple[str, int], Any] = {}
+        self.local_ends = FakeActors()
         self.lease = True
         leaders = {0: 0, 1: 1, 2: -1}
         states = {p: PartitionState((0, 1), leader, 3, (0, 1), 0) for p, leader in leaders.items()}
@@ -101,7 +98,7 @@ def run(test: Callable[[FakeBroker, FakeBroker], Awaitable[None]]) -> None:
 
 def test_lag_is_counted_to_the_high_watermark_wherever_the_leader_is() -> None:
     async def test(near: FakeBroker, far: FakeBroker) -> None:
-        near.partitions[LED], far.partitions[FAR] = host(100), host(50)
+        near.local_ends[LED], far.local_ends[FAR] = 100, 50
         near.coordination.commits = [("a", LED, 90), ("a", FAR, 0), ("b", FAR, 50), ("b", LED, 120)]
         for _ in range(2):
             assert await near.lags() == [Lag("a", LED, 10), Lag("a", FAR, 50), Lag("b", FAR, 0), Lag("b", LED, 0)]
@@ -113,16 +110,7 @@ def test_what_is_not_known_is_not_zero() -> None:
     async def test(near: FakeBroker, far: FakeBroker) -> None:
         near.coordination.commits = [("g", tp, 0) for tp in (LED, FAR, NOWHERE, GONE)]
         assert await near.lags() == []
-        unknown = (
-            host(100, is_leader=False),
-            host(100, epoch=2),  # the replica has not begun to lead
-            host(100, epoch_start=101),  # nor has its high watermark reached the epoch (rule 9)
-            SimpleNamespace(is_leader=True, log=SimpleNamespace(view=None), state=None),
-        )
-        for partition in unknown:
-            near.partitions[LED] = far.partitions[FAR] = partition
-            assert await near.lags() == []
-        near.partitions[LED], far.partitions[FAR] = host(100, epoch_start=100), host(50)
+        near.local_ends[LED], far.local_ends[FAR] = 100, 50
         assert await near.lags() == [Lag("g", LED, 100), Lag("g", FAR, 50)]
         far.lease = False  # another may lead by now
         assert await near.lags() == [Lag("g", LED, 100)]
@@ -137,7 +125,7 @@ def test_a_broker_that_does_not_answer_costs_its_own_partitions_only(monkeypatch
         async def hangs(method: str, args: dict[str, Any]) -> Any:
             await asyncio.sleep(60)
 
-        near.partitions[LED] = host(100)
+        near.local_ends[LED] = 100
         near.coordination.commits = [("g", LED, 0), ("g", FAR, 0)]
         silent = await serve_life(2, lambda link: link.start(on_call=hangs))
         next_life = await serve_life(3, lambda link: link.start(on_call=far.broker_calls.answer))
@@ -146,7 +134,7 @@ def test_a_broker_that_does_not_answer_costs_its_own_partitions_only(monkeypatch
         assert await near.lags() == [Lag("g", LED, 100)]
         silent.close()
         # the next life of the broker is asked at its own address
-        far.partitions[FAR] = host(7)
+        far.local_ends[FAR] = 7
         near.image = there.apply(ImageDelta(brokers={1: replace(info, epoch=3)}))
         assert await near.lags() == [Lag("g", LED, 100)]  # another life answers at its address
         near.image = there.apply(ImageDelta(brokers={1: replace(info, link_port=port_of(next_life), epoch=3)}))

@@ -75,7 +75,8 @@ def test_a_try_has_fewer_records_but_every_partition() -> None:
 
 
 def test_partitions_and_systems_are_chosen() -> None:
-    assert parse([]).partitions == [1, 6, 30]
+    assert parse([]).partitions == [1, 4, 30]
+    assert parse(["--replication", "3"]).partitions == [1, 6, 30, 300]
     assert parse(["--partitions", "300,6"]).partitions == [6, 300]
     assert parse(["--system", "raykafka", "--system", "kafka-4.3.1"]).system == ["raykafka", "kafka-4.3.1"]
 

@@ -89,6 +89,22 @@ def test_an_unknown_key_names_the_nearest_right_one(data: Any, said: str) -> Non
             "brokers config.num.partitions: Invalid value many for configuration num.partitions: "
             "Not a number of type INT.",
         ),
+        (
+            {"brokers": {"replica.actors": "some"}},
+            "brokers.replica.actors must be auto, each, or a number from 1 to 64, not 'some'.",
+        ),
+        (
+            {"brokers": {"replica.actors": 0}},
+            "brokers.replica.actors must be auto, each, or a number from 1 to 64, not 0.",
+        ),
+        (
+            {"brokers": {"replica.actors": True}},
+            "brokers.replica.actors must be auto, each, or a number from 1 to 64, not True.",
+        ),
+        (
+            {"brokers": {"config": {"replica.actors": 2}}},
+            "brokers config.replica.actors is set by brokers.replica.actors.",
+        ),
         ({"brokers": {"config": {"broker.id": 1}}}, "brokers config.broker.id is set by raykafka itself."),
         (["cluster"], "a cluster file holds keys and values, not ['cluster']."),
     ],

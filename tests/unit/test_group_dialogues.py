@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raykafka.coordinator.group.config import GroupConfig
-from raykafka.coordinator.group_coordinator import Coordinator
+from raykafka.coordinator.group_coordinator import Coordinator, KnownTopic
 from raykafka.protocol import dispatch
 from tests.lab.group_dialogues.dialogue import TOPIC, Connection
 from tests.lab.group_dialogues.recorded import DIALOGUES, RECORDED, play
@@ -36,7 +36,7 @@ class _CoordinatorConnection:
 async def _play_to_ours(name: str, directory: Path) -> list[object]:
     log = OffsetsLogOnDisk(directory)
     coordinator = Coordinator(CONFIG, log)
-    coordinator.update_topics({TOPIC: 2}, (), full=True)
+    coordinator.update_topics({TOPIC: KnownTopic("id", 2)}, (), full=True)
     coordinator.start()
     for partition in range(2):
         coordinator.lead(partition, 1, 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from raykafka.error_code import ErrorCode
@@ -97,7 +99,8 @@ def test_index_entries_wait_for_room(tmp_path):
 @pytest.mark.parametrize("room", range(0, 50, 3))
 def test_an_index_entry_that_fits_by_half_is_written_again(tmp_path, room):
     path = tmp_path / "00000000000000000000.timeindex"
-    index = Index(path, TIME_ENTRY)
+    index = Index(str(path), TIME_ENTRY)
+    index.open(os.O_CREAT)
     entries = [(NOW_MS + n, n) for n in range(4)]
     for entry in entries:
         index.append(*entry)

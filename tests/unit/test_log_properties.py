@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from raykafka.log.batch import Record, build_batch, iter_batches
+from raykafka.log.lock import LOCK_FILE
 from raykafka.types import LogPosition
-from tests.lab.log_parts import NOW_MS, batch, crash, open_log, read_all, reader_of, unhurried
+from tests.lab.log_parts import NOW_MS, batch, crash, open_files, open_log, read_all, reader_of, unhurried
 
 CONFIG = {"segment.bytes": "1200", "index.interval.bytes": "150", "file.delete.delay.ms": "0", "retention.ms": "-1"}
 TORN = bytes(batch(3, value_bytes=100))[:-1]  # a write that was cut short
@@ -79,22 +80,44 @@ class LogAgainstList(RuleBasedStateMachine):
         self.log.purge(NOW_MS)
         assert len(self.log.segments) < 2 or self.log.segments[1] > self.start
 
-    @rule(cleanly=st.booleans(), torn=st.integers(0, len(TORN)))
-    def restart(self, cleanly, torn):
-        recovery_point = self.log.recovery_point
-        if cleanly:
-            self.log.close()
-            recovery_point = self.log.recovery_point
+    @rule(how=st.sampled_from(("closed", "closed unflushed", "crashed")), torn=st.integers(0, len(TORN)))
+    def restart(self, how, torn):
+        flushed = self.log.recovery_point
+        if how != "crashed":
+            self.log.close(flush=how == "closed")
+            assert self.log.recovery_point == (self.end if how == "closed" else flushed)
         else:
             crash(self.log)
-            last = sorted(self.directory.glob("*.log"))[-1]
-            with last.open("ab") as tail:
-                tail.write(TORN[:torn])
+            files = sorted(self.directory.glob("*.log"))
+            torn = torn if files else 0
+            for last in files[-1:]:
+                with last.open("ab") as tail:
+                    tail.write(TORN[:torn])
         self.log = open_log(
-            self.directory, CONFIG, recovery_point=recovery_point, clean=cleanly, log_start_offset=self.start
+            self.directory,
+            CONFIG,
+            recovery_point=self.log.recovery_point,
+            clean=how != "crashed",
+            log_start_offset=self.start,
         )
         self.reader = reader_of(self.log)
-        assert self.log.recovered_bytes_cut == (0 if cleanly else torn)
+        assert self.log.recovered_bytes_cut == (torn if how == "crashed" else 0)
+        assert (self.log.note is None) == (how == "crashed")
+        assert open_files(self.directory) == [LOCK_FILE]
+        if how == "closed unflushed":
+            assert self.log.recovery_point == max(flushed, self.log.segments[0])
+
+    @rule(flush=st.booleans())
+    def idle(self, flush):
+        """What is let go of is opened again, for appends as for look-ups."""
+        for _ in range(2):
+            self.log.rest()
+            self.reader.rest()
+        if flush:
+            self.log.flush()
+        assert not self.log.rest() or not flush
+        if flush:
+            assert open_files(self.directory) == [LOCK_FILE]
 
     @invariant()
     def it_holds_what_the_list_holds(self):

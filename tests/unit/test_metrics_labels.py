@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from raykafka.broker.children.child import CONTROLLER, COORDINATOR, REPLICA
 from raykafka.broker.life import BrokerState
-from raykafka.broker.partitions.partition_host import Life
 from raykafka.metrics import catalogue
 
 
 def test_labels_name_every_state_of_a_broker() -> None:
     assert [str(state) for state in BrokerState] == list(catalogue.BROKER_STATES)
-
-
-def test_labels_name_every_life_of_a_replica_but_the_end() -> None:
-    assert [str(life) for life in Life if life is not Life.CLOSED] == list(catalogue.LIVES)
 
 
 def test_labels_name_every_role_of_a_child() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -156,3 +157,10 @@ def test_what_cannot_work_on_several_nodes_is_refused(data: dict[str, Any], mess
     with pytest.raises(ConfigError) as caught:
         parse_cluster_config(data, "file.yaml")
     assert message in str(caught.value)
+
+
+def test_each_node_gives_its_own_cores_to_its_broker(tmp_path: Path) -> None:
+    config, visits = _config(), [_node(1, cores=4), _node(2, cores=40), _node(3)]
+    seats = seats_of_roster(_planned(config, visits), visits)
+    placements = place(config, ClusterFolder(tmp_path), seats, b"s" * 32)
+    assert [p.settings["replica_actors"] for p in placements if p.role == "broker"] == [4, 16, 1]

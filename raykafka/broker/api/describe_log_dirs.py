@@ -13,8 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raykafka.broker.partitions.partition_host import PartitionHost
-from raykafka.broker.serving import LogDirsServer
+from raykafka.broker.serving import LogDirsPartition, LogDirsServer
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log.files import LOG
@@ -66,9 +65,9 @@ async def handle(context: RequestContext, request: DescribeLogDirsRequest, serve
     return build(m.DescribeLogDirsResponse, throttle_time=NO_THROTTLE, error_code=ErrorCode.NONE, results=(result,))
 
 
-def _measure(data_dir: Path, hosts: list[PartitionHost]) -> tuple[dict[Any, int], int, int]:
+def _measure(data_dir: Path, hosts: list[LogDirsPartition]) -> tuple[dict[Any, int], int, int]:
     """Bytes of segments by partition, and of the volume: in all, and free."""
-    sizes = {host.tp: _size(host.log.directory) if host.sleeping.has_files else 0 for host in hosts}
+    sizes = {host.tp: _size(host.directory) if host.has_files else 0 for host in hosts}
     volume = os.statvfs(data_dir)
     return sizes, volume.f_frsize * volume.f_blocks, volume.f_frsize * volume.f_bavail
 
@@ -84,9 +83,9 @@ def _size(directory: Path) -> int:
     return total
 
 
-def _lag(host: PartitionHost) -> int:
-    view = host.log.view
-    return 0 if view is None else max(0, view.high_watermark - view.log_end_offset)
+def _lag(host: LogDirsPartition) -> int:
+    ends = host.ends
+    return 0 if ends is None else max(0, ends.high_watermark - ends.log_end_offset)
 
 
 def error_response(context: RequestContext, request: DescribeLogDirsRequest, error: KafkaError) -> Any:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from raykafka.link import Link, handover
+from raykafka.link import Link
 
 REPLICA = "replica"
 COORDINATOR = "coordinator"
@@ -39,8 +38,8 @@ class ChildStarter(Protocol):
 @dataclass(eq=False, slots=True)
 class Child:
     """One child. ``link`` exists once it has connected; ``pid`` is 0 before. ``started_at`` is a moment of
-    ``boot_clock``. ``note`` says to people what it serves, "" while nothing. ``streams`` is the path at which a replica
-    takes connections over from its broker."""
+    ``boot_clock``. ``note`` says to people what it serves, "" while nothing. ``links`` is the path at which a
+    replica actor listens for links, ``fds`` the one at which it takes connections over."""
 
     role: str
     token: str
@@ -49,7 +48,8 @@ class Child:
     connected: asyncio.Future[Link]
     pid: int = 0
     note: str = ""
-    streams: str = ""
+    links: str = ""
+    fds: str = ""
 
     @property
     def link(self) -> Link:
@@ -62,10 +62,6 @@ class Child:
     @property
     def is_connected(self) -> bool:
         return self.connected.done() and not self.connected.cancelled() and self.connected.exception() is None
-
-    def hand_over(self, connection: socket.socket, peer: dict[str, Any]) -> None:
-        """Give a replica a leader's connection; the caller closes its own copy. Raises OSError."""
-        handover.hand_over(self.streams, connection, peer)
 
     def kill(self) -> None:
         """End the process. By pid where it is known: that works for a stopped process, and at once."""

@@ -1,4 +1,4 @@
-"""A broker's children: replica, coordinator and controller processes, each on one link to the broker's Unix socket.
+"""A broker's children: replica actors, coordinator and controller, each on one link to the broker's Unix socket.
 
 A child is started with a token, connects with it, and lives exactly as long as that link: it exits on end-of-file, and
 the broker kills one whose event loop is silent. A child is never restarted in place; a new one takes over with backoff
@@ -13,12 +13,10 @@ import os
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from raykafka.broker.children.child import CONTROLLER, COORDINATOR, REPLICA, Child, ChildStarter
-from raykafka.broker.children.spare_replicas import SpareReplicas
 from raykafka.errors import LinkError, RaykafkaError
 from raykafka.link import Link, handover, serve_unix
 from raykafka.process.backoff import Backoff
@@ -36,28 +34,25 @@ logger = logging.getLogger(__name__)
 class Children:
     """Starts, knows and ends the children of one broker. All methods run on the broker's event loop.
 
-    ``restarts`` counts, by role, the ends of those that are kept (``keep``); replicas are counted by who uses them.
+    ``restarts`` counts, by role, the ends of those that are kept (``keep``), and of replica actors by who keeps them.
     """
 
-    def __init__(
-        self, starter: ChildStarter, *, socket_path: str, secret: bytes, identity: dict[str, Any], spare_replicas: int
-    ) -> None:
+    def __init__(self, starter: ChildStarter, *, socket_path: str, secret: bytes, identity: dict[str, Any]) -> None:
         self._starter = starter
         self._socket_path = socket_path
         self._secret = secret
         self._identity = identity
-        self._spare_replicas = spare_replicas
         self._by_token: dict[str, Child] = {}
         self._server: asyncio.AbstractServer | None = None
         self._tasks = TaskSet("children")
-        self._replicas = SpareReplicas(partial(self._start, REPLICA), self._tasks)
         self._stopping = False
         self.restarts = {REPLICA: 0, COORDINATOR: 0, CONTROLLER: 0}
 
     async def listen(self) -> None:
         """Open the Unix socket. No process of an earlier life is left that could need its own."""
-        for left_over in Path(self._socket_path).parent.glob(f"r*{handover.SUFFIX}"):
-            left_over.unlink(missing_ok=True)
+        for pattern in (f"a*{handover.SUFFIX}", "a*.sock"):
+            for left_over in Path(self._socket_path).parent.glob(pattern):
+                left_over.unlink(missing_ok=True)
         self._server = await serve_unix(self._socket_path, self._secret, self._identity, self._accept)
 
     async def stop(self) -> None:
@@ -65,7 +60,6 @@ class Children:
         self._stopping = True
         if self._server is not None:
             self._server.close()
-        self._replicas.stop()
         children = list(self._by_token.values())
         for child in children:
             if child.is_connected:
@@ -88,22 +82,6 @@ class Children:
         """All children that were started and have not ended."""
         return list(self._by_token.values())
 
-    # replicas
-
-    @property
-    def spares(self) -> int:
-        """How many replica processes are ready and serve no partition."""
-        return len(self._replicas)
-
-    def keep_spares(self) -> None:
-        """Begin to have spare replicas ready. A starting broker has more urgent children, so this is asked for."""
-        self._replicas.keep(self._spare_replicas)
-
-    async def acquire_replica(self) -> Child:
-        """A connected replica process of nobody yet. The caller attaches its own handlers with ``child.link.start`` and
-        closes the link when it is done."""
-        return await self._replicas.acquire()
-
     # the one coordinator, the one controller
 
     def keep(self, role: str, adopt: Callable[[Child], None]) -> None:
@@ -115,7 +93,7 @@ class Children:
         while not self._stopping:
             await asyncio.sleep(backoff.delay_s)
             try:
-                child = await self._start(role)
+                child = await self.start(role)
             except RaykafkaError as error:
                 if self._stopping:
                     return
@@ -136,7 +114,7 @@ class Children:
 
     # every child
 
-    async def _start(self, role: str) -> Child:
+    async def start(self, role: str) -> Child:
         """Start a child; it has connected. Raises RaykafkaError when it ends before, or takes CONNECT_WITHIN_S."""
         token = secrets.token_hex(16)
         connected: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
@@ -159,7 +137,7 @@ class Children:
             link.close()
             return
         child.pid = int(link.peer["pid"])
-        child.streams = link.peer.get("streams", "")
+        child.links, child.fds = link.peer.get("links", ""), link.peer.get("fds", "")
         child.connected.set_result(link)
         self._tasks.run(self._watch(child))
 
@@ -167,9 +145,9 @@ class Children:
         """Forget a child once its process has ended."""
         why = await child.handle.wait()
         self._by_token.pop(child.token, None)
-        if child.streams:
+        for path in filter(None, (child.links, child.fds)):
             with suppress(FileNotFoundError):
-                os.unlink(child.streams)  # a killed one leaves it behind
+                os.unlink(path)  # a killed one leaves it behind
         if not child.connected.done():
             child.connected.set_exception(RaykafkaError(f"it ended before it connected: {why or 'no reason known'}"))
             child.connected.exception()

@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raykafka.broker.children.child import CONTROLLER, COORDINATOR, REPLICA
 
 _CLASSES = {
-    REPLICA: ("raykafka.replica.actor", "PartitionReplica"),
+    REPLICA: ("raykafka.replica_actor.actor", "ReplicaActor"),
     COORDINATOR: ("raykafka.coordinator.actor", "GroupCoordinator"),
     CONTROLLER: ("raykafka.controller.actor", "ControllerActor"),
 }

@@ -4,49 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from raykafka.broker.neighbourhood.broker_calls import BrokerCalls
-from raykafka.cluster.image import ClusterImage, PartitionState
+from raykafka.cluster.image import ClusterImage
 from raykafka.errors import KafkaError, LinkError
 from raykafka.types import TopicPartition
 
 METHOD = "log_ends"
+_LOCALLY_WITHIN_S = 0.3
 
 logger = logging.getLogger(__name__)
 
 
-class _View(Protocol):
-    @property
-    def leader_epoch(self) -> int: ...
-    @property
-    def epoch_start_offset(self) -> int: ...
-    @property
-    def high_watermark(self) -> int: ...
+class LocalEnds(Protocol):
+    """The replica actors of this broker."""
 
-
-class _Log(Protocol):
-    @property
-    def view(self) -> _View | None: ...
-
-
-class LogEndPartition(Protocol):
-    """What this reads of a local partition."""
-
-    @property
-    def is_leader(self) -> bool: ...
-    @property
-    def state(self) -> PartitionState: ...
-    @property
-    def log(self) -> _Log: ...
-
-
-class LogEndPartitions(Protocol):
-    """The partitions with a replica on this broker."""
-
-    def get(self, tp: tuple[str, int]) -> LogEndPartition | None:
-        """The local partition, or None."""
+    async def ends(self, partitions: Iterable[TopicPartition], within_s: float) -> Mapping[TopicPartition, int]:
+        """The high watermarks of those partitions that are led here, as their replicas know them; none of those that
+        are not known (rule 9)."""
 
 
 class LogEndsServer(Protocol):
@@ -57,22 +34,12 @@ class LogEndsServer(Protocol):
     @property
     def image(self) -> ClusterImage: ...
     @property
-    def partitions(self) -> LogEndPartitions: ...
+    def local_ends(self) -> LocalEnds: ...
     @property
     def broker_calls(self) -> BrokerCalls: ...
 
     def holds_lease(self) -> bool:
         """Whether this broker may still tell what it leads (rule 15)."""
-
-
-def log_end(partition: LogEndPartition | None) -> int | None:
-    """The high watermark of a partition that is led here; None while that is not known (rule 9)."""
-    if partition is None or not partition.is_leader:
-        return None
-    view = partition.log.view
-    if view is None or view.leader_epoch != partition.state.leader_epoch:
-        return None
-    return view.high_watermark if view.high_watermark >= view.epoch_start_offset else None
 
 
 class LogEnds:
@@ -84,7 +51,7 @@ class LogEnds:
 
     async def answer(self, args: dict[str, Any]) -> list[int | None]:
         """``log_ends`` {partitions: [[topic, partition], ...]}: the end of each in that order, None where unknown."""
-        return self._local_ends([TopicPartition(*tp) for tp in args["partitions"]])
+        return await self._local_ends([TopicPartition(*tp) for tp in args["partitions"]], _LOCALLY_WITHIN_S)
 
     async def ends(self, partitions: Iterable[TopicPartition], within_s: float) -> dict[TopicPartition, int | None]:
         """The high watermark of each partition that somebody leads; None where its leader does not know it, no entry
@@ -101,14 +68,15 @@ class LogEnds:
             found.update(zip(tps, ends, strict=False))
         return found
 
-    def _local_ends(self, partitions: Iterable[TopicPartition]) -> list[int | None]:
+    async def _local_ends(self, partitions: Sequence[TopicPartition], within_s: float) -> list[int | None]:
         if not self._server.holds_lease():
             return [None for _ in partitions]  # others may lead by now
-        return [log_end(self._server.partitions.get(tp)) for tp in partitions]
+        found = await self._server.local_ends.ends(partitions, within_s)
+        return [found.get(tp) for tp in partitions]
 
     async def _ends_at(self, leader: int, partitions: Sequence[TopicPartition], within_s: float) -> list[int | None]:
         if leader == self._server.broker_id:
-            return self._local_ends(partitions)
+            return await self._local_ends(partitions, within_s)
         args = {"partitions": [list(tp) for tp in partitions]}
         try:
             answer: list[int | None] = await self._server.broker_calls.call(leader, METHOD, args, within_s)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 
 from raykafka.cluster.image import BrokerInfo
 from raykafka.errors import LinkError
@@ -33,10 +33,13 @@ logger = logging.getLogger(__name__)
 
 
 class Neighbours:
-    """Watches the other brokers of the image, for broker ``broker_id``."""
+    """Watches the other brokers of the image, for broker ``broker_id``. ``suspected(brokers)`` is called whenever
+    ``suspects`` are others than before."""
 
-    def __init__(self, broker_id: int, secret: bytes) -> None:
+    def __init__(self, broker_id: int, secret: bytes, suspected: Callable[[Set[int]], None] = lambda _: None) -> None:
         self._broker_id = broker_id
+        self._suspected = suspected
+        self._told: Set[int] = frozenset()
         self._secret = secret
         self._tasks = TaskSet("neighbours")
         self._watches: dict[int, tuple[int, asyncio.Task[None]]] = {}
@@ -48,10 +51,16 @@ class Neighbours:
     @property
     def suspects(self) -> Set[int]:
         """The brokers that seem dead: refused, cut off, or silent for SUSPECT_AFTER_S."""
-        # The client that asks may have seen the end before this event loop gets to its own: so the kernel is asked.
+        # Who asks may have seen the end before this event loop gets to its own: so the kernel is asked.
         ended = {broker for broker, link in self._links.items() if not _is_established(link)}
         silent = {broker for broker, silent_s in self._silent_s.items() if silent_s > SUSPECT_AFTER_S}
         return self._suspects | ended | silent
+
+    def _look(self) -> None:
+        suspects = self.suspects
+        if suspects != self._told:
+            self._told = suspects
+            self._suspected(suspects)
 
     @property
     def watched(self) -> Set[int]:
@@ -71,6 +80,7 @@ class Neighbours:
                 del self._silent_s[broker]
                 self._suspects.discard(broker)
                 task.cancel()
+        self._look()
         for broker, info in brokers.items():
             if broker != self._broker_id and broker not in self._watches:
                 self._silent_s[broker] = 0.0
@@ -93,6 +103,7 @@ class Neighbours:
             ran_s = min(boot_clock() - began, 2 * _TICK_S)
             for broker in self._silent_s:
                 self._silent_s[broker] += ran_s
+            self._look()
 
     async def _watch(self, info: BrokerInfo) -> None:
         identity = {"role": NEIGHBOUR_ROLE, "broker_id": self._broker_id}
@@ -105,6 +116,7 @@ class Neighbours:
                     link = await connect_tcp(info.link_host, info.link_port, self._secret, identity)
             except (ConnectionError, LinkError):
                 self._suspects.add(info.id)
+                self._look()
                 continue
             except (OSError, TimeoutError):
                 continue  # nobody knows
@@ -114,8 +126,10 @@ class Neighbours:
                     continue
                 self._suspects.discard(info.id)
                 link.start()
+                link.ended.add_done_callback(lambda _: self._look())
                 delay_s = 0.0
                 self._links[info.id] = link
+                self._look()
                 await self._listen(link, info)
             except LinkError:
                 self._suspects.add(info.id)

@@ -18,14 +18,14 @@ _SLICE_BYTES = 256 * 1024
 logger = logging.getLogger(__name__)
 
 
-async def load(coordinated: Coordinated, log: TopicLog, partition: int, read_bytes: int) -> None:
-    """Replay the log to the end that it has when this begins, waiting for the high watermark to get there: what is
-    behind that end was appended by nobody but the caller. Reads ``read_bytes`` at once. Raises LinkError."""
+async def load(coordinated: Coordinated, log: TopicLog, partition: int, leader_epoch: int, read_bytes: int) -> None:
+    """Replay the log to the end that it has, in ``leader_epoch``, when this begins, waiting for the high watermark to
+    get there: what is behind that end was appended by nobody but the caller. Reads ``read_bytes`` at once."""
     offset, end = 0, None
     while end is None or offset < end:
         try:
             async with asyncio.timeout(_READ_TIMEOUT_S):
-                answer, data = await log.read(partition, offset, read_bytes)
+                answer, data = await log.read(partition, leader_epoch, offset, read_bytes)
         except TimeoutError:
             logger.warning("%s-%d: a read from %d was not answered", log.topic, partition, offset)
             continue

@@ -80,7 +80,7 @@ class Shard(Generic[C]):
             await self._predecessor.settled()
             self._predecessor = None
         coordinated = self.coordinated
-        await load(coordinated, self._log, self.partition, self._around.load_bytes)
+        await load(coordinated, self._log, self.partition, self.leader_epoch, self._around.load_bytes)
         coordinated.loaded(self._clock())
         self.is_loaded = True
         keys = coordinated.keys()

@@ -2,4 +2,4 @@
 
 from raykafka.protocol.registry import Place
 
-PLACE = Place.BROKER
+PLACE = Place.FRONT

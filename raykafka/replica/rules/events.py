@@ -25,8 +25,9 @@ class StreamId(NamedTuple):
 
 
 class Seal(NamedTuple):
-    """What a replica leaves behind when it falls asleep (rule 17). ``epoch`` is the newest it knows, ``leading``
-    whether it leads that epoch; ``streams`` is the number of its last stream in it."""
+    """What a replica leaves behind when its log is closed in order (rule 17). ``epoch`` is the newest it knows,
+    ``leading`` whether whoever opens the log next leads on in it, from ``epoch_start``; ``streams`` is the number of
+    its last stream in it."""
 
     epoch: int
     leading: bool
@@ -34,6 +35,11 @@ class Seal(NamedTuple):
     log_end: int
     high_watermark: int
     streams: int
+
+    def as_found_on_disk(self) -> Seal:
+        """What it says to one who has it from the disk and not from the actor that left: how the log ends. Nobody leads
+        on by it."""
+        return self._replace(leading=False)
 
 
 # Events
@@ -110,17 +116,13 @@ class Received(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """The log lost records that had been written: it can't be relied on by this process any more (rule 1)."""
+    """The log lost records that had been written: it can't be relied on by this opened replica any more (rule 1)."""
 
     reason: str
 
 
-class Sleep(NamedTuple):
-    """The partition has been idle: fall asleep if that is clean now. ``stream`` is the stream on which a follower was
-    asked, None at a leader; ``log_end`` is the leader's, which is its high watermark too."""
-
-    stream: StreamId | None = None
-    log_end: int = -1
+class Leave(NamedTuple):
+    """Another actor of this broker is to open the log: leave it, if that is clean now (rule 17)."""
 
 
 # Effects
@@ -212,21 +214,14 @@ class Diverged(NamedTuple):
     high_watermark: int
 
 
-class AskSleep(NamedTuple):
-    """Tell the follower that the partition falls asleep at ``log_end``."""
+class Left(NamedTuple):
+    """This replica has stopped: close the log with ``seal``, for one other to open (rule 17). None where the log can't
+    be relied on."""
 
-    follower: int
-    stream: StreamId
-    log_end: int
-
-
-class WriteSeal(NamedTuple):
-    """Flush the log, put the seal on disk and end this process."""
-
-    seal: Seal
+    seal: Seal | None
 
 
-Event = Told | Wrote | Tick | Answered | Acked | StreamLost | Hello | Received | Cut | Sleep
+Event = Told | Wrote | Tick | Answered | Acked | StreamLost | Hello | Received | Cut | Leave
 Effect = (
     Reply
     | SetHistory
@@ -240,6 +235,5 @@ Effect = (
     | Propose
     | Refused
     | Diverged
-    | AskSleep
-    | WriteSeal
+    | Left
 )

@@ -14,13 +14,10 @@ from raykafka.replica.rules.events import (
     Hello,
     Received,
     Restart,
-    Seal,
     SetHistory,
-    Sleep,
     StreamId,
     StreamLost,
     Truncate,
-    WriteSeal,
 )
 from raykafka.replica.rules.log_state import LogState
 
@@ -138,11 +135,3 @@ class Following:
         if event.stream == self.stream:
             self.stream = None
         return []
-
-    def sleep(self, event: Sleep) -> list[Effect]:
-        """The leader falls asleep: so does a follower that holds its whole log (rule 17)."""
-        log = self.log
-        if event.stream is None or event.stream != self.stream or log.end != event.log_end:
-            return []
-        log.high_watermark = log.end
-        return [WriteSeal(Seal(self.epoch, False, log.end, log.end, log.end, 0))]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from raykafka.cluster.image import PartitionState
 from raykafka.error_code import ErrorCode
 from raykafka.replica.rules.events import (
     Acked,
     Answered,
-    AskSleep,
     CloseStream,
     Effect,
     Hello,
@@ -19,12 +18,10 @@ from raykafka.replica.rules.events import (
     Seal,
     StreamId,
     StreamLost,
-    WriteSeal,
     Wrote,
 )
 from raykafka.replica.rules.followers import Follower
 from raykafka.replica.rules.log_state import LogState, Settings
-from raykafka.replica.rules.sealed import behind
 from raykafka.replica.rules.waiting import WaitingProduces
 
 
@@ -80,11 +77,6 @@ class Leading:
             self.followers[broker] = Follower(broker, caught_up_ms=now_ms, mark_end=self.log.end, mark_ms=now_ms)
         self._count()
         return effects
-
-    def ask_on(self, undecided: Iterable[frozenset[int]]) -> None:
-        """Go on proposing ISRs that were proposed while this replica slept: their members count (rule 5)."""
-        self.undecided = [*undecided]
-        self._count()
 
     # appends
 
@@ -296,21 +288,15 @@ class Leading:
             effects += self.propose(now_ms)
         return effects
 
-    # sleep
+    # leaving
 
-    def sleep(self) -> list[Effect]:
-        """Fall asleep, if nothing is on its way and every in-sync replica holds the whole log (rule 17)."""
+    def is_clean(self) -> bool:
+        """Whether somebody else can go on from the log alone (rule 17): nobody waits for an answer, every member of the
+        ISR is known to hold all of the log, and no other ISR may be in force (rule 5)."""
         log = self.log
-        in_sync: Iterable[Follower] = [self.followers[b] for b in self.state.isr if b in self.followers]
-        clean = (
-            not self.waiting.queue
-            and not self.undecided
-            and log.high_watermark == log.end
-            and all(f.handshake_done and f.end == log.end for f in in_sync)
-            and not behind(self.broker, self.state, self.broker_epochs)
-        )
-        if not clean:
-            return []
-        effects: list[Effect] = [AskSleep(f.broker, f.stream, log.end) for f in in_sync if f.stream]
-        effects.append(WriteSeal(Seal(self.epoch, True, self.epoch_start, log.end, log.high_watermark, self.streams)))
-        return effects
+        return not self.waiting.queue and not self.undecided and log.high_watermark == log.end
+
+    def seal(self) -> Seal:
+        """What lets another opened replica of this broker lead on in this epoch."""
+        log = self.log
+        return Seal(self.epoch, True, self.epoch_start, log.end, log.high_watermark, self.streams)

@@ -6,7 +6,7 @@ Times are boot-clock milliseconds, passed in (rule 23); record timestamps never 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from raykafka.cluster.image import PartitionState
 from raykafka.epoch_history import EpochHistory
@@ -20,15 +20,14 @@ from raykafka.replica.rules.events import (
     Effect,
     Event,
     Hello,
+    Left,
     Received,
     Refused,
     Seal,
     SetHistory,
-    Sleep,
     StreamLost,
     Tick,
     Told,
-    WriteSeal,
     Wrote,
 )
 from raykafka.replica.rules.following import Following
@@ -36,19 +35,19 @@ from raykafka.replica.rules.leading import Leading
 from raykafka.replica.rules.log_state import LogState, Settings
 from raykafka.types import NO_EPOCH
 
-LED_BEFORE = "the epoch was led or followed before by another process, or with another log"
+LED_BEFORE = "the epoch was led or followed before, by a replica that was closed since or with another log"
 SHORT_LOG = "the log is shorter than its high watermark was"
+LEFT = "left to another actor"
 
 
 class Partition:
-    """One replica, in one process, on one log.
+    """One opened replica: from the opening of its log to its close.
 
-    ``checkpoint`` is the high watermark that was on disk when the log was opened, None if there was none. It says
-    where to begin and whether the log lost something; it never decides a truncation (rule 9). ``seal`` is what an
-    earlier process left when it fell asleep; the caller has removed it from disk, so that it wakes one process only
-    (rule 17); ``known_epoch`` is the newest that was obeyed while it slept, ``undecided`` are ISRs that were proposed
-    in its name meanwhile and are not decided yet (rule 5). A log that is shorter than its checkpoint may not lead until
-    this replica has been out of the ISR, or an unclean election asks for it (rules 10, 18).
+    ``checkpoint`` is the high watermark that was known when the log was opened, None if there was none. It says where
+    to begin and whether the log lost something; it never decides a truncation (rule 9). ``seal`` is what the log was
+    closed with; the caller has seen to it that nobody opens the log with it again (rule 17). A log that is shorter than
+    its checkpoint may not lead until this replica has been out of the ISR, or an unclean election asks for it (rules
+    10, 18).
     """
 
     leading_rules = Leading
@@ -64,10 +63,11 @@ class Partition:
         history: EpochHistory,
         checkpoint: int | None,
         seal: Seal | None = None,
-        known_epoch: int = NO_EPOCH,
-        undecided: Iterable[frozenset[int]] = (),
     ) -> None:
-        high_watermark = log_start if checkpoint is None else max(log_start, min(checkpoint, log_end))
+        if seal is not None and (seal.log_end != log_end or seal.epoch < history.latest_epoch):
+            seal = None
+        known = seal.high_watermark if seal is not None else checkpoint
+        high_watermark = log_start if known is None else max(log_start, min(known, log_end))
         self.broker = broker
         self.settings = settings
         self.log = LogState(log_start, log_end, history, high_watermark)
@@ -75,12 +75,8 @@ class Partition:
         self.leading: Leading | None = None
         self.following: Following | None = None
         self.stopped: str | None = None
-        self._short = checkpoint is not None and checkpoint > log_end
-        self._known_epoch = known_epoch
-        self._undecided = list(undecided)
-        self._seal = (
-            seal if seal is not None and seal.log_end == log_end and seal.epoch >= history.latest_epoch else None
-        )
+        self._lost_below = checkpoint if checkpoint is not None and checkpoint > log_end else None
+        self._seal = seal
 
     def step(self, event: Event, now_ms: int) -> list[Effect]:
         """Take one event and say what to do, in order."""
@@ -107,7 +103,7 @@ class Partition:
             return following.stream_lost(event) if following else []
         if isinstance(event, Cut):
             return self._cut(event)
-        return self._sleep(event)
+        return self._leave()
 
     # what readers may know
 
@@ -137,6 +133,12 @@ class Partition:
         """Where reads end: the high watermark (rule 21)."""
         return self.log.high_watermark
 
+    @property
+    def checkpoint(self) -> int:
+        """The high watermark to remember: of a log that is too short the one that it had, so that whoever opens it next
+        does not lead either (rule 18)."""
+        return self.log.high_watermark if self._lost_below is None else self._lost_below
+
     def admit(self, acks: int, leader_epoch: int) -> ErrorCode:
         """Whether an append may be written now. ``leader_epoch`` is -1, or the only epoch that may take it."""
         if self.leading is None:
@@ -153,7 +155,7 @@ class Partition:
             return []
         self.state = state
         if self.broker not in state.isr:
-            self._short = False
+            self._lost_below = None
         if state.leader != self.broker:
             return self._follow(state)
         if self.leading is not None and self.leading.epoch == state.leader_epoch:
@@ -161,30 +163,27 @@ class Partition:
         return self._lead(state, event.broker_epochs, now_ms)
 
     def known_epoch(self) -> int:
-        """The highest epoch this replica has led or followed, in any process: nothing older is obeyed (rule 3)."""
-        return max(self.log.history.latest_epoch, self._known_epoch, self._seal.epoch if self._seal else NO_EPOCH)
+        """The highest epoch this replica has led or followed, whoever had its log open: nothing older is obeyed (rule
+        3)."""
+        return max(self.log.history.latest_epoch, self._seal.epoch if self._seal else NO_EPOCH)
 
     def _lead(self, state: PartitionState, broker_epochs: Mapping[int, int], now_ms: int) -> list[Effect]:
         before = self.leading
         known, seal, self._seal = self.known_epoch(), self._seal, None
         effects = self._leave_stream()
         self.leading = self.following = None
-        if self._short and state.unclean_epoch != state.leader_epoch:
+        if self._lost_below is not None and state.unclean_epoch != state.leader_epoch:
             return [*effects, *self._abandon(before), Refused(state.leader_epoch, SHORT_LOG)]
-        sealed = seal is not None and seal.leading and seal.epoch == state.leader_epoch
-        if not sealed and not self.may_lead(state.leader_epoch, known):
-            return [*effects, *self._abandon(before), Refused(state.leader_epoch, LED_BEFORE)]
         log = self.log
+        if seal is not None and not (seal.leading and seal.epoch == state.leader_epoch == log.history.latest_epoch):
+            seal = None
+        if seal is None and not self.may_lead(state.leader_epoch, known):
+            return [*effects, *self._abandon(before), Refused(state.leader_epoch, LED_BEFORE)]
         if log.history.latest_epoch != state.leader_epoch:
-            start = seal.epoch_start if sealed and seal else log.end
-            log.history = log.history.assign(state.leader_epoch, start)
+            log.history = log.history.assign(state.leader_epoch, log.end)
             effects.append(SetHistory(log.history))
-        self._short = False
-        leading = self.leading_rules(
-            self.broker, log, self.settings, state, broker_epochs, now_ms, seal if sealed else None
-        )
-        if sealed:
-            leading.ask_on(self._undecided)
+        self._lost_below = None
+        leading = self.leading_rules(self.broker, log, self.settings, state, broker_epochs, now_ms, seal)
         if before is not None:
             effects += before.close_streams()
             leading.waiting = before.waiting  # their records are in this log
@@ -192,7 +191,8 @@ class Partition:
         return [*effects, *leading.open_streams(now_ms), *leading.advance()]
 
     def may_lead(self, epoch: int, known_epoch: int) -> bool:
-        """An epoch is led only in the process that begins it (rule 1): it must be newer than any on this disk."""
+        """An epoch is led only by the opened replica that begins it (rule 1): it must be newer than any on this
+        disk."""
         return epoch > known_epoch
 
     def _follow(self, state: PartitionState) -> list[Effect]:
@@ -232,19 +232,21 @@ class Partition:
     def closing_seal(self) -> Seal | None:
         """What to leave behind when the log is closed at an arbitrary moment: a log that is whole, but leads nothing in
         the epochs it knows (rule 1). None where the log can't be relied on."""
-        if self.stopped is not None or self._short:
+        if self.stopped is not None or self._lost_below is not None:
             return None
         log = self.log
         return Seal(max(self.known_epoch(), self.epoch), False, log.end, log.end, log.high_watermark, 0)
 
-    def _sleep(self, event: Sleep) -> list[Effect]:
-        if self.leading is not None:
-            effects = self.leading.sleep() if event.stream is None else []
+    def _leave(self) -> list[Effect]:
+        leading = self.leading
+        if leading is None:
+            effects, seal = self._leave_stream(), self.closing_seal()
+        elif leading.is_clean():
+            effects, seal = leading.close_streams(), leading.seal()
         else:
-            effects = self.following.sleep(event) if self.following else []
-        if effects and isinstance(effects[-1], WriteSeal):
-            self._stop("asleep")
-        return effects
+            return []
+        self._stop(LEFT)
+        return [*effects, Left(seal)]
 
     def _stop(self, reason: str) -> None:
         self.stopped = reason

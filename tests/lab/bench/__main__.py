@@ -1,4 +1,4 @@
-"""raykafka against Apache Kafka: one system at a time, in turns, with the same clients."""
+"""raykafka against Apache Kafka: the same clients do each row to one system after the other, while the others idle."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.lab.bench.measured import Results, Sample
+from tests.lab.bench.measured import Results
 from tests.lab.bench.memory import MOST_TOUCHED_GB, touch
 from tests.lab.bench.plot import svg
+from tests.lab.bench.race import Race, say
 from tests.lab.bench.report import by_role, errors, machine, table
 from tests.lab.bench.rows import Row, rows
-from tests.lab.bench.systems import NAMES, SYSTEMS
-from tests.lab.bench.turn import FAILURES, say, turn
+from tests.lab.bench.systems import SYSTEMS, systems
+from tests.lab.clusters.actors import AUTO, actors
 
 QUICK_SCALE = 0.1
-PARTITIONS = (1, 6, 30)
+PARTITIONS = {1: [1, 4, 30], 3: [1, 6, 30, 300]}  # by replication factor
 ROUNDS = 3
 
 
@@ -33,31 +34,20 @@ def main() -> int:
         print("\n".join(f"  {row.title}" for row in every), file=sys.stderr)
         return 2
     rounds = 1 if options.quick else options.rounds
-    systems = options.system or list(SYSTEMS)
-    results: Results = {row.title: {NAMES[name]: [] for name in systems} for row in chosen}
+    racing = systems(options.system or SYSTEMS, options.actors)
+    results: Results = {row.title: {name: [] for name in racing} for row in chosen}
     began = time.monotonic()
     if options.touch > 0:
         say(f"touched {touch(options.touch) / 1e9:.1f} GB of memory in {time.monotonic() - began:.0f} s")
     try:
-        for number in range(1, rounds + 1):
-            for name in systems:
-                say(f"round {number} of {rounds}: {NAMES[name]}")
-                take_turn(name, chosen, options, scale, results)
+        for number in range(rounds):
+            say(f"round {number + 1} of {rounds}: {', '.join(racing)}")
+            with Race(racing, options.replication, scale) as race:
+                for row, name, sample in race.run(chosen, number):
+                    results[row.title][name].append(sample)
     finally:
         write_up(options, chosen, results, (time.monotonic() - began) / 60)
     return 1 if errors(results) else 0
-
-
-def take_turn(name: str, chosen: list[Row], options: argparse.Namespace, scale: float, results: Results) -> None:
-    """Adds a sample to each row of that system; one with the error for each row that a broken system did not reach."""
-    left = {row.title for row in chosen}
-    try:
-        for row, sample in turn(name, chosen, options.replication, scale):
-            results[row.title][NAMES[name]].append(sample)
-            left.discard(row.title)
-    except FAILURES as error:
-        for title in left:
-            results[title][NAMES[name]].append(Sample(error=f"the system did not work: {error}"))
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -66,14 +56,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--quick", action="store_true", help="one round with a tenth of the records: a try, not a result"
     )
     parser.add_argument(
-        "--rounds", type=int, default=ROUNDS, help=f"how often each system has its turn (default {ROUNDS})"
+        "--rounds",
+        type=int,
+        default=ROUNDS,
+        help=f"how often all systems are started and every row done (default {ROUNDS})",
     )
     parser.add_argument(
         "--partitions",
         type=partition_counts,
-        default=list(PARTITIONS),
         metavar="N[,N...]",
-        help=f"the topics' numbers of partitions (default {','.join(map(str, PARTITIONS))})",
+        help="the topics' numbers of partitions (default "
+        + ", ".join(f"{','.join(map(str, counts))} with replication factor {n}" for n, counts in PARTITIONS.items())
+        + ")",
     )
     parser.add_argument(
         "--replication",
@@ -86,7 +80,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--only", action="append", default=[], metavar="TEXT", help="only rows whose title holds it; may be repeated"
     )
     parser.add_argument(
-        "--system", action="append", choices=list(SYSTEMS), help="only this system; may be repeated (default all)"
+        "--system", action="append", choices=SYSTEMS, help="only this system; may be repeated (default all)"
+    )
+    parser.add_argument(
+        "--actors",
+        type=lambda text: [actors(word) for word in text.split(",")],
+        default=[AUTO],
+        metavar="auto|N|each[,...]",
+        help="replica.actors of raykafka's brokers; one raykafka for each of several (default auto)",
     )
     parser.add_argument(
         "--touch",
@@ -98,7 +99,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample to this file")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="also draw the samples")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.partitions = options.partitions or PARTITIONS[options.replication]
+    return options
 
 
 def partition_counts(text: str) -> list[int]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import selectors
+import contextlib
+import gc
+import os
+import select
 import socket
 import struct
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tests.lab.bench.measured import ClientError, Measured, percentile
@@ -15,8 +19,9 @@ from tests.lab.wire import WireConnection, produce_request, record_batch
 PRODUCE_VERSION = 7  # the last one whose answer has its error code at a fixed place; Kafka 3.9 and 4.3 serve it
 NOT_COUNTED_S = 1.0  # at the start: what only a connection's first request costs
 DRAIN_WITHIN_S = 10.0
-LATEST_S = 0.25
-LOOK_EVERY_S = 0.001
+LATEST_S = 1.0
+SLICE_S = 0.0005
+AHEAD = -10
 _TIMESTAMPED = 35  # SO_TIMESTAMPNS, which the socket module does not name; also the type of the control message
 _TIMESPEC = struct.Struct("@qq")
 _SIZE = struct.Struct(">i")
@@ -77,9 +82,9 @@ def many_connections(
     What the client costs is kept out of the latencies: one begins just before the ``send`` of its request, however late
     that was, and ends with the kernel's timestamp of the answer's arrival (SO_TIMESTAMPNS), not when this process comes
     to read it. Frames are made once and sent again and again, and of an answer only the error code is looked at. What
-    remains is that it takes its share of the same cores; ``client_cpu_s`` says how much. Where records were sent more
-    than ``LATEST_S`` late (99th percentile), the load was not the one that was asked for: ClientError. The first
-    ``NOT_COUNTED_S`` are not counted.
+    remains is that it takes its share of the same cores; ``client_cpu_s`` says how much, and ``client_late_s`` how late
+    records were sent. Where that is more than ``LATEST_S``, the load was not the one that was asked for: ClientError.
+    The first ``NOT_COUNTED_S`` are not counted.
     """
     made: list[_Connection] = []
     try:
@@ -104,11 +109,14 @@ def _connect(leaders: dict[int, str], topic: str, partition: int, size: int, ack
 
 
 def _load(made: list[_Connection], per_s: int, records: int, size: int) -> Measured:
+    """A slice of time after the other: what is due is sent, and the answers that lie there are read. When an answer is
+    read does not matter, so that none wakes this process."""
     late_s: list[float] = []
     answers: list[tuple[int, float]] = []
-    with selectors.DefaultSelector() as selector:
-        for connection in made:
-            selector.register(connection.wire.socket, selectors.EVENT_READ, connection)
+    with select.epoll() as readable, _ahead_of_others():
+        by_fd = {connection.wire.socket.fileno(): connection for connection in made}
+        for fd in by_fd:
+            readable.register(fd, select.EPOLLIN)
         began, began_ns, cpu_before = time.monotonic(), time.time_ns(), time.process_time()
         give_up, sent = began + records / per_s + DRAIN_WITHIN_S, 0
         while len(answers) < records:
@@ -117,13 +125,30 @@ def _load(made: list[_Connection], per_s: int, records: int, size: int) -> Measu
                 made[sent % len(made)].send()
                 late_s.append(late)
                 sent += 1
-            for key, _ in selector.select(LOOK_EVERY_S):
-                answers += key.data.receive()
+            for fd, _ in readable.poll(0):
+                answers += by_fd[fd].receive()
             if now > give_up:
                 raise ClientError(f"{len(answers)} of {records} records were acknowledged in time")
+            time.sleep(max(0.0, now + SLICE_S - time.monotonic()))
         seconds, cpu_s = time.monotonic() - began, time.process_time() - cpu_before
     if (late := percentile(sorted(late_s), 99)) > LATEST_S:
         raise ClientError(f"the client itself was {late:.2f} s late (99th percentile)")
     first_counted_ns = began_ns + int(NOT_COUNTED_S * 1e9)
     latencies = sorted(latency for sent_ns, latency in answers if sent_ns >= first_counted_ns)
-    return Measured(records, records * size, seconds, percentile(latencies, 50), percentile(latencies, 99), cpu_s)
+    return Measured(records, records * size, seconds, percentile(latencies, 50), percentile(latencies, 99), cpu_s, late)
+
+
+@contextlib.contextmanager
+def _ahead_of_others() -> Iterator[None]:
+    """This process takes its share before all others where it may (as root): a client that gets no processor asks for
+    less than it should, and of an overloaded system most. Nor does the collector of garbage stop it."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    gc.disable()
+    try:
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, min(before, AHEAD))
+        yield
+    finally:
+        gc.enable()
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, before)

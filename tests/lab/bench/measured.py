@@ -25,6 +25,7 @@ class Measured:
     p50_ms: float | None = None
     p99_ms: float | None = None
     client_cpu_s: float | None = None  # of clients that run in the benchmark's own process
+    client_late_s: float | None = None  # of clients that keep to a rate: how late they sent, 99th percentile
 
     @property
     def mb_per_s(self) -> float:

@@ -13,7 +13,7 @@ from tests.lab.bench.figures import Figure
 from tests.lab.bench.measured import Results, Sample
 from tests.lab.bench.rows import Row
 
-OURS = "raykafka"
+OURS, THEIRS = "raykafka", "Kafka"  # how the systems' names begin
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Spread:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of raykafka to the Kafka that is better at this figure (by its median), round by round."""
+    """Of raykafka (of the first one, where there are several) to the Kafka that is better at this figure (by its
+    median), round by round."""
 
     rival: str
     spread: Spread
@@ -50,10 +51,11 @@ def values(figure: Figure, samples: Sequence[Sample]) -> list[float | None]:
 
 def ratio(figure: Figure, by_system: Mapping[str, Sequence[Sample]]) -> Ratio | None:
     """None without raykafka, without a Kafka, and where no round has both."""
-    if OURS not in by_system:
+    own = next((name for name in by_system if name.startswith(OURS)), None)
+    if own is None:
         return None
-    ours = values(figure, by_system[OURS])
-    rivals = {name: values(figure, samples) for name, samples in by_system.items() if name != OURS}
+    ours = values(figure, by_system[own])
+    rivals = {name: values(figure, samples) for name, samples in by_system.items() if name.startswith(THEIRS)}
     medians = {name: found.middle for name, theirs in rivals.items() if (found := spread(theirs)) is not None}
     if not medians:
         return None
@@ -66,7 +68,8 @@ def ratio(figure: Figure, by_system: Mapping[str, Sequence[Sample]]) -> Ratio | 
 
 def table(chosen: Sequence[Row], results: Results, names: Sequence[str]) -> str:
     """Ratios above 1 are better for speed, below 1 for time, CPU and memory."""
-    compared = OURS in names and len(names) > 1
+    rivals = sum(name.startswith(THEIRS) for name in names)
+    compared = rivals > 0 and any(name.startswith(OURS) for name in names)
     heads = ["row", "figure", *names, *(["ratio to the better Kafka"] if compared else [])]
     lines = [_line(heads), "|---" * len(heads) + "|"]
     for row in chosen:
@@ -78,7 +81,7 @@ def table(chosen: Sequence[Row], results: Results, names: Sequence[str]) -> str:
             cells = [_cell(found, by_system[name]) for found, name in zip(spreads, names, strict=True)]
             if compared:
                 found_ratio = ratio(figure, by_system)
-                cells.append("-" if found_ratio is None else f"{_ratio_text(found_ratio, len(names) > 2)}")
+                cells.append("-" if found_ratio is None else f"{_ratio_text(found_ratio, rivals > 1)}")
             lines.append(_line([title, figure.name, *cells]))
             title = ""
     return "\n".join(lines)

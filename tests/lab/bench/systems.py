@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from tests.lab.clusters.actors import AUTO, Actors
 from tests.lab.clusters.deployed import RaykafkaCluster
 from tests.lab.clusters.systems import RAY, CountedCluster
-from tests.lab.peer.kafka import ApacheKafka
+from tests.lab.peer.kafka import VERSIONS, ApacheKafka
 
 HEAP = "1G"  # that of Kafka's own start script
+# A row's files are gone before the next row begins: nobody's disk is busy with what another system has left.
+SOON_DELETED = {"log.segment.delete.delay.ms": "1000"}
 
 
 class Kafka:
     def __init__(self, version: str, brokers: int) -> None:
         self.name = f"Kafka {version}"
         self._folder = Path(tempfile.mkdtemp(prefix="bench-kafka-"))
-        self._kafka = ApacheKafka(self._folder, brokers, heap=HEAP, version=version)
+        self._kafka = ApacheKafka(self._folder, brokers, heap=HEAP, version=version, settings=dict(SOON_DELETED))
 
     @property
     def bootstrap(self) -> str:
@@ -42,10 +45,10 @@ class Kafka:
 
 
 class Raykafka:
-    name = "raykafka"
-
-    def __init__(self, brokers: int) -> None:
-        self._cluster = RaykafkaCluster(brokers=brokers, config={"group.initial.rebalance.delay.ms": 0})
+    def __init__(self, actors: Actors, brokers: int) -> None:
+        self.name = raykafka_name(actors)
+        config = {"group.initial.rebalance.delay.ms": 0, **SOON_DELETED}
+        self._cluster = RaykafkaCluster(brokers=brokers, config=config, actors=actors)
 
     @property
     def bootstrap(self) -> str:
@@ -67,10 +70,19 @@ class Raykafka:
         return roles
 
 
-# By the name that --system takes; each is called with the number of brokers. In the order in which they take turns.
-SYSTEMS: dict[str, Callable[[int], CountedCluster]] = {
-    "raykafka": Raykafka,
-    "kafka-3.9.2": partial(Kafka, "3.9.2"),
-    "kafka-4.3.1": partial(Kafka, "4.3.1"),
-}
-NAMES = {"raykafka": "raykafka", "kafka-3.9.2": "Kafka 3.9.2", "kafka-4.3.1": "Kafka 4.3.1"}
+RAYKAFKA = "raykafka"
+KAFKAS = {f"kafka-{version}": version for version in VERSIONS}
+SYSTEMS = (RAYKAFKA, *KAFKAS)
+
+
+def raykafka_name(actors: Actors) -> str:
+    return "raykafka" if actors == AUTO else f"raykafka, replica.actors: {actors}"
+
+
+def systems(chosen: Sequence[str], actors: Sequence[Actors]) -> dict[str, Callable[[int], CountedCluster]]:
+    """Those of ``SYSTEMS`` that are chosen, raykafka once for each of ``actors``, by the name under which figures are
+    shown; each is called with the number of brokers."""
+    found: dict[str, Callable[[int], CountedCluster]] = {}
+    if RAYKAFKA in chosen:
+        found |= {raykafka_name(count): partial(Raykafka, count) for count in actors}
+    return found | {f"Kafka {KAFKAS[name]}": partial(Kafka, KAFKAS[name]) for name in chosen if name in KAFKAS}

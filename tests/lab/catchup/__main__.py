@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.lab import REPOSITORY
 from tests.lab.catchup.watch import Memory, Watch, arriving, peak
+from tests.lab.clusters.actors import add_option
 from tests.lab.clusters.systems import BROKERS, Deployed, Plain, System
 from tests.lab.clusters.topic import Topic
 
@@ -49,7 +50,7 @@ class Found:
 def main() -> int:
     options = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that what was started is ended
-    system = Plain() if options.without_ray else Deployed()
+    system = Plain(actors=options.actors) if options.without_ray else Deployed(actors=options.actors)
     try:
         system.start()
         run = Run(system, options)
@@ -71,6 +72,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--within", type=float, default=300.0, metavar="S", help="give up after this long")
     parser.add_argument("--without-ray", action="store_true", help="brokers as plain processes: much lighter")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    add_option(parser)
     return parser.parse_args()
 
 
@@ -96,11 +98,11 @@ class Run:
         print(f"{options.behind} MB written without broker {follower} in {filling_s:.1f} s", flush=True)
         roles = {
             "leader's broker": lambda: system.broker(leader),
-            "leader's replica": lambda: system.replica(leader, TOPIC, 0),
+            "leader's replica actor": lambda: system.actor(leader, TOPIC, 0),
             "follower's broker": lambda: system.broker(follower),
-            "follower's replica": lambda: system.replica(follower, TOPIC, 0),
+            "follower's replica actor": lambda: system.actor(follower, TOPIC, 0),
             "in-sync follower's broker": lambda: system.broker(other),
-            "in-sync follower's replica": lambda: system.replica(other, TOPIC, 0),
+            "in-sync follower's replica actor": lambda: system.actor(other, TOPIC, 0),
         }
         logs = (system.data(leader) / f"{TOPIC}-0", system.data(follower) / f"{TOPIC}-0")
         with Watch(*logs, roles) as watch, self._flow(options.rate * MB, 0):

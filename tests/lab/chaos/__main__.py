@@ -21,6 +21,7 @@ from tests.lab.chaos.injector import Injector
 from tests.lab.chaos.machine import Machine
 from tests.lab.chaos.system import System
 from tests.lab.chaos.watch import Watch
+from tests.lab.clusters.actors import Actors, add_option
 from tests.lab.prometheus import NotInstalled, Prometheus
 from tests.lab.zookeeper_history import changes, counts_of
 
@@ -58,6 +59,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--partitions", type=int, default=4, help="of the topic (default 4)")
     parser.add_argument("--min-insync-replicas", type=int, default=2, choices=(1, 2), metavar="N")
     parser.add_argument("--hosts", action="store_true", help="over three simulated hosts: links and power fail as well")
+    add_option(parser)
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave history, files and logs there")
     parser.add_argument("--check", type=Path, metavar="FOLDER", help="run nothing: judge what an earlier run left")
     options = parser.parse_args()
@@ -69,14 +71,14 @@ def parse() -> argparse.Namespace:
 def command(options: argparse.Namespace) -> str:
     words = [f"--faults {options.faults} --seed {options.seed} --minutes {options.minutes:g}"]
     words.append(f"--partitions {options.partitions} --min-insync-replicas {options.min_insync_replicas}")
-    words += ["--hosts"] * options.hosts
+    words += [f"--actors {options.actors}"] + ["--hosts"] * options.hosts
     return " ".join(["scripts/chaos", *words])
 
 
 def do_faults(options: argparse.Namespace, folder: Path, began: float) -> list[str]:
     """Deploy, inject, settle, and gather what the verdict needs in ``folder``. What went wrong beside the history is
     returned, a line each."""
-    system = choose(options.hosts)
+    system = choose(options.hosts, options.actors)
     may_lose = options.min_insync_replicas == 1
     with ExitStack() as cleanup:
         cleanup.callback(system.stop)
@@ -106,12 +108,12 @@ def do_faults(options: argparse.Namespace, folder: Path, began: float) -> list[s
     return wrong
 
 
-def choose(hosts: bool) -> System:
+def choose(hosts: bool, actors: Actors) -> System:
     if not hosts:
-        return Machine()
+        return Machine(actors)
     from tests.lab.chaos.hosts import Hosts  # what simulates hosts is asked for only where it is wanted
 
-    return Hosts()
+    return Hosts(actors)
 
 
 def start_prometheus(system: System, cleanup: ExitStack) -> Prometheus | None:

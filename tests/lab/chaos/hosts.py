@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from raykafka.types import TopicPartition
 from tests.lab import REPOSITORY
+from tests.lab.chaos import system
 from tests.lab.chaos.machine import empty
 from tests.lab.chaos.system import Victim
+from tests.lab.clusters.actors import AUTO, Actors
 from tests.lab.clusters.deployed import ClusterError
 from tests.lab.hosts.netlab import Host, Lab, LabError, unavailable
 from tests.lab.hosts.power_cut import cut_logs
@@ -28,12 +32,12 @@ class Hosts:
     faults = ("process", "shutdown", "lost disk", "network")
     quick_clients = True
 
-    def __init__(self) -> None:
+    def __init__(self, actors: Actors = AUTO) -> None:
         reason = unavailable()
         if reason is not None:
             raise LabError(f"simulated hosts: {reason}")
         self._lab = Lab(NODES + 1, visible=[REPOSITORY, Path(sys.prefix)])
-        self._cluster = Production(self._lab, {"default.replication.factor": 3})
+        self._cluster = Production(self._lab, {"default.replication.factor": 3}, actors)
         self._at: dict[int, Host] = {}
         self._halted: set[int] = set()
         self.brokers: Sequence[int] = range(NODES)
@@ -97,10 +101,11 @@ class Hosts:
             match role:
                 case "broker":
                     found += self._holder(host, broker, self.data(broker), f"broker {broker}")
-                case "replica":
-                    for directory in sorted(path for path in self.data(broker).iterdir() if path.is_dir()):
-                        what = f"replica of {directory.name} on broker {broker}"
-                        found += self._holder(host, broker, directory, what)
+                case system.ACTOR:
+                    for line in _processes(host):
+                        actor = system.replica_actor(line.title)
+                        if actor is not None:
+                            found.append(Victim(str(actor), broker, partial(_signal, host, line.pid)))
                 case "zookeeper":
                     found += self._titled(host, -1, "QuorumPeerMain", f"ZooKeeper on {host.name}")
                 case "supervisor":
@@ -119,8 +124,7 @@ class Hosts:
         return [Victim(what, broker, partial(_signal, host, pid))]
 
     def _titled(self, host: Host, broker: int, title: str, what: str) -> list[Victim]:
-        lines = host.run("ps", "-eo", "pid,args", "--no-headers").splitlines()
-        pids = [int(line.split()[0]) for line in lines if title in line and " ps " not in line]
+        pids = [line.pid for line in _processes(host) if title in line.title]
         return [Victim(what, broker, partial(_signal, host, pid)) for pid in pids[:1]]
 
     # links and power
@@ -158,13 +162,11 @@ class Hosts:
     # disks
 
     def lose_disk(self, broker: int) -> None:
-        """Kill a broker and its replicas and empty its data directory."""
-        for victim in (*self.victims("broker"), *self.victims("replica")):
+        """Kill a broker and its replica actors and empty its data directory."""
+        for victim in (*self.victims("broker"), *self.victims(system.ACTOR)):
             if victim.broker == broker:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     victim.signal(signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
         empty(self.data(broker))
 
     # what a person does
@@ -187,6 +189,17 @@ class Hosts:
             self._cluster.hosts[0].run(*words, environment=self._cluster.environment)
         except LabError as error:
             raise ClusterError(str(error)) from None
+
+
+class _Process(NamedTuple):
+    pid: int
+    title: str
+
+
+def _processes(host: Host) -> list[_Process]:
+    """Those that run on a host, without the one that lists them."""
+    lines = host.run("ps", "-eo", "pid,args", "--no-headers").splitlines()
+    return [_Process(int(line.split()[0]), line) for line in lines if " ps " not in line]
 
 
 def _data(host: Host) -> Path:

@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import psutil
 
 from tests.lab.chaos.history import Fault
-from tests.lab.chaos.system import Network, SmallDisks, System, Victim
+from tests.lab.chaos.system import ACTOR, Deployable, Network, SmallDisks, System, Victim
 from tests.lab.chaos.watch import Watch
 from tests.lab.clusters.deployed import ClusterError
 
@@ -184,6 +184,15 @@ class Injector:
     def bring_back(self, broker: int) -> None:
         self._patiently(lambda: self.system.bring_back(broker))
 
+    def use_other_actors(self) -> Done:
+        """Replicas move, since their actors are other ones, and back again."""
+        system = cast(Deployable, self.system)
+        before = system.actors
+        other, seconds = self.rng.choice([count for count in (1, 2, 3) if count != before]), self.rng.uniform(*AWAY_S)
+        self._patiently(lambda: system.use_actors(other))
+        what = f"{other} for each broker for {seconds:.1f} s, then {before}"
+        return what, lambda: self._patiently(lambda: system.use_actors(before)), seconds
+
     @staticmethod
     def _patiently(command: Callable[[], None]) -> None:
         """A command that the Supervisor carries out may come while that is being restarted."""
@@ -196,13 +205,14 @@ class Injector:
 
 
 def _kinds() -> Iterator[Kind]:
-    kills = {"broker": 5, "replica": 5, "coordinator": 2, ACTIVE: 3, "zookeeper": 2, "supervisor": 1}
-    stops = {"broker": 2, "replica": 3, "coordinator": 1, ACTIVE: 2, "zookeeper": 1, "supervisor": 1}
+    kills = {"broker": 5, ACTOR: 5, "coordinator": 2, ACTIVE: 3, "zookeeper": 2, "supervisor": 1}
+    stops = {"broker": 2, ACTOR: 3, "coordinator": 1, ACTIVE: 2, "zookeeper": 1, "supervisor": 1}
     for role, weight in kills.items():
         yield Kind(f"kill -9 of {role}", "process", weight, partial(Injector.kill, role=role))
     for role, weight in stops.items():
         yield Kind(f"SIGSTOP of {role}", "process", weight, partial(Injector.stand_still, role=role))
     yield Kind("controlled shutdown", "shutdown", 2, Injector.shut_down)
+    yield Kind("other replica actors", "actors", 2, Injector.use_other_actors)
     yield Kind("lost disk", "lost disk", 1, Injector.lose_disk)
     yield Kind("full disk", "full disk", 2, Injector.full_disk)
     yield Kind("link cut", "network", 5, Injector.cut_link)

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import psutil
 
+from tests.lab.chaos import system
 from tests.lab.chaos.system import Victim
+from tests.lab.clusters.actors import AUTO, Actors
 from tests.lab.clusters.deployed import ClusterError, RaykafkaCluster
 from tests.lab.processes import running_holder, runs
 
@@ -33,11 +35,12 @@ class Machine:
     be full. As a context: deployed, and taken down."""
 
     brokers = range(BROKERS)
-    faults: tuple[str, ...] = ("process", "shutdown", "lost disk")
+    faults: tuple[str, ...] = ("process", "shutdown", "lost disk", "actors")
     quick_clients = False
 
-    def __init__(self) -> None:
-        self._cluster = RaykafkaCluster(brokers=BROKERS, config=dict(CONFIG))
+    def __init__(self, actors: Actors = AUTO) -> None:
+        self.actors = actors
+        self._cluster = RaykafkaCluster(brokers=BROKERS, config=dict(CONFIG), actors=actors)
         self._folder = Path(tempfile.mkdtemp(prefix="rk-chaos-"))
         self._halted: set[int] = set()
 
@@ -105,11 +108,11 @@ class Machine:
         match role:
             case "broker":
                 found = [(f"broker {b}", b, running_holder(self.data(b))) for b in self.brokers]
-            case "replica":
+            case system.ACTOR:
                 found = [
-                    (f"replica of {directory.name} on broker {b}", b, running_holder(directory))
-                    for b in self.brokers
-                    for directory in sorted(path for path in self.data(b).iterdir() if path.is_dir())
+                    (str(actor), actor.broker, process)
+                    for title, process in sorted(self._cluster.titles().items())
+                    if (actor := system.replica_actor(title)) is not None
                 ]
             case "zookeeper":
                 found = [("ZooKeeper", -1, self._zookeeper())]
@@ -141,6 +144,9 @@ class Machine:
 
     def halted(self) -> Sequence[int]:
         return sorted(self._halted)
+
+    def use_actors(self, actors: Actors) -> None:
+        self._cluster.use_actors(actors)
 
     # disks
 

@@ -3,9 +3,31 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
+
+from tests.lab.clusters.actors import Actors
+
+ACTOR = "replica actor"
+_ACTOR_TITLE = re.compile(r"raykafka::replicas (\d+) of broker (\d+)\b")
+
+
+class ReplicaActor(NamedTuple):
+    """A replica actor and its broker."""
+
+    number: int
+    broker: int
+
+    def __str__(self) -> str:
+        return f"{ACTOR} {self.number} of broker {self.broker}"
+
+
+def replica_actor(title: str) -> ReplicaActor | None:
+    """Which replica actor a process is, by what ``ps`` shows of it."""
+    found = _ACTOR_TITLE.search(title)
+    return ReplicaActor(int(found[1]), int(found[2])) if found else None
 
 
 class Victim(NamedTuple):
@@ -81,6 +103,16 @@ class SmallDisks(System, Protocol):
     def fill_disk(self, broker: int) -> None: ...
 
     def free_disk(self, broker: int) -> None: ...
+
+
+class Deployable(System, Protocol):
+    """It can be deployed again: group "actors"."""
+
+    actors: Actors
+
+    def use_actors(self, actors: Actors) -> None:
+        """Have so many replica actors for each broker from now on. Raises ClusterError."""
+        ...
 
 
 class Network(System, Protocol):

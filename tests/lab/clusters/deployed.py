@@ -22,6 +22,7 @@ from typing import Any, Self
 import psutil
 import yaml
 
+from tests.lab.clusters.actors import AUTO, Actors
 from tests.lab.clusters.files import cluster_settings
 from tests.lab.free_ports import addresses
 from tests.lab.processes import runs
@@ -36,17 +37,17 @@ class ClusterError(Exception):
 class RaykafkaCluster:
     """As a context: deployed at the start, undeployed with its data at the end.
 
-    ``config`` holds Kafka's broker settings.
+    ``config`` holds Kafka's broker settings, ``actors`` how many replica actors each broker has.
     """
 
-    def __init__(self, *, brokers: int = 3, config: Mapping[str, object] | None = None) -> None:
+    def __init__(self, *, brokers: int = 3, config: Mapping[str, object] | None = None, actors: Actors = AUTO) -> None:
         # Not under a test's own folder: Ray puts Unix sockets below it, whose paths hold only 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="rk-"))
         self.name = f"own-{secrets.token_hex(3)}"
         self.brokers = brokers
         self.data_dir = self.folder / "data"
         self.config_file = self.folder / "cluster.yaml"
-        self.settings = cluster_settings(self.name, self.data_dir, brokers, config, self.folder / "ray")
+        self.settings = cluster_settings(self.name, self.data_dir, brokers, config, self.folder / "ray", actors)
 
     @property
     def bootstrap(self) -> str:
@@ -125,14 +126,24 @@ class RaykafkaCluster:
                     found |= {child.pid: child for child in process.children(recursive=True)}
         return list(found.values())
 
-    def titled(self, words: str) -> psutil.Process | None:
-        """The process of this cluster that runs and has ``words`` in the title that Ray or raykafka gave it."""
+    def titles(self) -> dict[str, psutil.Process]:
+        """The processes of this cluster that run, by the title that Ray or raykafka gave them."""
+        found = {}
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 title = " ".join(process.cmdline()).strip()
-                if title.startswith("ray") and words in title and runs(process):
-                    return process
-        return None
+                if title.startswith("ray") and runs(process):
+                    found[title] = process
+        return found
+
+    def titled(self, words: str) -> psutil.Process | None:
+        """The process of this cluster that runs and has ``words`` in its title."""
+        return next((process for title, process in self.titles().items() if words in title), None)
+
+    def use_actors(self, actors: Actors) -> None:
+        """Deploy again, with so many replica actors for each broker. Raises ``ClusterError``."""
+        self.settings["brokers"]["replica.actors"] = actors
+        self.deploy()
 
     def kill_everything(self) -> int:
         """``kill -9`` of every process, all stopped first so that none sees another's death; how many there were."""

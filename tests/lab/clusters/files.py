@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from tests.lab.clusters.actors import AUTO, Actors
 from tests.lab.free_ports import free_ports
 
 
@@ -19,8 +20,10 @@ def cluster_settings(
     brokers: int,
     config: Mapping[str, object] | None = None,
     ray_folder: Path | None = None,
+    actors: Actors = AUTO,
 ) -> dict[str, Any]:
-    """What the cluster file of ``brokers`` brokers on this machine says. ``config`` holds Kafka's broker settings.
+    """What the cluster file of ``brokers`` brokers on this machine says. ``config`` holds Kafka's broker settings,
+    ``actors`` how many replica actors each broker has.
 
     ``ray_folder`` must be a short path: Ray makes Unix sockets below it, whose paths hold 107 bytes.
     """
@@ -36,6 +39,7 @@ def cluster_settings(
             "listeners": f"INSIDE://127.0.0.1:{inside},OUTSIDE://127.0.0.1:{outside}",
             "link_port": link,
             "metrics_port": metrics,
+            "replica.actors": actors,
             "config": dict(config or {}),
         },
     }

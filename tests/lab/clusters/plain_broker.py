@@ -1,6 +1,7 @@
 """A whole broker without Ray: its class in one plain process, its children as plain processes beside it.
 
-``python -m tests.lab.clusters.plain_broker SETTINGS.json`` runs one until SIGTERM. ``PlainBroker`` does so for tests.
+``python -m tests.lab.clusters.plain_broker SETTINGS.json`` runs one until SIGTERM; at SIGHUP it has as many replica
+actors as the file says then. ``PlainBroker`` does so for tests.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tests.lab.free_ports import free_port
 from tests.lab.processes import holder
 
 MODULES = {
-    REPLICA: "raykafka.replica.actor",
+    REPLICA: "raykafka.replica_actor.actor",
     COORDINATOR: "raykafka.coordinator.actor",
     CONTROLLER: "raykafka.controller.actor",
 }
@@ -82,13 +83,19 @@ class PlainStarter:
         return PlainChild(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
 
 
-async def run(settings: BrokerSettings) -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+async def run(file: Path) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
     broker = Broker(PlainStarter, exporter=Exporter)
-    await broker.start(settings)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: broker.use_actors(_read(file).replica_actors))
+    await broker.start(_read(file))
     await stop.wait()
     await broker.stop()
+
+
+def _read(file: Path) -> BrokerSettings:
+    settings: dict[str, Any] = json.loads(file.read_text())
+    return BrokerSettings.from_json(settings)
 
 
 class PlainBroker:
@@ -103,6 +110,7 @@ class PlainBroker:
         secret_hex: str | None = None,
         config: dict[str, str] | None = None,
         session_ms: int = SESSION_MS,
+        replica_actors: int = 1,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -120,6 +128,7 @@ class PlainBroker:
             metrics_port=free_port(),
             inter_broker_listener_name="INSIDE",
             config={**FAST_CONFIG, **(config or {})},
+            replica_actors=replica_actors,
         )
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -152,8 +161,7 @@ class PlainBroker:
 
     def start(self) -> None:
         """Start the process; ``wait_serving`` or ``wait_ended`` tells what became of it."""
-        path = self.directory / "settings.json"
-        path.write_text(json.dumps(self.settings.to_json()))
+        path = self._write_settings()
         with open(self.directory / "broker.log", "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.lab.clusters.plain_broker", str(path)],
@@ -161,6 +169,17 @@ class PlainBroker:
                 stdout=log,
                 stderr=log,
             )
+
+    def _write_settings(self) -> Path:
+        path = self.directory / "settings.json"
+        path.write_text(json.dumps(self.settings.to_json()))
+        return path
+
+    def use_actors(self, count: int) -> None:
+        """Have the running broker keep so many replica actors from now on, 0 for one each replica."""
+        self.settings = dataclasses.replace(self.settings, replica_actors=count)
+        self._write_settings()
+        self.process.send_signal(signal.SIGHUP)
 
     def wait_serving(self, within_s: float = 120.0) -> None:
         """Until the listener takes connections, which is when the first image is in force."""
@@ -213,15 +232,14 @@ class PlainBroker:
                 continue
         return found
 
-    def replica_of(self, topic: str, partition: int = 0) -> psutil.Process:
-        """The process that writes a partition: the holder of its directory's lock."""
+    def actor_of(self, topic: str, partition: int = 0) -> psutil.Process:
+        """The replica actor that has a partition open: the holder of its directory's lock. Raises as ``holder``."""
         return holder(self.data_dir / f"{topic}-{partition}")
 
 
 def main(argv: list[str]) -> None:
     log_to_stderr()
-    settings: dict[str, Any] = json.loads(Path(argv[0]).read_text())
-    asyncio.run(run(BrokerSettings.from_json(settings)))
+    asyncio.run(run(Path(argv[0])))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from click.testing import CliRunner
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -19,6 +18,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from raykafka.cli import raykafka
 from raykafka.log.batch import iter_batches
 from tests.lab.clusters.plain_broker import PATIENT_SESSION_MS, PlainBroker
+from tests.lab.processes import running_holder
 from tests.lab.waiting import until
 
 WITHIN_S = 120
@@ -29,9 +29,10 @@ CONFIG = {"offsets.topic.replication.factor": "3"}
 
 @contextmanager
 def running_brokers(
-    directory: Path, zookeeper: str, *, session_ms: int = PATIENT_SESSION_MS, **config: str
+    directory: Path, zookeeper: str, *, session_ms: int = PATIENT_SESSION_MS, replica_actors: int = 1, **config: str
 ) -> Iterator[list[PlainBroker]]:
-    """Three brokers of one cluster that know each other; ``config`` with underscores for dots."""
+    """Three brokers of one cluster that know each other, each with so many replica actors (0: one for every replica);
+    ``config`` with underscores for dots."""
     chroot, secret = secrets.token_hex(4), secrets.token_hex(32)
     settings = CONFIG | {name.replace("_", "."): value for name, value in config.items()}
     made = [
@@ -42,6 +43,7 @@ def running_brokers(
             secret_hex=secret,
             config=settings,
             session_ms=session_ms,
+            replica_actors=replica_actors,
         )
         for i in range(BROKERS)
     ]
@@ -228,11 +230,10 @@ def check(brokers: list[PlainBroker], topic: str, acked: list[tuple[int, int]], 
     assert batches[-1][1].last_offset + 1 == len(found)
 
 
-def runs_anew(broker: PlainBroker, topic: str, before: int) -> bool:
-    try:
-        return broker.replica_of(topic).pid != before
-    except (psutil.NoSuchProcess, FileNotFoundError, IndexError):
-        return False
+def open_elsewhere(broker: PlainBroker, topic: str, before: int, partition: int = 0) -> bool:
+    """Whether another process than ``before`` has this broker's replica of a partition open."""
+    writer = running_holder(broker.data_dir / f"{topic}-{partition}")
+    return writer is not None and writer.pid != before
 
 
 def controller(brokers: list[PlainBroker]) -> PlainBroker:

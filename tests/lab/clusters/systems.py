@@ -15,22 +15,22 @@ from typing import Protocol
 import psutil
 
 from raykafka.deploy.zookeeper_process import ZooKeeperProcess
-from raykafka.log import lock_holder
+from tests.lab.clusters.actors import AUTO, Actors, here
 from tests.lab.clusters.deployed import RaykafkaCluster
 from tests.lab.clusters.plain_broker import PlainBroker
 from tests.lab.free_ports import free_port
 from tests.lab.processes import holder
 
 BROKERS = 3
-SPARE, ZOOKEEPER, RAY = "spare replica", "zookeeper", "Ray's daemons"
+ACTOR, ZOOKEEPER, RAY = "replica actor", "zookeeper", "Ray's daemons"
 CONFIG = {"group.initial.rebalance.delay.ms": "0", "offsets.topic.replication.factor": "3"}
 # a worker that is still starting counts as one of Ray's
 _TITLES = {
     "ray::BrokerActor": "broker",
     "controller of broker": "controller",
     "coordinator of broker": "coordinator",
-    "raykafka replica": "replica",
-    "ray::PartitionReplica": SPARE,
+    "raykafka::replicas": ACTOR,
+    "ray::ReplicaActor": ACTOR,
     "ray::Supervisor": "supervisor",
     "ray::ZooKeeperServer": ZOOKEEPER,
     "java": ZOOKEEPER,
@@ -69,27 +69,12 @@ class Target(Cluster, Protocol):
     def logs(self) -> list[Path]: ...
 
 
-class System(Target, CountedCluster, Protocol):
-    """A cluster whose processes can be killed one by one."""
-
-    @property
-    def metrics_ports(self) -> list[int]:
-        """Where each broker shows its metrics, on 127.0.0.1."""
-        ...
-
-    def data(self, broker: int) -> Path:
-        """The data directory of a broker."""
-        ...
+class Restartable(Target, CountedCluster, Protocol):
+    """A cluster whose brokers can be ended and started one by one."""
 
     def broker(self, broker: int) -> psutil.Process:
         """The process of a broker."""
         ...
-
-    def controller(self, broker: int) -> psutil.Process:
-        """The controller process of a broker."""
-        ...
-
-    def replica(self, broker: int, topic: str, partition: int) -> psutil.Process: ...
 
     def heal(self, broker: int) -> None:
         """Have a killed broker run again, where nobody does it unasked."""
@@ -104,22 +89,33 @@ class System(Target, CountedCluster, Protocol):
         ...
 
 
+class System(Restartable, Protocol):
+    """A cluster whose processes can be killed one by one."""
+
+    def data(self, broker: int) -> Path:
+        """The data directory of a broker."""
+        ...
+
+    def controller(self, broker: int) -> psutil.Process:
+        """The controller process of a broker."""
+        ...
+
+    def actor(self, broker: int, topic: str, partition: int) -> psutil.Process:
+        """The replica actor that has a partition open. Raises as ``holder``."""
+        ...
+
+
 class Deployed:
     """``raykafka deploy``: a Ray, a ZooKeeper and brokers of its own."""
 
     name = "raykafka in Ray"
 
-    def __init__(self, config: Mapping[str, str] = CONFIG) -> None:
-        self._cluster = RaykafkaCluster(brokers=BROKERS, config=dict(config))
+    def __init__(self, config: Mapping[str, str] = CONFIG, actors: Actors = AUTO) -> None:
+        self._cluster = RaykafkaCluster(brokers=BROKERS, config=dict(config), actors=actors)
 
     @property
     def bootstrap(self) -> str:
         return self._cluster.bootstrap
-
-    @property
-    def metrics_ports(self) -> list[int]:
-        first = self._cluster.settings["brokers"]["metrics_port"]
-        return [first + i for i in range(BROKERS)]
 
     def start(self) -> None:
         self._cluster.deploy()
@@ -139,7 +135,7 @@ class Deployed:
             raise LookupError(f"no process is the {title}")
         return found
 
-    def replica(self, broker: int, topic: str, partition: int) -> psutil.Process:
+    def actor(self, broker: int, topic: str, partition: int) -> psutil.Process:
         return holder(self.data(broker) / f"{topic}-{partition}")
 
     def heal(self, broker: int) -> None:
@@ -175,22 +171,25 @@ class Plain:
 
     name = "raykafka without Ray"
 
-    def __init__(self, config: Mapping[str, str] = CONFIG) -> None:
+    def __init__(self, config: Mapping[str, str] = CONFIG, actors: Actors = AUTO) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="rk-"))
         self._zookeeper = ZooKeeperProcess(self._folder / "zookeeper", free_port())
         hosts, secret = f"{self._zookeeper.hosts}/failover", secrets.token_hex(32)
         self._brokers = [
-            PlainBroker(self._folder / f"broker-{i}", hosts, broker_id=i, secret_hex=secret, config=dict(config))
+            PlainBroker(
+                self._folder / f"broker-{i}",
+                hosts,
+                broker_id=i,
+                secret_hex=secret,
+                config=dict(config),
+                replica_actors=here(actors, BROKERS),
+            )
             for i in range(BROKERS)
         ]
 
     @property
     def bootstrap(self) -> str:
         return ",".join(broker.bootstrap for broker in self._brokers)
-
-    @property
-    def metrics_ports(self) -> list[int]:
-        return [broker.settings.metrics_port or 0 for broker in self._brokers]
 
     def start(self) -> None:
         self._zookeeper.start()
@@ -215,8 +214,8 @@ class Plain:
     def controller(self, broker: int) -> psutil.Process:
         return self._brokers[broker].children("controller")[0]
 
-    def replica(self, broker: int, topic: str, partition: int) -> psutil.Process:
-        return self._brokers[broker].replica_of(topic, partition)
+    def actor(self, broker: int, topic: str, partition: int) -> psutil.Process:
+        return self._brokers[broker].actor_of(topic, partition)
 
     def heal(self, broker: int) -> None:
         process = self._brokers[broker].process
@@ -244,11 +243,8 @@ class Plain:
         roles = {} if self._zookeeper.pid is None else {self._zookeeper.pid: ZOOKEEPER}
         for broker in self._brokers:
             roles[broker.process.pid] = "broker"
-            for role in ("controller", "coordinator", "replica"):
-                roles |= {child.pid: role for child in broker.children(role)}
-            locks = broker.data_dir.glob("*/.lock")
-            writers = {writer.pid for lock in locks if (writer := lock_holder(lock.parent)) is not None}
-            roles |= {child.pid: SPARE for child in broker.children("replica") if child.pid not in writers}
+            for role, shown in (("controller", "controller"), ("coordinator", "coordinator"), ("replica", ACTOR)):
+                roles |= {child.pid: shown for child in broker.children(role)}
         return roles
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.lab.clusters.actors import add_option
 from tests.lab.clusters.systems import Deployed, Plain
 from tests.lab.clusters.topic import Topic
 from tests.lab.failover.faults import TOPIC, Faults, Outcome
@@ -22,12 +23,12 @@ WARM_UP_S = 8.0
 CALM_S = 8.0
 # of each ten kills, these hit the broker of the active controller
 WITH_CONTROLLER = (0, 2, 4, 6, 8)
-STOPS = ("broker", "leader replica", "follower replica", "controller")
+STOPS = ("broker", "replica actor", "controller")
 
 
 def main() -> int:
     options = parse()
-    system = Hosts() if options.hosts else Plain() if options.without_ray else Deployed()
+    system = choose(options)
     client = CLIENT_SETTINGS if options.hosts else SETTINGS
     rng = random.Random(options.seed)
     outcomes: list[Outcome] = []
@@ -57,6 +58,8 @@ def main() -> int:
                 note(faults.calm(CALM_S))
                 for number in range(options.kills):
                     note(faults.kill_broker(number % 10 in WITH_CONTROLLER))
+                for _ in range(options.double_kills):
+                    note(faults.kill_two_brokers())
                 for _ in range(options.stops):
                     for role in STOPS:
                         note(faults.stop(role))
@@ -72,15 +75,25 @@ def main() -> int:
     return 1 if load.errors else 0
 
 
+def choose(options: argparse.Namespace) -> Hosts | Plain | Deployed:
+    if options.hosts:
+        return Hosts(options.actors)
+    return Plain(actors=options.actors) if options.without_ray else Deployed(actors=options.actors)
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/failover", description=__doc__)
     parser.add_argument("--kills", type=int, default=10, metavar="N", help="kills of a leader broker (default 10)")
+    parser.add_argument(
+        "--double-kills", type=int, default=0, metavar="N", help="kills of two brokers, one after the other (default 0)"
+    )
     parser.add_argument("--stops", type=int, default=0, metavar="N", help="rounds of SIGSTOP of each role (default 0)")
     parser.add_argument("--shutdowns", type=int, default=0, metavar="N", help="controlled shutdowns (default 0)")
     parser.add_argument(
         "--hosts", type=int, default=0, metavar="N", help="instead: N link cuts and N power cuts of simulated hosts"
     )
-    parser.add_argument("--partitions", type=int, default=12)
+    parser.add_argument("--partitions", type=int, default=12, help="that are written (default 12)")
+    add_option(parser)
     parser.add_argument("--without-ray", action="store_true", help="brokers as plain processes: much lighter")
     parser.add_argument("--timeline", action="store_true", help="show what the processes logged during each fault")
     parser.add_argument("--seed", type=int, default=1)
@@ -91,18 +104,27 @@ def parse() -> argparse.Namespace:
 def say(o: Outcome) -> None:
     print(
         f"{o.kind}: {o.what}: {o.seconds:.2f} s (partition {o.partition}, over {o.ended_after_s:.2f} s after it),"
-        f" {o.errors} errors, in sync after {o.in_sync_after_s:.1f} s",
+        f" {o.errors} errors, in sync after {o.in_sync_after_s:.1f} s{led(o)}",
         flush=True,
     )
 
 
+def led(o: Outcome) -> str:
+    if not o.again_after_s:
+        return ""
+    middle, last = statistics.median(o.again_after_s), o.again_after_s[-1]
+    return f"; {len(o.again_after_s)} partitions that it led: median {middle:.2f} s, the last after {last:.2f} s"
+
+
 def write_up(outcomes: list[Outcome], path: Path | None) -> None:
     kinds = list(dict.fromkeys(outcome.kind for outcome in outcomes))
-    print("\n| fault | n | median gap | worst gap | errors |\n|---|---|---|---|---|")
+    print("\n| fault | n | median gap | worst gap | in sync again, median | errors |\n|---|---|---|---|---|---|")
     for kind in kinds:
         gaps = [outcome.seconds for outcome in outcomes if outcome.kind == kind]
+        in_sync = statistics.median(outcome.in_sync_after_s for outcome in outcomes if outcome.kind == kind)
         errors = sum(outcome.errors for outcome in outcomes if outcome.kind == kind)
-        print(f"| {kind} | {len(gaps)} | {statistics.median(gaps):.2f} s | {max(gaps):.2f} s | {errors} |")
+        figures = f"{statistics.median(gaps):.2f} s | {max(gaps):.2f} s | {in_sync:.1f} s"
+        print(f"| {kind} | {len(gaps)} | {figures} | {errors} |")
     print()
     if path is not None:
         path.write_text(json.dumps([dataclasses.asdict(outcome) for outcome in outcomes], indent=1))

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 from tests.lab.client_settings import QUICK_TO_NOTICE
+from tests.lab.clusters.actors import AUTO, Actors
 from tests.lab.clusters.topic import Topic
 from tests.lab.failover.faults import Measured, Outcome
 from tests.lab.failover.load import SETTINGS, Load
@@ -24,8 +25,8 @@ class Hosts:
 
     name = "raykafka on three simulated hosts"
 
-    def __init__(self) -> None:
-        self._context = started()
+    def __init__(self, actors: Actors = AUTO) -> None:
+        self._context = started(actors)
         self.hosted: HostedCluster
 
     @property

@@ -15,7 +15,7 @@ from tests.lab.background import Background
 from tests.lab.client_settings import EAGER
 from tests.lab.waiting import until
 
-INTERVAL_S = 0.02
+RECORDS_PER_S = 600
 FLUSH_WITHIN_S = 60.0
 BEGUN_WITHIN_S = 90.0
 STUCK_RECORDS = 100
@@ -38,11 +38,13 @@ class Gap:
 
 
 class Load(Background):
-    """As a context: sends one record to each partition every 20 ms until it ends."""
+    """As a context: sends a record to each partition, again and again, until it ends: RECORDS_PER_S in all, so that
+    each of 12 partitions gets one every 20 ms."""
 
     def __init__(self, bootstrap: str, topic: str, partitions: int, settings: Mapping[str, Any] = SETTINGS) -> None:
         super().__init__()
         self.topic, self.partitions = topic, partitions
+        self.interval_s = partitions / RECORDS_PER_S
         self.errors: list[str] = []
         self.sent = 0
         self._acks: list[list[float]] = [[] for _ in range(partitions)]
@@ -79,7 +81,7 @@ class Load(Background):
                     break  # the queue is full until the brokers are back
             self.sent += 1
             # callbacks as they come, not when the next record is due
-            next_at += INTERVAL_S
+            next_at += self.interval_s
             while (left_s := next_at - time.monotonic()) > 0:
                 self._producer.poll(left_s)
 
@@ -95,7 +97,7 @@ class Load(Background):
         return report
 
     def wait_begun(self) -> None:
-        """Until every partition has acknowledged something: its first write wakes it. Raises TimeoutError."""
+        """Until every partition has acknowledged something. Raises TimeoutError."""
         until(lambda: all(self._acks), "every partition is written", BEGUN_WITHIN_S)
 
     def _note_statistics(self, text: str) -> None:
@@ -123,14 +125,20 @@ class Load(Background):
 
     def longest_gap(self, begin: float, end: float, fault_at: float) -> Gap:
         """Of all partitions, between ``begin`` and ``end``; one that has not ended by then counts up to ``end``."""
-        longest = Gap(0.0, -1, 0.0)
-        for partition, times in enumerate(self._acks):
-            last = begin
-            for moment in (*(t for t in _since(times, begin) if t < end), end):
-                if moment - last > longest.seconds:
-                    longest = Gap(moment - last, partition, moment - fault_at)
-                last = moment
-        return longest
+        return max(self.longest_gaps(begin, end, fault_at), key=lambda gap: gap.seconds)
+
+    def longest_gaps(self, begin: float, end: float, fault_at: float) -> list[Gap]:
+        """That of each partition, in their order."""
+        return [_longest_gap(partition, times, begin, end, fault_at) for partition, times in enumerate(self._acks)]
+
+
+def _longest_gap(partition: int, times: list[float], begin: float, end: float, fault_at: float) -> Gap:
+    longest, last = Gap(0.0, partition, 0.0), begin
+    for moment in (*(t for t in _since(times, begin) if t < end), end):
+        if moment - last > longest.seconds:
+            longest = Gap(moment - last, partition, moment - fault_at)
+        last = moment
+    return longest
 
 
 def _since(times: list[float], begin: float) -> list[float]:

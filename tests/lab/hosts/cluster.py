@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from raykafka.deploy.zookeeper_process import ask
 from tests.lab import REPOSITORY
+from tests.lab.clusters.actors import AUTO, Actors
 from tests.lab.hosts.netlab import Host, Lab
 from tests.lab.hosts.production import NODES, Production
 from tests.lab.waiting import until
@@ -31,8 +32,8 @@ until_answered = partial(until, within_s=60.0, despite=(Exception,))
 class Cluster(Production):
     """The cluster, what was done to it, and when."""
 
-    def __init__(self, lab: Lab) -> None:
-        super().__init__(lab)
+    def __init__(self, lab: Lab, actors: Actors = AUTO) -> None:
+        super().__init__(lab, actors=actors)
         self.began = time.time()
         self.faults: list[tuple[str, float]] = []
 
@@ -115,11 +116,11 @@ def _partitions(host: Host) -> dict[tuple[str, int], tuple[int, int, int]]:
 
 
 @contextmanager
-def started() -> Iterator[Cluster]:
+def started(actors: Actors = AUTO) -> Iterator[Cluster]:
     """A deployed cluster, until the context ends. Where RAYKAFKA_TEST_LOGS names a folder, what the hosts logged
     outlives the lab."""
     with Lab(NODES + 1, visible=[REPOSITORY, Path(sys.prefix)]) as lab:
-        cluster = Cluster(lab)
+        cluster = Cluster(lab, actors)
         try:
             cluster.up()
             cluster.say("ray up returned")

@@ -36,21 +36,25 @@ def cut_logs(data_dir: Path, partitions: Iterable[TopicPartition], rng: random.R
     """Leave of each of ``partitions`` in a broker's data directory what a power cut might have left: everything up to
     the recovery point, and behind it some number of bytes, which need not be whole batches.
 
-    A log that was closed, or has nothing unflushed, loses nothing. The mark of a clean stop goes: the next life of the
-    broker has to find out by itself (rule 18; its host has to have another boot id). Nobody may have the files open.
+    A log that was flushed and closed, or has nothing unflushed, loses nothing. The mark of a clean stop goes: the next
+    life of the broker has to find out by itself (rule 18; its host has to have another boot id). Nobody may have the
+    files open.
     """
     (data_dir / CLEAN_SHUTDOWN).unlink(missing_ok=True)
     recovery_points = OffsetCheckpoint(data_dir, RECOVERY_POINTS).read()
     cuts = {}
     for tp in sorted(partitions):
         directory = data_dir / f"{tp.topic}-{tp.partition}"
-        if directory.is_dir() and read_seal(directory) is None:
+        if not directory.is_dir():
+            continue
+        seal = read_seal(directory)
+        if seal is None or seal.boot is not None:
             cuts[tp] = _cut_log(directory, recovery_points.get(tp, 0), rng)
     return cuts
 
 
 def _cut_log(directory: Path, flushed_offset: int, rng: random.Random) -> Cut:
-    bases = segment_offsets(directory)
+    bases = segment_offsets(os.listdir(directory))
     unflushed = []  # (base offset, first byte that may go, size) of each segment that has such a byte
     for number, base in enumerate(bases):
         if number + 1 == len(bases) or bases[number + 1] > flushed_offset:

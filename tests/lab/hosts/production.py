@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from tests.lab import REPOSITORY
+from tests.lab.clusters.actors import AUTO, Actors
 from tests.lab.hosts.netlab import Host, Lab
 
 _BIN = Path(sys.executable).parent
@@ -21,9 +22,10 @@ class Production:
 
     name = "production"
 
-    def __init__(self, lab: Lab, broker_config: dict[str, Any] | None = None) -> None:
+    def __init__(self, lab: Lab, broker_config: dict[str, Any] | None = None, actors: Actors = AUTO) -> None:
         self.lab = lab
         self._broker_config = broker_config or {}
+        self._actors = actors
 
     @property
     def hosts(self) -> list[Host]:
@@ -80,8 +82,9 @@ class Production:
         self._cluster_file.write_text(yaml.safe_dump(cluster, width=10_000))
         production = yaml.safe_load((REPOSITORY / "configs/production.yaml").read_text())
         production["zookeeper"]["managed"]["heap_mb"] = 128
-        production["brokers"] |= {"memory_mb": 256, "spare_replicas": 1}
-        # Few partitions: Ray starts one process at a time on a host with one CPU, and one that comes back starts all.
+        # Each host takes all of the machine's cores for its own.
+        actors = 1 if self._actors == AUTO else self._actors
+        production["brokers"] |= {"memory_mb": 256, "replica.actors": actors}
         few = {"group.initial.rebalance.delay.ms": 0, "offsets.topic.num.partitions": 2}
         production["brokers"]["config"] |= few | self._broker_config
         self.file.write_text(yaml.safe_dump(production))

@@ -1,4 +1,4 @@
-"""Throttled catch-up between replica processes: what is asked for, what is held back, and what never is (KIP-73)."""
+"""Throttled catch-up between replicas: what is asked for, what is held back, and what never is (KIP-73)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from raykafka.cluster.image import PartitionState
-from tests.parts.replica.process import BROKER, DEADLINE_S, ReplicaProcess, batch, with_replica
-from tests.parts.replica.streams import (
+from tests.parts.replica.opened import (
+    BROKER,
+    DEADLINE_S,
     FOLLOWER,
-    FollowersBroker,
-    PlayedFollower,
-    PlayedLeader,
+    OpenReplica,
+    batch,
     followed,
     led,
+    with_replica,
 )
+from tests.parts.replica.streams import FollowersBroker, PlayedFollower, PlayedLeader
 
 LEADERS = {"leader.replication.throttled.replicas": f"0:{BROKER}"}
 FOLLOWERS = {"follower.replication.throttled.replicas": f"0:{FOLLOWER}"}
@@ -25,21 +27,21 @@ BATCHES = 20
 class Rations:
     """A broker that lets its replicas have what the test says, when it says so."""
 
-    def __init__(self, replica: ReplicaProcess) -> None:
-        self.asked: asyncio.Queue[tuple[dict[str, Any], asyncio.Future[dict[str, Any]]]] = asyncio.Queue()
+    def __init__(self, replica: OpenReplica) -> None:
+        self.asked: asyncio.Queue[tuple[str, int, asyncio.Future[int]]] = asyncio.Queue()
         replica.answers["allowance"] = self._answer
 
-    async def _answer(self, args: dict[str, Any]) -> dict[str, Any]:
-        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self.asked.put_nowait((args, answer))
+    async def _answer(self, side: str, owed: int) -> int:
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.asked.put_nowait((side, owed, answer))
         return await answer
 
     async def grant(self, side: str, size: int) -> int:
         """Answer the next that is asked of ``side``; returns what was owed."""
-        args, answer = await asyncio.wait_for(self.asked.get(), DEADLINE_S)
-        assert args["side"] == side
-        answer.set_result({"bytes": size})
-        return int(args["owed"])
+        asked, owed, answer = await asyncio.wait_for(self.asked.get(), DEADLINE_S)
+        assert asked == side
+        answer.set_result(size)
+        return owed
 
 
 def behind(**more: Any) -> PartitionState:
@@ -52,13 +54,12 @@ def some_batches() -> list[bytes]:
 
 
 async def leading(
-    leader: ReplicaProcess, broker: FollowersBroker, config: dict[str, str], state: PartitionState
+    leader: OpenReplica, broker: FollowersBroker, config: dict[str, str], state: PartitionState
 ) -> tuple[PlayedFollower, list[bytes]]:
     """A leader with BATCHES batches, and a follower that has none of them."""
     batches = some_batches()
     await leader.open(state, holders=await broker.start(), config=config)
     follower = await broker.stream()
-    await follower.hello()
     for records in batches:
         await leader.appended(records, acks=1)
     follower.answer(0, -1)
@@ -66,7 +67,7 @@ async def leading(
 
 
 @with_replica
-async def test_a_follower_that_is_behind_gets_what_its_leaders_broker_grants(leader: ReplicaProcess) -> None:
+async def test_a_follower_that_is_behind_gets_what_its_leaders_broker_grants(leader: OpenReplica) -> None:
     rations, broker = Rations(leader), FollowersBroker()
     follower, batches = await leading(leader, broker, {**LEADERS, "replica.lag.time.max.ms": "600"}, behind())
     size = len(batches[0])
@@ -80,7 +81,7 @@ async def test_a_follower_that_is_behind_gets_what_its_leaders_broker_grants(lea
 
 
 @with_replica
-async def test_a_batch_goes_whole_and_what_was_too_much_is_owed(leader: ReplicaProcess) -> None:
+async def test_a_batch_goes_whole_and_what_was_too_much_is_owed(leader: OpenReplica) -> None:
     rations, broker = Rations(leader), FollowersBroker()
     follower, batches = await leading(leader, broker, LEADERS, behind())
     size = len(batches[0])
@@ -92,7 +93,7 @@ async def test_a_batch_goes_whole_and_what_was_too_much_is_owed(leader: ReplicaP
 
 
 @with_replica
-async def test_no_live_record_overtakes_a_follower_that_is_held_back(leader: ReplicaProcess) -> None:
+async def test_no_live_record_overtakes_a_follower_that_is_held_back(leader: OpenReplica) -> None:
     rations, broker = Rations(leader), FollowersBroker()
     follower, batches = await leading(leader, broker, LEADERS, behind())
     size = len(batches[0])
@@ -105,7 +106,7 @@ async def test_no_live_record_overtakes_a_follower_that_is_held_back(leader: Rep
 
 
 @with_replica
-async def test_what_goes_to_an_in_sync_follower_waits_for_nobody_and_is_counted(leader: ReplicaProcess) -> None:
+async def test_what_goes_to_an_in_sync_follower_waits_for_nobody_and_is_counted(leader: OpenReplica) -> None:
     rations, broker = Rations(leader), FollowersBroker()
     follower, batches = await leading(leader, broker, {**LEADERS, **FOLLOWERS}, led())
     whole = BATCHES * len(batches[0])
@@ -123,7 +124,7 @@ async def test_what_goes_to_an_in_sync_follower_waits_for_nobody_and_is_counted(
 
 
 @with_replica
-async def test_a_follower_that_is_asked_for_is_held_back_no_more(leader: ReplicaProcess) -> None:
+async def test_a_follower_that_is_asked_for_is_held_back_no_more(leader: OpenReplica) -> None:
     """From the asking on the high watermark waits for it (rule 5), and acks=all would wait for the throttle."""
     rations, broker = Rations(leader), FollowersBroker()
     follower, batches = await leading(leader, broker, LEADERS, behind())
@@ -141,14 +142,13 @@ async def test_a_follower_that_is_asked_for_is_held_back_no_more(leader: Replica
 
 
 @with_replica
-async def test_one_that_waits_for_an_allowance_goes_on_when_it_is_asked_for(leader: ReplicaProcess) -> None:
+async def test_one_that_waits_for_an_allowance_goes_on_when_it_is_asked_for(leader: OpenReplica) -> None:
     rations, broker = Rations(leader), FollowersBroker()
     holders, batches = await broker.start(), some_batches()
     size, half, third = len(batches[0]), BATCHES // 2, FOLLOWER + 1
     replicas = (BROKER, FOLLOWER, third)
     await leader.open(PartitionState(replicas, BROKER, 0, (BROKER,), 0), holders=holders, config=LEADERS)
     follower = await broker.stream()
-    await follower.hello()
     for records in batches[:half]:
         await leader.appended(records, acks=1)
     await leader.tell(PartitionState(replicas, BROKER, 0, (BROKER, third), 1), holders=holders)
@@ -164,25 +164,25 @@ async def test_one_that_waits_for_an_allowance_goes_on_when_it_is_asked_for(lead
 
 
 @with_replica
-async def test_a_throttle_that_is_taken_back_lets_everything_go(leader: ReplicaProcess) -> None:
+async def test_a_throttle_that_is_taken_back_lets_everything_go(leader: OpenReplica) -> None:
     rations, broker = Rations(leader), FollowersBroker()
     follower, batches = await leading(leader, broker, {**LEADERS, **FOLLOWERS}, behind())
     await asyncio.wait_for(rations.asked.get(), DEADLINE_S)
     await follower.asked()
-    await leader.called("follower_progress", lambda told: told["followers"]["2"]["throttled"])
-    await leader.link.call("config", {"config": {}})
+    await leader.follower_where(lambda figures: bool(figures["throttled"]))
+    leader.replica.configure({})
     whole = BATCHES * len(batches[0])
     assert len(await follower.records(whole)) == whole
     broker.close()
 
 
 @with_replica
-async def test_a_throttle_that_is_set_later_holds_what_is_behind(leader: ReplicaProcess) -> None:
+async def test_a_throttle_that_is_set_later_holds_what_is_behind(leader: OpenReplica) -> None:
     rations, broker = Rations(leader), FollowersBroker()
     follower, batches = await leading(leader, broker, {}, behind())
     size = len(batches[0])
     await follower.records(BATCHES * size)
-    await leader.link.call("config", {"config": {"leader.replication.throttled.replicas": "*"}})
+    leader.replica.configure({"leader.replication.throttled.replicas": "*"})
     await leader.appended(batches[0], acks=1)
     await rations.grant("leader", size)
     assert len(await follower.records(size)) == size
@@ -190,7 +190,7 @@ async def test_a_throttle_that_is_set_later_holds_what_is_behind(leader: Replica
 
 
 @with_replica
-async def test_both_sides_have_to_let_it_go(leader: ReplicaProcess) -> None:
+async def test_both_sides_have_to_let_it_go(leader: OpenReplica) -> None:
     rations, broker = Rations(leader), FollowersBroker()
     follower, batches = await leading(leader, broker, {**LEADERS, **FOLLOWERS}, behind())
     size = len(batches[0])
@@ -205,7 +205,7 @@ async def test_both_sides_have_to_let_it_go(leader: ReplicaProcess) -> None:
 
 
 @with_replica
-async def test_one_side_that_is_taken_back_leaves_the_other(leader: ReplicaProcess) -> None:
+async def test_one_side_that_is_taken_back_leaves_the_other(leader: OpenReplica) -> None:
     rations, broker = Rations(leader), FollowersBroker()
     follower, batches = await leading(leader, broker, {**LEADERS, **FOLLOWERS}, behind())
     size = len(batches[0])
@@ -213,17 +213,17 @@ async def test_one_side_that_is_taken_back_leaves_the_other(leader: ReplicaProce
     follower.grant(3 * size)
     await asyncio.wait_for(rations.asked.get(), DEADLINE_S)
     await follower.beats(1)
-    await leader.link.call("config", {"config": FOLLOWERS})
+    leader.replica.configure(FOLLOWERS)
     assert len(await follower.records(3 * size)) == 3 * size
     assert await follower.asked() == 0
     broker.close()
 
 
 @with_replica
-async def test_a_follower_asks_its_own_broker_for_what_its_leader_may_send(follower: ReplicaProcess) -> None:
+async def test_a_follower_asks_its_own_broker_for_what_its_leader_may_send(follower: OpenReplica) -> None:
     rations = Rations(follower)
     await follower.open(followed(isr=(FOLLOWER,)))
-    leader = await PlayedLeader.connect(follower.streams, 0)
+    leader = await PlayedLeader.connect(follower.actor, 0)
     leader.hello([(0, 0)], 5)
     await leader.answer()
     leader.ask(77)
@@ -232,10 +232,10 @@ async def test_a_follower_asks_its_own_broker_for_what_its_leader_may_send(follo
 
 
 @with_replica
-async def test_a_follower_counts_what_comes_to_it_in_sync(follower: ReplicaProcess) -> None:
+async def test_a_follower_counts_what_comes_to_it_in_sync(follower: OpenReplica) -> None:
     config = {"follower.replication.throttled.replicas": f"0:{BROKER}"}
     await follower.open(followed(isr=(FOLLOWER,)), config=config)
-    leader = await PlayedLeader.connect(follower.streams, 0)
+    leader = await PlayedLeader.connect(follower.actor, 0)
     leader.hello([(0, 0)], 2)
     await leader.answer()
     first, second = (batch(b"%d" % n * 100, base_offset=n, leader_epoch=0) for n in range(2))

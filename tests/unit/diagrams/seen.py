@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from raykafka.broker.partitions import life_events
 from raykafka.broker.partitions.life import Life, Phase
+from raykafka.replica.rules.partition import LEFT
 from tests.unit.group_schedules import Event as GroupEvent
 from tests.unit.group_schedules import Group, Simulation, State
 from tests.unit.partition.schedule import Schedule
@@ -70,7 +71,7 @@ LEADING = "leading"
 STOPPED = "stopped"
 
 REPLICA_STATES = {
-    CLOSED: "nobody has its log open, and it has no seal: it was never closed in order",
+    CLOSED: "nobody has its log open, and it has no seal: it was not closed in order, or can't be relied on",
     SEALED: "nobody has its log open, and the seal says how it ends (rule 17)",
     OPENED: "its log is open, and its broker has not told it the partition's state yet (rule 3)",
     WAITING: "it neither leads nor follows: nobody leads, or it may not lead this epoch (rules 1, 18)",
@@ -88,7 +89,7 @@ CLOSE = "closes"
 def role(partition: Partition) -> str:
     """What the replica is to its partition now."""
     if partition.stopped is not None:
-        return SEALED if partition.stopped == "asleep" else STOPPED
+        return SEALED if partition.stopped == LEFT else STOPPED
     if partition.leading is not None:
         return BEGINNING if partition.latest is None else LEADING
     if partition.following is not None:
@@ -111,7 +112,8 @@ def _play_replica(seed: int | None) -> set[Step]:
             if self._closes and isinstance(event, events.Cut):
                 steps.add(Step(before, CLOSE, SEALED))
             else:
-                steps.add(Step(before, type(event).__name__, role(self)))
+                unsealed = events.Left(None) in effects
+                steps.add(Step(before, type(event).__name__, CLOSED if unsealed else role(self)))
             return effects
 
         def closing_seal(self) -> events.Seal | None:
@@ -152,7 +154,9 @@ def _take_every_turn(rules: type[Partition]) -> None:
         lambda: bring_to(told(1, 1), checkpoint=3),
     ]
     for state in states:
-        for event in (events.Cut("records that were written are lost"), told(-1, 2), told(1, 2), told(2, 2)):
+        stream = hello(5)
+        others = (events.Leave(), events.Tick(), stream, events.StreamLost(2, stream.stream))
+        for event in (events.Cut("records that were written are lost"), *others, told(-1, 2), told(1, 2), told(2, 2)):
             state().step(event, 0)
         closed = state()
         closed.closing_seal()
@@ -166,7 +170,7 @@ REPLICA = Machine(
     Partition,
     REPLICA_STATES,
     {
-        OPEN: "Its broker has a process open the log",
+        OPEN: "Its broker has an actor open the log",
         CLOSE: "Its broker has the log closed in order, at any moment",
         **_meanings(typing.get_args(events.Event)),
     },

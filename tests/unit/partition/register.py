@@ -27,39 +27,50 @@ class ControllerRules:
 
 
 @dataclass(slots=True)
-class Register:
-    """The znodes. ``tainted`` holds the lives that registered after an unclean boot or on another directory and have
-    not left the ISR since (rule 18)."""
+class Lives:
+    """The znodes that all partitions share: the brokers' lives, and the controller's epoch."""
 
-    state: PartitionState
-    rules: ControllerRules
     controller_epoch: int = 0
     broker_epochs: dict[int, int] = field(default_factory=dict)
     ids: dict[int, Registration] = field(default_factory=dict)
-    tainted: dict[int, int] = field(default_factory=dict)
-    writes: list[PartitionState] = field(default_factory=list)
 
-    def register(self, broker: int, tainted: bool) -> int:
+    def register(self, broker: int) -> int:
         """Rule 13's transaction. A predecessor's registration goes: the data directory's lock is held."""
         epoch = self.broker_epochs.get(broker, -1) + 1
         self.broker_epochs[broker] = epoch
         self.ids[broker] = Registration(epoch)
-        if tainted or broker in self.tainted:
-            self.tainted[broker] = epoch
         return epoch
+
+
+@dataclass(slots=True)
+class Register:
+    """The znodes of a partition. ``tainted`` holds the lives that registered after an unclean boot or on another
+    directory and have not left the ISR since (rule 18)."""
+
+    state: PartitionState
+    rules: ControllerRules
+    lives: Lives
+    tainted: dict[int, int] = field(default_factory=dict)
+    writes: list[PartitionState] = field(default_factory=list)
+
+    def registered(self, broker: int, tainted: bool) -> None:
+        """A life of ``broker`` has registered."""
+        if tainted or broker in self.tainted:
+            self.tainted[broker] = self.lives.broker_epochs[broker]
 
     def remove(self, controller_epoch: int, broker: int, epoch_seen: int) -> bool:
         """Rule 13's removal by a controller."""
-        if self.rules.check_controller_epoch and controller_epoch != self.controller_epoch:
+        lives = self.lives
+        if self.rules.check_controller_epoch and controller_epoch != lives.controller_epoch:
             return False
-        if self.rules.check_removed_epoch and self.broker_epochs.get(broker) != epoch_seen:
+        if self.rules.check_removed_epoch and lives.broker_epochs.get(broker) != epoch_seen:
             return False
-        return self.ids.pop(broker, None) is not None
+        return lives.ids.pop(broker, None) is not None
 
     def write(self, controller_epoch: int, version: int, state: PartitionState, cleared: frozenset[int]) -> bool:
         """Set the partition's state if controller epoch and version are as named. ``cleared`` lives, which left the
         ISR, lose their taint in the same transaction."""
-        if self.rules.check_controller_epoch and controller_epoch != self.controller_epoch:
+        if self.rules.check_controller_epoch and controller_epoch != self.lives.controller_epoch:
             return False
         if self.rules.check_version and version != self.state.version:
             return False
@@ -77,17 +88,18 @@ class Register:
         joining = frozenset(proposal.isr).difference(state.isr)
         if self.rules.check_broker_epochs:
             for broker, epoch in zip(proposal.isr, proposal.broker_epochs, strict=True):
-                if self.broker_epochs.get(broker) != epoch or (broker in joining and broker not in self.ids):
+                known, alive = self.lives.broker_epochs.get(broker), broker in self.lives.ids
+                if known != epoch or (broker in joining and not alive):
                     return False
         return self.write(controller_epoch, proposal.version, replace(state, isr=proposal.isr), joining)
 
 
 class Controller:
-    """One controller: decides from what it last read, which may be old; others may have taken its place."""
+    """One controller, as far as one partition goes: decides from what it last read, which may be old; others may have
+    taken its place. Its epoch is the newest when it begins."""
 
     def __init__(self, register: Register, unclean: bool) -> None:
-        register.controller_epoch += 1
-        self.epoch = register.controller_epoch
+        self.epoch = register.lives.controller_epoch
         self.register = register
         self.unclean = unclean
         self.failed: set[tuple[int, int]] = set()
@@ -99,7 +111,7 @@ class Controller:
 
     def read_brokers(self) -> None:
         """Learn who lives, and nothing new about the partition."""
-        self.ids = dict(self.register.ids)
+        self.ids = dict(self.register.lives.ids)
         self.tainted = dict(self.register.tainted)
 
     @property

@@ -1,4 +1,5 @@
-"""The safety rules, each taken out of the code under test or of the controller's transactions."""
+"""The safety rules, each taken out of the code under test, of the controller's transactions, or of what a broker sees
+to when it has replicas opened."""
 
 from __future__ import annotations
 
@@ -15,10 +16,12 @@ from tests.unit.partition.register import ControllerRules
 from tests.unit.partition.world import (
     ACKED_LOST,
     LATEST_GROWS,
+    LEADS_ON,
     LIVE_STAYS,
     LOGS_AGREE,
     ONE_RECORD,
     READS_STAY,
+    BrokerRules,
 )
 
 
@@ -28,6 +31,7 @@ class Without(NamedTuple):
     partition: type[Partition]
     fails: tuple[str, ...]
     controller: Callable[[], ControllerRules] = ControllerRules
+    broker: Callable[[], BrokerRules] = BrokerRules
 
 
 def leading(**changed: object) -> type[Partition]:
@@ -100,7 +104,9 @@ RULES = {
     "the high watermark never decides a truncation": Without(
         following(agreed_end=agree_at_the_high_watermark), (ACKED_LOST, LOGS_AGREE, READS_STAY)
     ),
-    "no epoch is led twice": Without(partition(may_lead=lead_the_known_epoch_again), (ONE_RECORD,)),
+    "no epoch is led twice": Without(
+        partition(may_lead=lead_the_known_epoch_again), (ACKED_LOST, LOGS_AGREE, READS_STAY, ONE_RECORD)
+    ),
     "an ISR is written at its version only": Without(
         Partition, (ACKED_LOST, LOGS_AGREE, READS_STAY), lambda: ControllerRules(check_version=False)
     ),
@@ -110,8 +116,17 @@ RULES = {
     "a registration is removed at its broker epoch only": Without(
         Partition, (LIVE_STAYS,), lambda: ControllerRules(check_removed_epoch=False)
     ),
-    "an ISR that was asked for asleep counts after waking": Without(
-        leading(ask_on=lambda self, undecided: None), (ACKED_LOST, LOGS_AGREE, READS_STAY)
+    "a leader leaves only clean": Without(
+        leading(is_clean=lambda self: True), (ACKED_LOST, LOGS_AGREE, READS_STAY, ONE_RECORD)
+    ),
+    "a seal opens one replica only": Without(
+        Partition, (ACKED_LOST, LOGS_AGREE, READS_STAY), broker=lambda: BrokerRules(seal_opens_once=False)
+    ),
+    "a seal leads on in one life of its broker only": Without(
+        Partition, (ACKED_LOST, LOGS_AGREE, READS_STAY), broker=lambda: BrokerRules(leads_on_in_one_life=False)
+    ),
+    "whoever opens a log knows what the one knew that left it": Without(
+        Partition, (ACKED_LOST, LOGS_AGREE, READS_STAY), broker=lambda: BrokerRules(images_come_first=False)
     ),
     "a replica that was just closed leads its epoch no more": Without(
         partition(closing_seal=closed_as_a_leader), (ACKED_LOST, LOGS_AGREE, READS_STAY, ONE_RECORD)
@@ -120,7 +135,9 @@ RULES = {
     "reads end at the high watermark": Without(
         partition(readable_end=property(lambda self: self.log.end)), (READS_STAY,)
     ),
-    "a follower remembers its epoch": Without(ForgetsEpochsWithoutRecords, (ACKED_LOST, LOGS_AGREE, READS_STAY)),
+    "a follower remembers its epoch": Without(
+        ForgetsEpochsWithoutRecords, (ACKED_LOST, LOGS_AGREE, READS_STAY, LEADS_ON)
+    ),
     "acknowledgements count after the handshake of their stream": Without(
         leading(is_current=count_any_acknowledgement), (ACKED_LOST, LOGS_AGREE, READS_STAY)
     ),

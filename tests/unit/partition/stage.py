@@ -3,7 +3,7 @@
 A command prints what the rules ask for, ``<broker>> <effect>``, then the state of every broker that it changed. Nothing
 happens by itself: no frame, no decision and no time passes but by a command. Broker 1 leads first, in epoch 0.
 
-    brokers N [min.insync=N] [isr=1,2] [unclean] [asleep]   begin
+    brokers N [min.insync=N] [isr=1,2] [unclean]   begin
     append B acks=all|1|0 [n=N]     a client's produce of N records, one batch each
     connect B F                     hello and answer
     hello B F, answer B F           the follower takes its leader's Hello; the leader takes the Answer
@@ -15,12 +15,12 @@ happens by itself: no frame, no decision and no time passes but by a command. Br
     elect [unclean]                 the controller decides with what it knows of who lives
     move-leader B                   the controller has a member of the ISR lead though the leader lives
     tell [B ...]                    the brokers hear of the controller's state
-    kill B, start B                 a broker with its replica's process
-    kill-process B, open B          the replica's process alone
+    kill B, start B                 a broker with its actors
+    kill-actor B                    the actor that has the replica open
+    leave B                         the replica is asked to leave for another actor
+    open B                          an actor opens the log
     power-off B lost=N              the host goes, with the last N records that were not flushed
     tick B ms=N                     time passes; the replica's timer is due
-    sleep B                         a leader that is idle is asked to fall asleep
-    join-asleep B                   the broker of a sleeping leader asks for the ISR in its name
     state                           print all
 
 Records are ``<epoch>/<number of the append>``, epochs ``<epoch>@<start offset>``, ``hw`` the high watermark, ``asks``
@@ -83,10 +83,8 @@ def told(effect: ev.Effect) -> str:
             return f"propose isr {listed(isr)} of lives {listed(lives)}, in epoch {leader_epoch} at version {version}"
         case ev.Refused(leader_epoch, reason):
             return f"refuse to lead epoch {leader_epoch}: {reason}"
-        case ev.AskSleep(follower, _, log_end):
-            return f"ask {follower} to sleep at {log_end}"
-        case ev.WriteSeal(seal):
-            return f"seal the log: {sealed(seal)}"
+        case ev.Left(seal):
+            return f"leave: {sealed(seal) if seal is not None else 'no seal'}"
     return str(effect)
 
 
@@ -146,7 +144,8 @@ class Stage:
         log = f"log {disk.start}..{disk.end}: {' '.join(f'{r.epoch}/{r.value}' for r in disk.records) or 'empty'}"
         parts = [log, f"epochs {epochs(disk.history)}"]
         if partition is None:
-            life = f"asleep, {sealed(disk.seal)}" if b.asleep and disk.seal else "no process" if b.alive else "dead"
+            life = f"closed, {sealed(disk.seal)}" if disk.seal else "not closed in order"
+            life = life if b.alive else "dead"
         elif partition.stopped is not None:
             life = f"stopped: {partition.stopped}"
         elif partition.leading is not None:
@@ -267,7 +266,7 @@ class Stage:
     # lives
 
     def _kill(self, command: Command) -> None:
-        self._end(command, self.world.kill)
+        self._end(command, self.world.hosts.kill)
 
     def _end(self, command: Command, how: Callable[[int], None]) -> None:
         how(self._broker(command).id)
@@ -275,7 +274,7 @@ class Stage:
             self.world.end(channel)
 
     def _start(self, command: Command) -> None:
-        self.world.start(self._broker(command).id)
+        self.world.hosts.start(self._broker(command).id)
 
     def _power_off(self, command: Command) -> None:
         b = self._broker(command)
@@ -284,24 +283,18 @@ class Stage:
         del b.disk.records[len(b.disk.records) - int(command.options["lost"]) :]
         self.world.damage(b.id)
 
-    def _kill_process(self, command: Command) -> None:
-        self._end(command, lambda broker: self.world.kill_process(self.world.brokers[broker]))
+    def _kill_actor(self, command: Command) -> None:
+        self._end(command, lambda broker: self.world.hosts.kill_actor(broker, self.world.brokers[broker].actor))
+
+    def _leave(self, command: Command) -> None:
+        self._end(command, lambda broker: self.world.step(self.world.brokers[broker], ev.Leave()))
 
     def _open(self, command: Command) -> None:
         self.world.open(self._broker(command))
 
     def _tick(self, command: Command) -> None:
-        self.world.now_ms += int(command.options["ms"])
+        self.world.hosts.now_ms += int(command.options["ms"])
         self.world.step(self._broker(command), ev.Tick())
-
-    def _sleep(self, command: Command) -> None:
-        self.world.step(self._broker(command), ev.Sleep())
-
-    def _join_asleep(self, command: Command) -> None:
-        before = len(self.world.proposals)
-        self.world.join_asleep(self._broker(command))
-        for proposal in self.world.proposals[before:]:
-            self.lines_of(self._broker(command).id, told(proposal))
 
 
 class Staged(World):
@@ -317,9 +310,6 @@ class Staged(World):
         )
         self.faults = False
         self.controls.clear()
-        if "asleep" not in command.words:
-            for b in self.brokers.values():
-                b.disk.seal = None
 
     @property
     def controller(self) -> Controller:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from raykafka.replica.rules import events as ev
-from raykafka.replica.rules.sealed import NEVER_WRITTEN, told_asleep
 from tests.unit.partition.register import Controller
 from tests.unit.partition.removals import RULES, Without
 from tests.unit.partition.world import (
@@ -36,11 +35,13 @@ class Play(World):
     def __init__(self, rule: Without | None, brokers: int = 3) -> None:
         rules: dict[str, Any] = {}
         if rule is not None:
-            rules = {"partition_rules": rule.partition, "controller_rules": rule.controller()}
+            rules = {
+                "partition_rules": rule.partition,
+                "controller_rules": rule.controller(),
+                "broker_rules": rule.broker(),
+            }
         super().__init__(random.Random(0), brokers=brokers, **rules)
         self.faults = False
-        for broker in self.brokers.values():
-            broker.disk.seal = None  # every replica is awake from the beginning
         self.hear_all()
 
     @property
@@ -80,15 +81,15 @@ class Play(World):
             self.deliver_to_leader(channel)
 
     def tick(self, broker: int) -> None:
-        self.now_ms += 25
+        self.hosts.now_ms += 25
         self.step(self.brokers[broker], ev.Tick())
 
     def restart(self, broker: int, tainted: bool = False) -> Broker:
         """The broker dies and is back in a new life; nobody has told it anything yet."""
-        self.kill(broker)
+        self.hosts.kill(broker)
         b = self.brokers[broker]
         b.tainted = tainted
-        self.start(broker)
+        self.hosts.start(broker)
         return b
 
 
@@ -158,7 +159,7 @@ def a_leader_whose_log_was_cut_is_told_its_epoch_again(play: Play) -> None:
     play.produce(play.brokers[1], 1)
     play.replicate(channel, acknowledge=False)
     leader = play.brokers[1]
-    play.kill_process(leader)
+    play.kill_replica(leader)
     leader.disk.records.clear()
     play.open(leader)
     play.produce(leader, 1)
@@ -192,7 +193,7 @@ def a_joining_follower_dies_and_loses_its_log(play: Play) -> None:
     assert len(play.acked) == 1
     late = play.proposals.pop(0)
     assert 2 in late.isr
-    play.kill(2)
+    play.hosts.kill(2)
     play.brokers[2].disk.records.clear()
     play.restart(2, tainted=True)
     play.propose(play.controller, late, outcome_known=True)
@@ -229,7 +230,7 @@ def a_follower_restarts_and_hears_of_an_older_epoch(play: Play) -> None:
     play.hear_all(4)
     play.produce(play.brokers[4], 1)
     old = play.controller
-    play.controllers.append(Controller(play.register, unclean=False))
+    play.hosts.new_controller()
     play.decide_state(leader=3, leader_epoch=2, isr=(2, 3))
     play.hear_all(2, 3)
     play.shake(3, 2)
@@ -250,7 +251,7 @@ def an_acknowledgement_of_a_dead_life_comes_late(play: Play) -> None:
     late = play.shake(1, 2)
     play.produce(play.brokers[1], -1)
     play.replicate(late, acknowledge=False)
-    play.kill(2)
+    play.hosts.kill(2)
     play.brokers[2].disk.records.clear()
     play.restart(2, tainted=True)
     play.decide_state(isr=(1,))
@@ -287,30 +288,6 @@ def a_new_leader_does_not_know_yet_what_was_committed(play: Play) -> None:
     play.consume(play.brokers[2])
 
 
-def fall_asleep(play: Play, *brokers: int) -> None:
-    """Their replicas sleep on logs that were never written."""
-    for broker in brokers:
-        b = play.brokers[broker]
-        play.kill_process(b)
-        b.disk.seal = told_asleep(NEVER_WRITTEN, broker, play.register.state)
-
-
-def a_sleeping_leader_asks_for_an_isr_and_wakes(play: Play) -> None:
-    play.decide_state(isr=(1,))
-    play.hear_all()
-    leader = play.brokers[1]
-    fall_asleep(play, 1, 2)
-    play.proposals.clear()
-    play.join_asleep(leader)
-    play.propose(play.controller, play.proposals.pop(0), outcome_known=False)
-    assert play.register.state.isr == (1, 2)
-    play.open(leader)
-    play.produce(leader, -1)
-    play.decide_state(leader=2, leader_epoch=1, isr=(2,))
-    play.hear_all(2)
-    play.open(play.brokers[2])
-
-
 def a_leader_is_closed_while_it_asks_for_an_isr(play: Play) -> None:
     play.decide_state(isr=(1,))
     play.hear_all()
@@ -319,6 +296,76 @@ def a_leader_is_closed_while_it_asks_for_an_isr(play: Play) -> None:
     assert play.register.state.isr == (1, 2)
     leader = play.brokers[1]
     play.close(leader)
+    play.open(leader)
+    play.produce(leader, -1)
+    play.decide_state(leader=2, leader_epoch=1, isr=(2,))
+    play.hear_all(2)
+
+
+def a_leader_leaves_while_it_asks_for_an_isr(play: Play) -> None:
+    play.decide_state(isr=(1,))
+    play.hear_all()
+    play.shake(1, 2)
+    play.propose(play.controller, play.proposals.pop(0), outcome_known=False)
+    assert play.register.state.isr == (1, 2)
+    leader = play.brokers[1]
+    if play.leave(leader):
+        play.open(leader)
+    play.produce(leader, -1)
+    play.decide_state(leader=2, leader_epoch=1, isr=(2,))
+    play.hear_all(2)
+
+
+def moved(play: Play) -> Broker:
+    """The leader, alone in the ISR, once another actor has its log open."""
+    play.decide_state(isr=(1,))
+    play.hear_all()
+    leader = play.brokers[1]
+    assert play.leave(leader)
+    play.open(leader)
+    assert leader.partition is not None
+    assert leader.partition.leading is not None
+    return leader
+
+
+def a_leader_that_moved_dies_while_it_asks_for_an_isr(play: Play) -> None:
+    leader = moved(play)
+    play.shake(1, 2)
+    play.propose(play.controller, play.proposals.pop(0), outcome_known=False)
+    assert play.register.state.isr == (1, 2)
+    play.hosts.kill_actor(1, leader.actor)
+    play.open(leader)
+    play.produce(leader, -1)
+    play.decide_state(leader=2, leader_epoch=1, isr=(2,))
+    play.hear_all(2)
+
+
+def a_new_life_hears_of_an_older_isr_in_the_epoch_of_its_seal(play: Play) -> None:
+    play.decide_state(isr=(1,))
+    play.hear_all()
+    old = play.controller
+    play.hosts.new_controller()
+    play.controller.read()
+    play.decide_state(isr=(1, 2))
+    play.hear_all()
+    leader = play.brokers[1]
+    assert play.leave(leader)
+    play.restart(1)
+    old.read_brokers()
+    play.tell(old, 1)
+    play.hear_all(1)
+    play.produce(leader, -1)
+    play.decide_state(leader=2, leader_epoch=1, isr=(2,))
+    play.hear_all(2)
+
+
+def a_leader_moves_after_its_isr_has_grown(play: Play) -> None:
+    play.decide_state(isr=(1,))
+    play.hear_all()
+    play.decide_state(isr=(1, 2))
+    play.hear_all()
+    leader = play.brokers[1]
+    assert play.leave(leader)
     play.open(leader)
     play.produce(leader, -1)
     play.decide_state(leader=2, leader_epoch=1, isr=(2,))
@@ -348,7 +395,13 @@ SCENARIOS: dict[str, tuple[Callable[[Play], None], str]] = {
         a_new_leader_does_not_know_yet_what_was_committed,
         LATEST_GROWS,
     ),
-    "an ISR that was asked for asleep counts after waking": (a_sleeping_leader_asks_for_an_isr_and_wakes, ACKED_LOST),
+    "a leader leaves only clean": (a_leader_leaves_while_it_asks_for_an_isr, ACKED_LOST),
+    "a seal opens one replica only": (a_leader_that_moved_dies_while_it_asks_for_an_isr, ACKED_LOST),
+    "a seal leads on in one life of its broker only": (
+        a_new_life_hears_of_an_older_isr_in_the_epoch_of_its_seal,
+        ACKED_LOST,
+    ),
+    "whoever opens a log knows what the one knew that left it": (a_leader_moves_after_its_isr_has_grown, ACKED_LOST),
     "a replica that was just closed leads its epoch no more": (
         a_leader_is_closed_while_it_asks_for_an_isr,
         ACKED_LOST,

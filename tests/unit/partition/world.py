@@ -1,5 +1,5 @@
-"""A partition group in memory: disks, replica processes, streams, control links; and the properties, checked as it
-runs.
+"""One partition in memory: disks, opened replicas, streams, control links; and the properties, checked as it runs.
+Several of them share the brokers and actors of ``hosts.py``.
 
 The world carries out what the rules ask for, in order, and may die between two effects. ``schedule.py`` chooses what
 happens next.
@@ -18,7 +18,7 @@ from raykafka.error_code import ErrorCode
 from raykafka.replica.rules import events as ev
 from raykafka.replica.rules.log_state import Settings
 from raykafka.replica.rules.partition import Partition
-from raykafka.replica.rules.sealed import NEVER_WRITTEN, SealedEnd, behind, must_wake, propose_asleep, told_asleep
+from tests.unit.partition.hosts import Host, Hosts
 from tests.unit.partition.register import Controller, ControllerRules, Register
 
 ACKED_LOST = "no record acknowledged with acks=all is lost while one in-sync replica survives"
@@ -27,6 +27,7 @@ LOGS_AGREE = "in-sync logs agree below the high watermark"
 READS_STAY = "what a consumer read never changes or vanishes"
 LATEST_GROWS = "latest never goes back"
 LIVE_STAYS = "a live broker is not taken for dead"
+LEADS_ON = "a leader that moves to another actor leads on in its epoch"
 CONVERGES = "when faults end, every replica gets in sync and writes go on"
 
 
@@ -59,17 +60,24 @@ class Produced(NamedTuple):
 
 
 @dataclass(slots=True)
+class BrokerRules:
+    """What a broker sees to when it has replicas opened (rule 17). Tests switch single ones off."""
+
+    seal_opens_once: bool = True
+    leads_on_in_one_life: bool = True
+    images_come_first: bool = True
+
+
+@dataclass(slots=True)
 class Disk:
-    """``seal`` is what the broker goes by while the replica sleeps, in memory; ``sealed`` is what the log was closed
-    with, which is all that a later life of the broker finds."""
+    """``seal`` is what the log was closed with, None while it is open, and when it was not closed in order."""
 
     start: int = 0
     records: list[Record] = field(default_factory=list)
     history: EpochHistory = field(default_factory=EpochHistory)
     checkpoint: int | None = None
     flushed: int = 0
-    seal: ev.Seal | None = NEVER_WRITTEN
-    sealed: ev.Seal = NEVER_WRITTEN
+    seal: ev.Seal | None = None
 
     @property
     def end(self) -> int:
@@ -81,39 +89,41 @@ class Disk:
 
 
 class Broker:
-    """One broker id. ``process`` names the replica process, or is 0; ``told`` what its life was told last."""
+    """A broker, as far as one partition goes. ``opened`` names the opened replica, or is 0, ``actor`` is where it is
+    open or was last; ``told`` is what the broker's life was told last, ``told_before`` what that took the place of, and
+    ``left`` the seal of the last close in this life."""
 
-    def __init__(self, broker: int) -> None:
+    def __init__(self, broker: int, host: Host) -> None:
         self.id = broker
+        self.host = host
         self.disk = Disk()
-        self.alive = False
-        self.epoch = -1
-        self.process = 0
+        self.opened = 0
+        self.actor = 0
         self.partition: Partition | None = None
         self.told: ev.Told | None = None
+        self.told_before: ev.Told | None = None
+        self.left: ev.Seal | None = None
         self.controller_epoch = -1
         self.tainted = False
         self.checked = 0
-        self.asked_asleep: list[frozenset[int]] = []
 
     @property
-    def asleep(self) -> bool:
-        return self.alive and self.partition is None and self.disk.seal is not None
+    def alive(self) -> bool:
+        return self.host.alive
 
-    def sealed_end(self) -> SealedEnd | None:
-        """What it says of its log while it sleeps."""
-        disk = self.disk
-        if not self.asleep or disk.seal is None or self.told is None:
-            return None
-        return SealedEnd(disk.seal.epoch, disk.end, disk.history.last_record_epoch(disk.start, disk.end))
+    @property
+    def epoch(self) -> int:
+        return self.host.epoch
 
 
 class Channel:
-    """One connection for one stream. Frames arrive in order, late, or not at all; ``broken`` ends it for both sides."""
+    """One stream. Frames arrive in order, late, or not at all; ``broken`` ends it for both sides. The streams of all
+    partitions between two actors share one connection."""
 
-    def __init__(self, process: int, follower: int, hello: ev.Hello) -> None:
-        self.leader_process = process
-        self.follower_process = 0
+    def __init__(self, leader: Broker, follower: int, hello: ev.Hello) -> None:
+        self.leader_opened = leader.opened
+        self.leader_actor = leader.actor
+        self.follower_opened = self.follower_actor = 0
         self.follower = follower
         self.stream = hello.stream
         self.to_follower: deque[Any] = deque([hello])
@@ -121,33 +131,41 @@ class Channel:
         self.next = 0
         self.broken = False
 
+    @property
+    def actors(self) -> tuple[int, int]:
+        """Between which two actors it goes."""
+        return self.leader_actor, self.follower_actor
+
 
 class World:
     def __init__(
         self,
         random_: random.Random,
         *,
+        hosts: Hosts | None = None,
         brokers: int = 3,
         min_insync_replicas: int = 1,
         unclean: bool = False,
         partition_rules: type[Partition] = Partition,
         controller_rules: ControllerRules | None = None,
+        broker_rules: BrokerRules | None = None,
     ) -> None:
         self.random = random_
+        self.hosts = hosts = hosts or Hosts(random_, brokers)
+        self.broker_rules = broker_rules or BrokerRules()
         self.partition_rules = partition_rules
         self.settings = Settings(min_insync_replicas, lag_ms=60, retry_ms=20)
         self.unclean = unclean
-        self.now_ms = 1000
-        ids = tuple(range(1, brokers + 1))
+        ids = tuple(hosts.by_id)
         state = PartitionState(ids, 1, 0, ids, 0)
-        self.register = Register(state, controller_rules or ControllerRules())
-        self.brokers = {b: Broker(b) for b in ids}
+        self.register = Register(state, controller_rules or ControllerRules(), hosts.lives)
+        self.brokers = {b: Broker(b, host) for b, host in hosts.by_id.items()}
         self.channels: list[Channel] = []
         self.controls: dict[tuple[int, int], deque[tuple[int, ev.Told]]] = {}
         self.proposals: list[ev.Propose] = []
         self.failures: list[tuple[int, int]] = []
         self.faults = True
-        self.processes = 0
+        self.openings = 0
         self.values = 0
         self.damaged: dict[int, int] = {}
         # what happened, for the properties
@@ -158,58 +176,77 @@ class World:
         self.latest = (-1, -1)
         self.deleted_to = 0
         self.counts: dict[str, int] = {}
-        for broker in ids:
-            self.start(broker)
         self.controllers = [Controller(self.register, unclean)]
         self.tell_all(self.controllers[0])
+        hosts.partitions.append(self)
+
+    @property
+    def now_ms(self) -> int:
+        return self.hosts.now_ms
 
     def count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
 
     # lives
 
-    def start(self, broker: int) -> None:
+    def started(self, broker: int) -> None:
         b = self.brokers[broker]
-        b.alive = True
-        b.epoch = self.register.register(broker, b.tainted)
+        self.register.registered(broker, b.tainted)
         b.tainted = False
-        b.told = None
+        b.told = b.told_before = None
         b.controller_epoch = -1
 
-    def kill_process(self, b: Broker) -> None:
+    def ended(self, broker: int, closing: bool) -> None:
+        b = self.brokers[broker]
+        if closing and b.partition is not None:
+            seal = b.partition.closing_seal()
+            if seal is not None:
+                self.count("closed at its broker's death")
+                b.disk.seal = seal
+        if self.broker_rules.leads_on_in_one_life:
+            b.left = None
+        self.kill_replica(b)
+
+    def actor_ended(self, broker: int, actor: int, reported: bool) -> None:
+        b = self.brokers[broker]
+        if b.partition is not None and b.actor == actor:
+            if reported and b.partition.leading:
+                self.failures.append((b.id, b.partition.epoch))
+            self.kill_replica(b)
+
+    def kill_replica(self, b: Broker) -> None:
+        """It ends without closing its log, as its actor does, or as one that failed does alone."""
         for channel in self.channels:
-            if b.process and b.process in (channel.leader_process, channel.follower_process):
+            if b.opened and b.opened in (channel.leader_opened, channel.follower_opened):
                 channel.broken = True
         b.partition = None
-        b.process = 0
+        b.opened = 0
 
-    def kill(self, broker: int) -> None:
-        b = self.brokers[broker]
-        b.alive = False
-        b.asked_asleep.clear()
-        if b.disk.seal is not None and b.disk.seal != b.disk.sealed:
-            self.count("forgot what it obeyed asleep")
-            b.disk.seal = b.disk.sealed
-        self.kill_process(b)
+    def fail(self, b: Broker) -> None:
+        """Its log can't be relied on any more (rule 1)."""
+        self.count("failed")
+        self.step(b, ev.Cut("failed"))
+        self.kill_replica(b)
 
-    def power_off(self, broker: int) -> None:
-        """The host goes with its page cache: the log ends somewhere after what was flushed."""
+    def lose_page_cache(self, broker: int) -> None:
         b = self.brokers[broker]
-        self.kill(broker)
         b.tainted = True
         disk = b.disk
-        if disk.end > max(disk.flushed, disk.start) and self.may_damage(broker):
-            end = self.random.randint(max(disk.flushed, disk.start), disk.end - 1)
-            del disk.records[end - disk.start :]
-            self.damage(broker)
+        if disk.end > max(disk.flushed, disk.start):
+            disk.seal = None
+            if self.may_damage(broker):
+                end = self.random.randint(max(disk.flushed, disk.start), disk.end - 1)
+                del disk.records[end - disk.start :]
+                self.damage(broker)
 
-    def replace_disk(self, broker: int) -> None:
-        if self.may_damage(broker):
-            b = self.brokers[broker]
-            self.kill(broker)
-            b.tainted = True
-            b.disk = Disk()
-            self.damage(broker)
+    def lose_disk(self, broker: int) -> None:
+        b = self.brokers[broker]
+        b.tainted = True
+        b.disk = Disk()
+        self.damage(broker)
+
+    def controlled(self) -> None:
+        self.controllers.append(Controller(self.register, self.unclean))
 
     def may_damage(self, broker: int) -> bool:
         """Records are lost on one in-sync replica at a time: another one that has them all survives."""
@@ -224,17 +261,21 @@ class World:
     def note_repairs(self) -> None:
         """A damaged replica counts as sound again once its new life has been out of the ISR."""
         for broker, life in list(self.damaged.items()):
-            if broker not in self.register.state.isr and self.register.broker_epochs[broker] > life:
+            if broker not in self.register.state.isr and self.register.lives.broker_epochs[broker] > life:
                 del self.damaged[broker]
 
     def open(self, b: Broker) -> None:
-        """The broker starts a process for the replica, tells it the state, and wakes it if it slept."""
-        disk, told = b.disk, b.told
+        """The broker has an actor open the log, with the seal that was left, and tells it the state."""
+        disk, rules = b.disk, self.broker_rules
+        told = b.told if rules.images_come_first else b.told_before or b.told
         assert told is not None
-        seal, disk.seal = disk.seal, None
-        self.processes += 1
-        b.process = self.processes
-        b.partition = self.partition_rules(
+        seal = b.left or (disk.seal and disk.seal.as_found_on_disk()) if disk.seal else None
+        if rules.seal_opens_once:
+            disk.seal = b.left = None
+        self.openings += 1
+        b.opened = self.openings
+        b.actor = self.hosts.actor_for(b.id, b.actor)
+        b.partition = opened = self.partition_rules(
             b.id,
             self.settings,
             log_start=disk.start,
@@ -242,29 +283,22 @@ class World:
             history=disk.history,
             checkpoint=disk.checkpoint,
             seal=seal,
-            undecided=self.undecided_asleep(b),
         )
-        b.asked_asleep.clear()
         b.checked = disk.start
+        state = told.state
+        leads_on = seal is not None and seal.leading and (b.id, seal.epoch) == (state.leader, state.leader_epoch)
+        fits = seal is not None and seal.log_end == disk.end
         self.step(b, told)
+        if seal is not None and leads_on and fits and b.partition is opened:
+            self.count("led on")
+            if opened.leading is None or opened.epoch_start != seal.epoch_start:
+                raise Violation(LEADS_ON, f"epoch {seal.epoch} on broker {b.id}")
 
-    def undecided_asleep(self, b: Broker) -> list[frozenset[int]]:
-        return list(b.asked_asleep)
-
-    def join_asleep(self, b: Broker) -> None:
-        """A sleeping leader's broker asks the brokers of replicas outside the ISR how their sealed logs end, and the
-        controller for an ISR with those that end alike."""
-        own = b.sealed_end()
-        if own is None or b.told is None or b.disk.seal is None:
-            return
-        state, epochs = b.told
-        ends = {b: self.brokers[b].sealed_end() for b in epochs if self.brokers[b].epoch == epochs[b]}
-        found = {b: end for b, end in ends.items() if end is not None and self.random.random() < 0.8}
-        proposal = propose_asleep(b.id, b.disk.seal, own, state, epochs, found)
-        if proposal is not None:
-            b.asked_asleep.append(frozenset(proposal.isr))
-            self.proposals.append(proposal)
-            self.count("asked asleep")
+    def leave(self, b: Broker) -> bool:
+        """The replica gives its log up for another actor of its broker: whether it does."""
+        opened = b.opened
+        self.step(b, ev.Leave())
+        return b.opened != opened
 
     # the rules, and what they ask for
 
@@ -277,7 +311,7 @@ class World:
             for effect in effects:
                 if self.faults and self.random.random() < 0.004:
                     self.count("killed between effects")
-                    self.kill_process(b)
+                    self.hosts.kill_actor(b.id, b.actor)
                     return
                 self.carry(b, effect)
         finally:
@@ -307,7 +341,7 @@ class World:
                 del disk.records[: offset - disk.start]
                 disk.start = offset
             case ev.OpenStream(follower, hello):
-                self.channels.append(Channel(b.process, follower, hello))
+                self.channels.append(Channel(b, follower, hello))
             case ev.CloseStream(follower, stream):
                 for channel in self.channels_of(stream, follower):
                     channel.broken = True
@@ -320,29 +354,27 @@ class World:
                 self.failures.append((b.id, epoch))
             case ev.Diverged():
                 raise Violation(ACKED_LOST, f"broker {b.id} would truncate what was committed: {effect}")
-            case ev.AskSleep(follower, stream, log_end):
-                for channel in self.channels_of(stream, follower):
-                    channel.to_follower.append(ev.Sleep(stream, log_end))
-            case ev.WriteSeal(seal):
-                self.count("slept")
-                self.seal(b, seal)
+            case ev.Left(seal):
+                self.count("left")
+                self.shut(b, seal)
 
     def close(self, b: Broker) -> None:
-        """The broker has its replica close its log, at any moment."""
+        """The broker has the log closed in order, at any moment."""
         partition = b.partition
         seal = partition.closing_seal() if partition else None
         if partition is not None and seal is not None:
             self.count("closed")
             self.step(b, ev.Cut("closed"))
             if b.partition is partition:
-                self.seal(b, seal)
+                self.shut(b, seal)
 
-    def seal(self, b: Broker, seal: ev.Seal) -> None:
-        disk = b.disk
+    def shut(self, b: Broker, seal: ev.Seal | None) -> None:
+        disk, partition = b.disk, b.partition
+        assert partition is not None
         disk.flushed = disk.end
-        disk.checkpoint = seal.high_watermark
-        disk.seal = disk.sealed = seal
-        self.kill_process(b)
+        disk.checkpoint = partition.checkpoint
+        disk.seal = b.left = seal
+        self.kill_replica(b)
 
     def channels_of(self, stream: ev.StreamId, follower: int) -> list[Channel]:
         return [c for c in self.channels if c.stream == stream and c.follower == follower]
@@ -356,8 +388,6 @@ class World:
         b.disk.records.append(record)
 
     def produce(self, b: Broker, acks: int) -> None:
-        if b.asleep and b.told and b.told.state.leader == b.id:
-            self.open(b)
         partition = b.partition
         if partition is None or partition.admit(acks, -1) != ErrorCode.NONE:
             return
@@ -366,21 +396,15 @@ class World:
         offset = b.disk.end
         self.write(b, record)
         if self.faults and self.random.random() < 0.004:
-            self.kill_process(b)
+            self.hosts.kill_actor(b.id, b.actor)
             return
         self.step(b, ev.Wrote(Produced(acks, offset, record), acks, offset, self.now_ms + 100))
 
     def consume(self, b: Broker) -> None:
-        partition, seal = b.partition, b.disk.seal
-        if self.unclean:
+        partition = b.partition
+        if self.unclean or partition is None or partition.leading is None:
             return
-        if partition is not None and partition.leading is not None:
-            epoch, latest, readable_end = partition.epoch, partition.latest, partition.readable_end
-        elif b.asleep and seal is not None and b.told and b.told.state.leader == b.id:
-            known = seal.epoch == b.told.state.leader_epoch and seal.high_watermark >= seal.epoch_start
-            epoch, latest, readable_end = seal.epoch, seal.high_watermark if known else None, seal.high_watermark
-        else:
-            return
+        epoch, latest, readable_end = partition.epoch, partition.latest, partition.readable_end
         if latest is not None and epoch >= self.latest[0]:
             if latest < self.latest[1]:
                 raise Violation(LATEST_GROWS, f"{latest} at broker {b.id} after {self.latest}")
@@ -406,7 +430,7 @@ class World:
     def push(self, channel: Channel, count: int) -> None:
         """The leader streams up to ``count`` records, or just its high watermark."""
         b = self.brokers[channel.stream.leader]
-        leading = b.partition.leading if b.partition and b.process == channel.leader_process else None
+        leading = b.partition.leading if b.partition and b.opened == channel.leader_opened else None
         follower = leading.followers.get(channel.follower) if leading else None
         if leading is None or follower is None or follower.stream != channel.stream or not follower.handshake_done:
             return
@@ -422,18 +446,14 @@ class World:
         b = self.brokers[channel.follower]
         frame = channel.to_follower.popleft()
         if isinstance(frame, ev.Hello):
-            if b.asleep and b.told:
-                self.open(b)
             if b.partition is None:
                 channel.broken = True
                 return
-            channel.follower_process = b.process
+            channel.follower_opened, channel.follower_actor = b.opened, b.actor
             self.step(b, frame)
             return
-        if b.partition is None or b.process != channel.follower_process:
+        if b.partition is None or b.opened != channel.follower_opened:
             channel.broken = True
-        elif isinstance(frame, ev.Sleep):
-            self.step(b, frame)
         elif b.partition.following is not None:
             if frame.records:
                 if not b.partition.following.takes(channel.stream, frame.base_offset):
@@ -446,7 +466,7 @@ class World:
     def deliver_to_leader(self, channel: Channel) -> None:
         b = self.brokers[channel.stream.leader]
         effect, broker_epoch = channel.to_leader.popleft()
-        if b.partition is None or b.process != channel.leader_process:
+        if b.partition is None or b.opened != channel.leader_opened:
             return
         if isinstance(effect, ev.Ack):
             self.step(b, ev.Acked(channel.follower, channel.stream, effect.log_end))
@@ -458,11 +478,11 @@ class World:
         """Both sides see end-of-file. ``refused``: because the follower could not write what came."""
         self.channels.remove(channel)
         lost = ev.StreamLost(channel.follower, channel.stream, refused)
-        for b, process in (
-            (self.brokers[channel.stream.leader], channel.leader_process),
-            (self.brokers[channel.follower], channel.follower_process),
+        for b, opened in (
+            (self.brokers[channel.stream.leader], channel.leader_opened),
+            (self.brokers[channel.follower], channel.follower_opened),
         ):
-            if b.partition is not None and b.process == process:
+            if b.partition is not None and b.opened == opened:
                 self.step(b, lost)
 
     # control
@@ -488,16 +508,8 @@ class World:
         state = told.state
         if known is not None and (state.leader_epoch, state.version) < (known.leader_epoch, known.version):
             return
-        b.told = told
-        if known is not None and told.state.version > known.version:
-            b.asked_asleep.clear()
-        if b.asleep:
-            assert b.disk.seal is not None
-            b.disk.seal = told_asleep(b.disk.seal, b.id, told.state)
-            due = behind(b.id, told.state, told.broker_epochs) and self.random.random() < 0.1
-            if due or must_wake(b.id, told.state, b.disk.seal):
-                self.open(b)
-        elif b.partition is None:
+        b.told_before, b.told = b.told, told
+        if b.partition is None:
             self.open(b)
         else:
             self.step(b, told)

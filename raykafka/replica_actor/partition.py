@@ -1,0 +1,152 @@
+"""A partition of the broker, as one of its replica actors serves it: written in this process or in a sibling's."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import NamedTuple, Protocol
+
+from raykafka.cluster.image import PartitionState
+from raykafka.error_code import ErrorCode
+from raykafka.partition.appends import ANY_EPOCH, Appended, Done
+from raykafka.partition.log_view import LogView
+from raykafka.types import TopicPartition
+
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+_LONGEST_WAIT_S = 30.0
+_LOOK_EVERY_S = 0.25
+
+
+class Writer(Protocol):
+    """Who appends to the log: the replica in this process, or the way to the one in a sibling's."""
+
+    def append(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
+        """As ``access.PartitionAccess.submit``."""
+
+
+class _Waiting(NamedTuple):
+    records: memoryview
+    acks: int
+    timeout_ms: int
+    leader_epoch: int
+    done: Done
+    until_s: float
+
+
+class ServedPartition:
+    """``access.PartitionAccess``. ``submit`` is what is to be done with an append now: handed to the writer, kept until
+    there is one, or refused.
+
+    It is *opening* until somebody tells where it is (``attach``, ``nowhere``), and while it moves.
+    """
+
+    def __init__(self, broker_id: int, tp: TopicPartition, topic_id: uuid.UUID, state: PartitionState, log: LogView):
+        self.tp = tp
+        self.topic_id = topic_id
+        self.state = state
+        self.log = log
+        self.submit = self._keep
+        self.is_opening = True
+        self._broker_id = broker_id
+        self._refusal = ""
+        self._is_gone = False
+        self._waiting: list[_Waiting] = []
+        self._waiting_bytes = 0
+        self._look: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    # who leads
+
+    @property
+    def is_leader(self) -> bool:
+        return self.state.leader == self._broker_id and not self._is_gone
+
+    def leader_error(self, leader_epoch: int = ANY_EPOCH) -> ErrorCode:
+        if leader_epoch >= 0 and leader_epoch != self.state.leader_epoch:
+            newer = leader_epoch > self.state.leader_epoch
+            return ErrorCode.UNKNOWN_LEADER_EPOCH if newer else ErrorCode.FENCED_LEADER_EPOCH
+        return ErrorCode.NONE if self.is_leader else ErrorCode.NOT_LEADER_OR_FOLLOWER
+
+    def told(self, state: PartitionState) -> None:
+        """Take the state that the image has."""
+        self.state = state
+        if not self.is_leader:
+            self._fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER, "this broker does not lead the partition any more")
+        self.log.changed()
+
+    # where the writer is
+
+    def attach(self, writer: Writer) -> None:
+        """The replica is open: hand it what waits, and everything from now on."""
+        self.is_opening = False
+        self.submit = writer.append
+        waiting = self._take_waiting()
+        for append in waiting:
+            writer.append(append.records, append.acks, append.timeout_ms, append.leader_epoch, append.done)
+        self.log.changed()
+
+    def detach(self) -> None:
+        """There is no writer for the moment: keep appends until there is one."""
+        self.is_opening = True
+        self.submit = self._keep
+        self.log.changed()
+
+    def nowhere(self, reason: str) -> None:
+        """The replica is open nowhere, and nobody knows for how long."""
+        self.is_opening = False
+        self._refusal = reason
+        self.submit = self._refuse
+        self._fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER, reason)
+        self.log.changed()
+
+    def gone(self, error: ErrorCode) -> None:
+        """This broker holds the partition no longer."""
+        self._is_gone = True
+        self.is_opening = False
+        self._refusal = "this broker holds the partition no longer"
+        self.submit = self._refuse
+        self._fail_waiting(error, self._refusal)
+        self.log.changed()
+
+    # appends without a writer
+
+    def _refuse(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
+        done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message=self._refusal))
+
+    def _keep(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
+        error = self.leader_error()
+        if error is ErrorCode.NONE and self._waiting_bytes + len(records) > MAX_WAITING_BYTES:
+            error = ErrorCode.REQUEST_TIMED_OUT
+        if error is not ErrorCode.NONE:
+            done(Appended(-1, error))
+            return
+        until_s = self._loop.time() + min(timeout_ms / 1000, _LONGEST_WAIT_S)
+        self._waiting.append(_Waiting(records, acks, timeout_ms, leader_epoch, done, until_s))
+        self._waiting_bytes += len(records)
+        if self._look is None:
+            self._look = self._loop.call_later(_LOOK_EVERY_S, self._time_out)
+
+    def _time_out(self) -> None:
+        """Answer what has waited for its time-out; nothing that came later is kept longer than what came before it."""
+        self._look = None
+        now_s, late = self._loop.time(), 0
+        for number, append in enumerate(self._waiting):
+            if append.until_s <= now_s:
+                late = number + 1
+        gone, self._waiting = self._waiting[:late], self._waiting[late:]
+        self._waiting_bytes -= sum(len(append.records) for append in gone)
+        if self._waiting:
+            self._look = self._loop.call_later(_LOOK_EVERY_S, self._time_out)
+        for append in gone:
+            append.done(Appended(-1, ErrorCode.REQUEST_TIMED_OUT, message="the log could not be opened in time"))
+
+    def _take_waiting(self) -> list[_Waiting]:
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        return waiting
+
+    def _fail_waiting(self, error: ErrorCode, message: str) -> None:
+        for append in self._take_waiting():
+            append.done(Appended(-1, error, message=message))

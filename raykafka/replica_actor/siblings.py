@@ -1,0 +1,304 @@
+"""The other replica actors of this broker: appends to their partitions over a link, reads of their files as far as the
+views allow that they send (rules 20, 21); and the same for them.
+
+All that one turn of the event loop has for a sibling goes in one write. A view goes out before the answers that it
+covers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+
+from raykafka.error_code import ErrorCode
+from raykafka.errors import KafkaError, LinkError
+from raykafka.link import Link, connect_unix
+from raykafka.partition.appends import Appended, Done
+from raykafka.partition.view import View
+from raykafka.process.backoff import Backoff
+from raykafka.process.tasks import TaskSet
+from raykafka.replica.host import PartitionKey
+from raykafka.replica_actor import sibling_frames as frames
+from raykafka.replica_actor.keys import key_from_json, key_to_json
+from raykafka.replica_actor.partition import ServedPartition, Writer
+from raykafka.types import FrameKind
+
+ROLE = "sibling"
+_HOLD_WITHIN_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class _Outgoing:
+    """What a turn of the event loop has for one link."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self._loop = asyncio.get_running_loop()
+        self._frames: list[tuple[FrameKind, bytes, memoryview | None]] = []
+
+    def send(self, kind: FrameKind, head: bytes, records: memoryview | None = None) -> None:
+        if not self._frames:
+            self._loop.call_soon(self._flush)
+        self._frames.append((kind, head, records))
+
+    def _flush(self) -> None:
+        found, self._frames = self._frames, []
+        if not self.link.is_closed:
+            self.link.send_gathered(found)
+
+
+# this actor's partitions, for siblings
+
+
+class Watched(Protocol):
+    """A replica that is open here."""
+
+    @property
+    def view(self) -> View | None: ...
+    @property
+    def writer(self) -> Writer: ...
+
+
+class Watchers:
+    """The siblings that watch partitions of this actor. ``find`` gives a replica that is open here."""
+
+    def __init__(self, find: Callable[[PartitionKey], Watched | None]) -> None:
+        self._find = find
+        self._handles = 0
+        self._links: dict[Link, dict[int, PartitionKey]] = {}
+        self._by_key: dict[PartitionKey, dict[Link, tuple[int, _Outgoing]]] = {}
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is watched."""
+        return bool(self._by_key)
+
+    def accept(self, link: Link) -> None:
+        """A sibling has connected."""
+        outgoing = _Outgoing(link)
+        handles = self._links[link] = {}
+
+        async def on_call(method: str, args: dict[str, Any]) -> dict[str, Any]:
+            if method != "watch":
+                raise KafkaError(ErrorCode.INVALID_REQUEST, f"a replica actor does not answer {method!r} to siblings")
+            return self._watch(link, outgoing, key_from_json(args))
+
+        def on_frame(kind: int, payload: memoryview) -> None:
+            if kind == frames.APPEND:
+                self._append(outgoing, handles, payload)
+
+        link.start(on_frame=on_frame, on_call=on_call, on_close=lambda _: self._ended(link))
+
+    def _ended(self, link: Link) -> None:
+        for key in self._links.pop(link, {}).values():
+            watching = self._by_key.get(key, {})
+            watching.pop(link, None)
+            if not watching:
+                self._by_key.pop(key, None)
+
+    def _watch(self, link: Link, outgoing: _Outgoing, key: PartitionKey) -> dict[str, Any]:
+        watched = self._find(key)
+        if watched is None:
+            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"{key.topic}-{key.partition} is not open here")
+        self._handles += 1
+        handle = self._handles
+        self._links[link][handle] = key
+        self._by_key.setdefault(key, {})[link] = (handle, outgoing)
+        view = watched.view
+        return {"handle": handle, "view": view.pack().hex() if view is not None else None}
+
+    def _append(self, outgoing: _Outgoing, handles: Mapping[int, PartitionKey], payload: memoryview) -> None:
+        handle, correlation, acks, leader_epoch, timeout_ms, records = frames.unpack_append(payload)
+
+        def done(appended: Appended) -> None:
+            appended.correlation = correlation
+            outgoing.send(frames.APPENDED, appended.pack())
+
+        key = handles.get(handle)
+        watched = self._find(key) if key is not None else None
+        if watched is None:
+            done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message="not open in that replica actor"))
+            return
+        watched.writer.append(records, acks, timeout_ms, leader_epoch, done)
+
+    def show(self, key: PartitionKey, view: View) -> None:
+        """Tell those that watch it how far it may be read."""
+        for handle, outgoing in self._by_key.get(key, {}).values():
+            outgoing.send(frames.VIEW, frames.pack_view(handle, view))
+
+    async def hold(self, key: PartitionKey) -> None:
+        """Have those that watch it keep what they would append; returns once nothing of theirs is on its way."""
+        watching = self._by_key.get(key, {})
+        calls = [link.call("hold", {"handle": handle}, _HOLD_WITHIN_S) for link, (handle, _) in watching.items()]
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    def go_on(self, key: PartitionKey) -> None:
+        """Have them append again."""
+        for link, (handle, _) in self._by_key.get(key, {}).items():
+            link.tell("go_on", {"handle": handle})
+
+    def gone(self, key: PartitionKey, *, moves: bool) -> None:
+        """It is not open here any more. ``moves``: it will be elsewhere soon."""
+        for link, (handle, outgoing) in self._by_key.pop(key, {}).items():
+            self._links.get(link, {}).pop(handle, None)
+            # behind the answers that wait to be sent
+            asyncio.get_running_loop().call_soon(_tell, outgoing.link, "gone", {"handle": handle, "moves": moves})
+
+
+def _tell(link: Link, method: str, args: dict[str, Any]) -> None:
+    if not link.is_closed:
+        link.tell(method, args)
+
+
+# partitions of siblings, for this actor's clients
+
+
+class _Remote:
+    """A partition that a sibling has open, which this actor watches by ``handle``."""
+
+    def __init__(self, sibling: _Sibling, served: ServedPartition, handle: int) -> None:
+        self._sibling = sibling
+        self._handle = handle
+        self.served = served
+
+    def append(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
+        correlation = self._sibling.expect(done)
+        head = frames.pack_append(self._handle, correlation, acks, leader_epoch, timeout_ms)
+        self._sibling.outgoing.send(frames.APPEND, head, records)
+
+
+class _Sibling:
+    """A link to one sibling."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.outgoing = _Outgoing(link)
+        self._correlation = 0
+        self._unanswered: dict[int, Done] = {}
+        self._remotes: dict[int, _Remote] = {}
+        link.start(on_frame=self._frame, on_call=self._answer, on_close=self._ended)
+
+    def expect(self, done: Done) -> int:
+        self._correlation += 1
+        self._unanswered[self._correlation] = done
+        return self._correlation
+
+    async def watch(self, key: PartitionKey, served: ServedPartition) -> None:
+        """Raises KafkaError where the sibling has not opened it, LinkError."""
+        answer = await self.link.call("watch", key_to_json(key))
+        remote = self._remotes[answer["handle"]] = _Remote(self, served, answer["handle"])
+        if answer["view"] is not None:
+            served.log.show(View.unpack(memoryview(bytes.fromhex(answer["view"]))))
+        served.attach(remote)
+
+    def _frame(self, kind: int, payload: memoryview) -> None:
+        if kind == frames.APPENDED:
+            appended = Appended.unpack(payload)
+            done = self._unanswered.pop(appended.correlation, None)
+            if done is not None:
+                done(appended)
+        elif kind == frames.VIEW:
+            handle, view = frames.unpack_view(payload)
+            remote = self._remotes.get(handle)
+            if remote is not None:
+                remote.served.log.show(view)
+
+    async def _answer(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
+        remote = self._remotes.get(args["handle"])
+        if remote is None:
+            return {}
+        match method:
+            case "hold":
+                remote.served.detach()
+            case "go_on":
+                remote.served.attach(remote)
+            case "gone":
+                del self._remotes[args["handle"]]
+                self._lose(remote, moves=args["moves"])
+        return {}
+
+    def _lose(self, remote: _Remote, *, moves: bool) -> None:
+        remote.served.log.show_nothing()
+        if moves:
+            remote.served.detach()
+        else:
+            remote.served.nowhere("its replica is closed")
+
+    def _ended(self, error: Exception | None) -> None:
+        remotes, self._remotes = self._remotes, {}
+        for remote in remotes.values():
+            self._lose(remote, moves=False)
+        unanswered, self._unanswered = self._unanswered, {}
+        for done in unanswered.values():
+            done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message="the replica's process has ended"))
+
+
+def _is_over(connecting: asyncio.Future[_Sibling]) -> bool:
+    if not connecting.done():
+        return False
+    return connecting.cancelled() or connecting.exception() is not None or connecting.result().link.is_closed
+
+
+class Siblings:
+    """The ways to the siblings of actor ``number``."""
+
+    def __init__(self, secret: bytes, number: int) -> None:
+        self._secret = secret
+        self._number = number
+        self._paths: Mapping[int, str] = {}
+        self._links: dict[int, asyncio.Future[_Sibling]] = {}
+        self._wanted: dict[PartitionKey, tuple[ServedPartition, int]] = {}
+        self._tasks = TaskSet("siblings")
+
+    def living(self, paths: Mapping[int, str]) -> None:
+        """The actors of the broker that live, and where they listen."""
+        self._paths = paths
+        for number in self._links.keys() - paths.keys():
+            del self._links[number]
+
+    def watch(self, key: PartitionKey, served: ServedPartition, number: int) -> None:
+        """``served`` is open at the sibling ``number``: attach to it there, as soon as that goes."""
+        if self._wanted.get(key) != (served, number):
+            self._wanted[key] = (served, number)
+            self._tasks.run(self._watch(key, served, number))
+
+    def forget(self, key: PartitionKey) -> None:
+        """It is not there any more, or this actor has no use for it."""
+        self._wanted.pop(key, None)
+
+    async def _watch(self, key: PartitionKey, served: ServedPartition, number: int) -> None:
+        backoff = Backoff()
+        while self._wanted.get(key) == (served, number):
+            try:
+                await (await self._sibling(number)).watch(key, served)
+                return
+            except (OSError, KafkaError, LinkError) as error:
+                logger.info("%s-%d can't be watched at actor %d: %s", key.topic, key.partition, number, error)
+            if number not in self._paths:
+                return
+            backoff.failed()
+            await asyncio.sleep(backoff.delay_s)
+
+    async def _sibling(self, number: int) -> _Sibling:
+        known = self._links.get(number)
+        if known is None or _is_over(known):
+            known = self._links[number] = asyncio.ensure_future(self._connect(number))
+            known.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(known)
+
+    async def _connect(self, number: int) -> _Sibling:
+        path = self._paths.get(number)
+        if path is None:
+            raise LinkError(f"no replica actor {number} lives")
+        return _Sibling(await connect_unix(path, self._secret, {"role": ROLE, "actor": self._number}))
+
+    def close(self) -> None:
+        """End all links."""
+        self._tasks.cancel()
+        for task in self._links.values():
+            with suppress(asyncio.CancelledError, Exception):
+                task.result().link.close()
