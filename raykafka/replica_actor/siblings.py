@@ -43,12 +43,13 @@ class _Outgoing:
 
     def send(self, kind: FrameKind, head: bytes, records: memoryview | None = None) -> None:
         if not self._frames:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._frames.append((kind, head, records))
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what there is now."""
         found, self._frames = self._frames, []
-        if not self.link.is_closed:
+        if found and not self.link.is_closed:
             self.link.send_gathered(found)
 
 
@@ -106,7 +107,7 @@ class Watchers:
                 self._by_key.pop(key, None)
 
     def _watch(self, link: Link, outgoing: _Outgoing, key: PartitionKey, handle: int) -> None:
-        """The first view goes the way of all others, so that none overtakes it."""
+        """The first view goes the way of all others, so that none overtakes it, and before the answer."""
         watched = self._find(key)
         if watched is None:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"{key.topic}-{key.partition} is not open here")
@@ -115,6 +116,7 @@ class Watchers:
         view = watched.view
         if view is not None:
             outgoing.send(frames.VIEW, frames.pack_view(handle, replace(view, segments=watched.segments)))
+            outgoing.flush()
 
     def _append(self, outgoing: _Outgoing, handles: Mapping[int, PartitionKey], payload: memoryview) -> None:
         handle, correlation, acks, leader_epoch, timeout_ms, records = frames.unpack_append(payload)
@@ -197,7 +199,7 @@ class _Sibling:
         """Raises KafkaError where the sibling has not opened it, LinkError."""
         self._handles += 1
         handle = self._handles
-        # views may come with the answer, before this goes on
+        # views come with the answer, before this goes on
         remote = self._remotes[handle] = _Remote(self, served, handle)
         try:
             await self.link.call("watch", {**key_to_json(key), "handle": handle})

@@ -144,22 +144,14 @@ def test_who_comes_late_gets_the_segments_that_the_last_view_left_out(tmp_path: 
     run(tmp_path, test)
 
 
-def test_a_view_that_comes_with_the_answer_to_the_watch_is_taken(tmp_path: Path) -> None:
+def test_what_is_attached_has_its_view(tmp_path: Path) -> None:
     async def test(pair: Pair) -> None:
         pair.opened.write(1, with_segments=True)
-        find = pair.open.get
-
-        def found_and_moved_on(key: PartitionKey) -> Opened | None:
-            asyncio.get_running_loop().call_soon(
-                lambda: pair.watchers.show(KEY, pair.opened.write(1, with_segments=False))
-            )
-            return find(key)
-
-        pair.watchers._find = found_and_moved_on
+        seen: list[bool] = []
+        pair.served.log.watch(lambda: seen.append(pair.served.is_opening or pair.served.log.view is not None))
         pair.watch()
         await pair.attached()
-        await until(lambda: pair.served.log.view is not None and pair.served.log.view.high_watermark == 2)
-        assert await pair.read() == 2
+        assert seen and all(seen)
 
     run(tmp_path, test)
 
