@@ -56,6 +56,7 @@ class Hosted:
         self.key = key
         self.served = served
         self.view: View | None = None
+        self.segments: tuple[int, ...] = ()
         self.told: tuple[PartitionState, Mapping[int, Holder]] | None = None
         self.config: Mapping[str, str] = {}
         self._hosting = hosting
@@ -66,6 +67,8 @@ class Hosted:
 
     def show(self, view: View) -> None:
         self.view = view
+        if view.segments is not None:
+            self.segments = view.segments
         self._hosting.changed(self)
         self.served.log.show(view)
         if self._hosting.is_watched:
