@@ -7,6 +7,7 @@ Whoever reads the Unix socket trusts what comes: its file has mode 0600 (rule 27
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -81,9 +82,12 @@ class Giver:
 
 
 def take(sock: socket.socket) -> tuple[socket.socket, dict[str, Any]] | None:
-    """The next connection and its peer's identity; None when there is none now."""
+    """The next connection and its peer's identity; None when there is none now. Raises OSError where this process has
+    no descriptor left for it: it is lost then."""
     try:
         data, descriptors, _, _ = socket.recv_fds(sock, _PEER_BYTES, 1)
     except BlockingIOError:
         return None
+    if not descriptors:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     return socket.socket(fileno=descriptors[0]), json.loads(data)
