@@ -11,6 +11,7 @@ import socket
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from raykafka.broker.children.child import REPLICA, Child
@@ -43,7 +44,10 @@ class ReplicaActorProcess:
     """One life of a replica actor (``partitions.actors.Actor``), connected. ``busy`` is the share of a core that it
     used in the last second, ``connections`` those that it was handed and has not reported as ended."""
 
-    def __init__(self, number: int, child: Child, lost: Callable[[socket.socket, dict[str, Any]], None]) -> None:
+    def __init__(
+        self, number: int, child: Child, lost: Callable[[ReplicaActorProcess, socket.socket, dict[str, Any]], None]
+    ) -> None:
+        """``lost`` is called with each connection that it can't be given any more."""
         self.number = number
         self.child = child
         self.busy = 0.0
@@ -52,7 +56,8 @@ class ReplicaActorProcess:
         self.connections: Mapping[str, int] = {}
         self.sessions = 0
         self.given = 0
-        self.giver = Giver(child.fds, lost)
+        self.takes_connections = True
+        self.giver = Giver(child.fds, partial(lost, self))
 
     @property
     def link(self) -> Link:
@@ -163,7 +168,8 @@ class ReplicaActors:
 
     def _servers(self) -> list[ReplicaActorProcess]:
         """Those that clients are given to: not those that may be let go soon."""
-        return [self._living[number] for number in sorted(self._living)[: self.wanted]]
+        found = [self._living[number] for number in sorted(self._living)[: self.wanted]]
+        return [actor for actor in found if actor.takes_connections]
 
     def need_another(self) -> None:
         self._extra += 1
@@ -171,7 +177,7 @@ class ReplicaActors:
 
     def let_go(self, number: int) -> None:
         actor = self._living.get(number)
-        if actor is None or actor in self._servers():
+        if actor is None or number in sorted(self._living)[: self.wanted]:
             return
         self._extra = max(0, self._extra - 1)
         actor.leaves = True
@@ -184,6 +190,7 @@ class ReplicaActors:
 
     async def _start(self) -> None:
         await asyncio.sleep(self._backoff.delay_s)
+        child = None
         try:
             child = await self._children.start(REPLICA)
             self._numbers += 1
@@ -192,6 +199,8 @@ class ReplicaActors:
         except (RaykafkaError, LinkError, OSError) as error:
             if not self._stopping:
                 logger.error("a replica actor did not start: %s", error)
+                if child is not None:
+                    child.kill()
                 self._backoff.failed()
             return
         finally:
@@ -215,7 +224,6 @@ class ReplicaActors:
         link = actor.link
         if link.is_closed or self._partitions is None:
             return
-        first = not self._living
         self._living[actor.number] = actor
         self._settle_roles()
         link.tell("lease", {"until": self._lease_until})
@@ -228,10 +236,10 @@ class ReplicaActors:
         placed = [[*tp, str(topic_id), number] for (tp, topic_id), number in self._placed.items()]
         link.tell("placed", {"partitions": [[topic, tid, p, n] for topic, p, tid, n in placed]})
         self._partitions.actor_came(actor)
-        if first:
-            homeless, self._homeless = self._homeless, []
-            for listener, connection in homeless:
-                self.serve(listener, connection)
+        homeless, self._homeless = self._homeless, []
+        for listener, connection in homeless:
+            self.serve(listener, connection)
+        if self._servers():
             self._room()
 
     def _tell_paths(self) -> None:
@@ -353,9 +361,10 @@ class ReplicaActors:
             return
         actor.giver.give(connection, peer)
 
-    def _not_given(self, connection: socket.socket, peer: dict[str, Any]) -> None:
-        """The actor that it was meant for has ended."""
-        if _CLIENT in peer and not self._stopping and self._living:
+    def _not_given(self, actor: ReplicaActorProcess, connection: socket.socket, peer: dict[str, Any]) -> None:
+        """The actor that it was meant for has ended: another, or its successor, serves the client."""
+        actor.takes_connections = False
+        if _CLIENT in peer and not self._stopping:
             self.serve(peer[_CLIENT], connection)
         else:
             connection.close()

@@ -65,8 +65,6 @@ class Listener:
     async def stop(self) -> None:
         """Take no more connections, give the requests that were begun a second to be answered, and close all."""
         self._stopped = True
-        if self._idle_check is not None:
-            self._idle_check.cancel()
         for connection in list(self._connections):
             connection.finish()
         if self._connections:
@@ -76,6 +74,8 @@ class Listener:
     def abort(self) -> None:
         """End all connections at once."""
         self._stopped = True
+        if self._idle_check is not None:
+            self._idle_check.cancel()
         for connection in list(self._connections):
             connection.transport.abort()
 

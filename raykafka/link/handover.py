@@ -7,8 +7,8 @@ Whoever reads the Unix socket trusts what comes: its file has mode 0600 (rule 27
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
-import logging
 import os
 import socket
 from collections import deque
@@ -17,8 +17,6 @@ from typing import Any
 
 SUFFIX = ".fds"
 _PEER_BYTES = 64 * 1024
-
-logger = logging.getLogger(__name__)
 
 
 def listen(path: str) -> socket.socket:
@@ -84,14 +82,12 @@ class Giver:
 
 
 def take(sock: socket.socket) -> tuple[socket.socket, dict[str, Any]] | None:
-    """The next connection and its peer's identity; None when there is none now. A datagram that carries none, as where
-    this process has no descriptor left, is passed over."""
-    while True:
-        try:
-            data, descriptors, _, _ = socket.recv_fds(sock, _PEER_BYTES, 1)
-        except BlockingIOError:
-            return None
-        if descriptors:
-            break
-        logger.error("a connection that was handed over got lost: too many files are open")
+    """The next connection and its peer's identity; None when there is none now. Raises OSError where this process has
+    no descriptor left for it: it is lost then."""
+    try:
+        data, descriptors, _, _ = socket.recv_fds(sock, _PEER_BYTES, 1)
+    except BlockingIOError:
+        return None
+    if not descriptors:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     return socket.socket(fileno=descriptors[0]), json.loads(data)

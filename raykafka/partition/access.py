@@ -1,7 +1,7 @@
 """The access to a partition: who leads it, appends, and what may be read of its log.
 
-Whoever serves clients goes by these protocols alone. They say neither in which process the caller runs nor where the
-replica is: with the caller, in another process of its broker, or, while the partition sleeps, nowhere.
+Whoever serves clients goes by these protocols alone. They do not say where the replica is: in the caller's process, in
+another one of its broker, or, for the moment, nowhere.
 """
 
 from __future__ import annotations

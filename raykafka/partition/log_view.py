@@ -70,14 +70,6 @@ class LogView:
         ):
             self.changed()
 
-    def show_at_rest(self, view: View) -> None:
-        """Allow to read what ``view`` says of a log that nobody writes: one without segments has no files. Wakes
-        nobody: who leads has changed as well, and is told by ``changed``."""
-        if view.segments:
-            self.show(view)
-        else:
-            self.view = view
-
     def rest(self) -> None:
         """Close the files that no read has used since the last call. To be called at intervals."""
         if self.reader is not None:
@@ -85,7 +77,7 @@ class LogView:
 
     def show_nothing(self) -> None:
         """Allow nothing any more. Reads under way end without records."""
-        reader, self.reader, self.view = self.reader, None, None
+        reader, self.reader, self.view, self._segments = self.reader, None, None, ()
         if reader is not None:
             reader.close()
 

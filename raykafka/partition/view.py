@@ -6,7 +6,7 @@ All integers are big-endian.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from raykafka.types import FrameKind, LogPosition
 
@@ -74,12 +74,3 @@ class View:
             recovery,
             segments,
         )
-
-
-_START = LogPosition(0, 0)
-_EMPTY = View(-1, 0, 0, 0, 0, _START, 0, _START, 0, 0)
-
-
-def empty_view(leader_epoch: int) -> View:
-    """What may be read of a log that was never written."""
-    return replace(_EMPTY, leader_epoch=leader_epoch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -56,27 +57,34 @@ class Hosted:
         self.key = key
         self.served = served
         self.view: View | None = None
-        self.segments: tuple[int, ...] = ()
         self.told: tuple[PartitionState, Mapping[int, Holder]] | None = None
         self.config: Mapping[str, str] = {}
         self._hosting = hosting
+        self._segments: tuple[int, ...] = ()
 
     @property
     def writer(self) -> Replica:
         return self.replica
 
+    @property
+    def whole_view(self) -> View | None:
+        """What may be read now, with all segments."""
+        return dataclasses.replace(self.view, segments=self._segments) if self.view is not None else None
+
     def show(self, view: View) -> None:
         self.view = view
         if view.segments is not None:
-            self.segments = view.segments
+            self._segments = view.segments
         self._hosting.changed(self)
-        self.served.log.show(view)
+        if self.served.goes_by(self):
+            self.served.log.show(view)
         if self._hosting.is_watched:
             self._hosting.watchers.show(self.key, view)
 
     def show_nothing(self) -> None:
         self.view = None
-        self.served.log.show_nothing()
+        if self.served.goes_by(self):
+            self.served.log.show_nothing()
 
     def propose(self, proposal: Propose) -> None:
         self._hosting.broker.tell("propose", self.key, proposal._asdict())
@@ -149,6 +157,10 @@ class Hosting:
 
     def get(self, key: PartitionKey) -> Hosted | None:
         return self._open.get(key)
+
+    def has(self, key: PartitionKey) -> bool:
+        """Whether it is open here, or being opened."""
+        return key in self._open or key in self._opening
 
     def _find(self, key: PartitionKey) -> Receiver | int | None:
         """For the hub: the replica that a leader's stream is for, or the sibling that has it."""
@@ -225,7 +237,7 @@ class Hosting:
     async def open(self, key: PartitionKey, args: Mapping[str, Any]) -> dict[str, Any]:
         """Open the log and go by the state that the image has. ``args``: ``recovery_point``, ``high_watermark``,
         ``log_start_offset``, ``seal``. Raises KafkaError."""
-        if key in self._open or key in self._opening:
+        if self.has(key):
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"{key.topic}-{key.partition} is open here")
         opening = self._opening[key] = asyncio.ensure_future(self._opened(key, args))
         try:
@@ -246,6 +258,34 @@ class Hosting:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "the image has no such replica on this broker")
         config = self._config_of(key.topic)
         log = await self._open_log(served, key, config, args)
+        hosted = Hosted(key, served, self)
+        served.go_by(hosted)
+        try:
+            hosted.replica = self._replica_of(hosted, log, args)
+        except Exception:
+            await asyncio.to_thread(log.close, None)
+            raise
+        self._open[key] = hosted
+        try:
+            if self._closed:
+                raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "the replica actor ends")
+            hosted.config = config
+            hosted.replica.configure(config)
+            if self._served.of(*key) is served:
+                self._configure(hosted)
+                hosted.told = (served.state, self._holders(served.state))
+                await hosted.replica.told(*hosted.told)
+        except Exception:
+            if self._open.get(key) is hosted:
+                self._let_go(hosted, moves=False)
+            await hosted.replica.close(flush=not self._closed)
+            raise
+        if self._open.get(key) is hosted:
+            served.attach(hosted.replica)
+            self.hub.look_again(key)
+        return hosted
+
+    def _replica_of(self, hosted: Hosted, log: Log, args: Mapping[str, Any]) -> Replica:
         rules = Partition(
             self._broker_id,
             Settings(),
@@ -255,24 +295,8 @@ class Hosting:
             checkpoint=args["high_watermark"],
             seal=seal_of(log.note, args["seal"]),
         )
-        hosted = Hosted(key, served, self)
         own = self._brokers.get(self._broker_id)
-        hosted.replica = Replica(log, rules, key, own.broker_epoch if own else -1, self.hub, hosted)
-        hosted.config = config
-        hosted.replica.configure(config)
-        self._open[key] = hosted
-        if self._closed:
-            await hosted.replica.close(flush=False)
-            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "the replica actor ends")
-        if self._served.of(*key) is served:
-            self._configure(hosted)
-            holders = self._holders(served.state)
-            hosted.told = (served.state, holders)
-            await hosted.replica.told(*hosted.told)
-        if self._open.get(key) is hosted:
-            served.attach(hosted.replica)
-            self.hub.look_again(key)
-        return hosted
+        return Replica(log, rules, hosted.key, own.broker_epoch if own else -1, self.hub, hosted)
 
     async def _open_log(
         self, served: ServedPartition, key: PartitionKey, config: Mapping[str, str], args: Mapping[str, Any]
@@ -321,14 +345,17 @@ class Hosting:
         not be done cleanly in time: it goes on here. Raises KafkaError."""
         hosted = await self._settled(key)
         hosted.served.detach()
-        await self.watchers.hold(key)
+        left = None
         try:
-            left = await self._leave_when_clean(hosted)
+            if await self.watchers.hold(key):
+                left = await self._left(hosted)
         except KafkaError as error:
-            self.failed(hosted, error.message, diverged=False)
+            if self._open.get(key) is hosted:
+                self._let_go(hosted, moves=False)
+                hosted.served.nowhere(error.message)
             raise
         if self._open.get(key) is not hosted:
-            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "it failed while it was to move")
+            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "it ended while it was to move")
         if left is None:
             hosted.served.attach(hosted.replica)
             self.watchers.go_on(key)
@@ -336,8 +363,8 @@ class Hosting:
         self._let_go(hosted, moves=True)
         return left
 
-    async def _leave_when_clean(self, hosted: Hosted) -> Left | None:
-        """None where it did not become clean in time. Raises KafkaError: the replica is over."""
+    async def _left(self, hosted: Hosted) -> Left | None:
+        """What a replica leaves, once that goes cleanly; None where it does not in time. Raises KafkaError."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + _LEAVE_WITHIN_S
         left = await hosted.replica.leave()

@@ -48,6 +48,7 @@ class ServedPartition:
         self.submit = self._keep
         self.is_opening = True
         self._broker_id = broker_id
+        self._source: object = None
         self._refusal = ""
         self._is_gone = False
         self._waiting: list[_Waiting] = []
@@ -75,6 +76,17 @@ class ServedPartition:
         self.log.changed()
 
     # where the writer is
+
+    def go_by(self, source: object) -> None:
+        """``source`` is where the log is written from now on: what any other says of it, or has said, counts for
+        nothing."""
+        if self._source is not source:
+            self._source = source
+            self.log.show_nothing()
+
+    def goes_by(self, source: object) -> bool:
+        """Whether ``source`` is where the log is written, as far as is known here."""
+        return self._source is source
 
     def attach(self, writer: Writer) -> None:
         """The replica is open: hand it what waits, and everything from now on."""

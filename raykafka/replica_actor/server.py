@@ -7,6 +7,7 @@ broker says when it has a replica opened.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import socket
 from collections.abc import Callable, Iterable, Mapping, Set
@@ -43,9 +44,8 @@ from raykafka.telemetry.durations import RequestDurations
 COORDINATOR_ROLE = "coordinator"
 CLIENT = "client"
 _HANDED_AT_ONCE = 64
+_REST_READERS_EACH = 30  # reports
 NOWHERE = -1
-_REST_S = 30.0
-_RESTED_AT_ONCE = 500
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +79,13 @@ class ReplicaActorServer:
         self._handed = handed
         self._loop = asyncio.get_running_loop()
         self._lease_until = 0.0
+        self._takes_clients = True
         self._durations = RequestDurations()
         self._listeners: dict[str, Listener] = {}
         self._placed: dict[PartitionKey, int] = {}
         self._siblings = Siblings(secret, self.number)
         self._tasks = TaskSet(f"replica actor {self.number}")
+        self._reporting: asyncio.Task[None] | None = None
         calls = {
             "image": self._take_image,
             "open": self._open,
@@ -116,24 +118,17 @@ class ReplicaActorServer:
     def start(self) -> None:
         """Take what the broker hands over from now on, and report to it."""
         self._loop.add_reader(self._handed, self._take_handed)
-        self._tasks.run(self._report_on())
-        self._tasks.run(self._rest_on())
+        self._reporting = self._tasks.run(self._report_on())
         # in a thread, and not only when the first client asks: the broker kills a child whose event loop is silent
         self._tasks.run(asyncio.to_thread(self.gate.apis.load, Place.FRONT))
 
     async def _report_on(self) -> None:
-        while True:
+        for count in itertools.count(1):
             await asyncio.sleep(report.EVERY_S)
             self._broker.report(self._report.next())
-
-    async def _rest_on(self) -> None:
-        """Let go of the files of partitions that nobody reads any more."""
-        while True:
-            await asyncio.sleep(_REST_S)
-            for number, served in enumerate(tuple(self.partitions), 1):
-                served.log.rest()
-                if number % _RESTED_AT_ONCE == 0:
-                    await asyncio.sleep(0)
+            if not count % _REST_READERS_EACH:
+                for served in self.partitions:
+                    served.log.rest()
 
     # what the broker says
 
@@ -159,7 +154,9 @@ class ReplicaActorServer:
         return {}
 
     async def _open(self, args: dict[str, Any]) -> dict[str, Any]:
-        return await self._hosting.open(key_from_json(args), args)
+        key = key_from_json(args)
+        self._siblings.forget(key)
+        return await self._hosting.open(key, args)
 
     async def _close(self, args: dict[str, Any]) -> dict[str, Any]:
         return (await self._hosting.close(key_from_json(args))).to_json()
@@ -186,9 +183,12 @@ class ReplicaActorServer:
         """``placed``: which actor has a replica, or is about to open it; -1: none, for now."""
         for topic, topic_id, partition, number in args["partitions"]:
             key = key_from_json({"topic": topic, "topic_id": topic_id, "partition": partition})
-            self._placed[key] = number
-            self._hosting.hub.look_again(key)
             served = self.partitions.of(*key)
+            if number == NOWHERE and served is None:
+                self._placed.pop(key, None)
+            else:
+                self._placed[key] = number
+            self._hosting.hub.look_again(key)
             if served is not None:
                 self._settle(served)
         return {}
@@ -197,9 +197,9 @@ class ReplicaActorServer:
         """Have a partition that this actor does not hold served by whoever does."""
         key = _key_of(served)
         number = self._placed.get(key)
-        if number is None or number in (NOWHERE, self.number):
-            self._siblings.forget(key)  # who had it says whether it moves or has failed
-        elif served.is_leader:
+        if number in (None, NOWHERE, self.number) or self._hosting.has(key) or not served.is_leader:
+            self._siblings.forget(key)
+        else:
             self._siblings.watch(key, served, number)
 
     async def _take_actors(self, args: dict[str, Any]) -> dict[str, Any]:
@@ -216,6 +216,7 @@ class ReplicaActorServer:
 
     async def _close_listeners(self, args: dict[str, Any]) -> dict[str, Any]:
         """Answer what clients have begun, take nothing more, and end their connections."""
+        self._takes_clients = False
         await asyncio.gather(*(listener.stop() for listener in self._listeners.values()))
         return {}
 
@@ -223,7 +224,11 @@ class ReplicaActorServer:
 
     def _take_handed(self) -> None:
         for _ in range(_HANDED_AT_ONCE):
-            taken = handover.take(self._handed)
+            try:
+                taken = handover.take(self._handed)
+            except OSError as error:
+                logger.error("a connection that was handed over is lost: %s", error)
+                continue
             if taken is None:
                 return
             connection, peer = taken
@@ -233,6 +238,9 @@ class ReplicaActorServer:
                 self._hosting.hub.take(connection, peer)
 
     async def _serve_client(self, name: str, connection: socket.socket) -> None:
+        if not self._takes_clients:
+            connection.close()
+            return
         listener = self._listeners.get(name)
         if listener is None:
             listener = self._listeners[name] = Listener(
@@ -252,7 +260,7 @@ class ReplicaActorServer:
         match link.peer.get("role"):
             case siblings.ROLE:
                 self._hosting.watchers.accept(link)
-            case "coordinator":
+            case handed if handed == COORDINATOR_ROLE:
                 self._coordination.adopt(link)
             case _:
                 link.start()
@@ -278,7 +286,10 @@ class ReplicaActorServer:
 
     async def _end(self) -> None:
         """The broker is gone: nobody can be answered, so let clients go, and leave the logs whole."""
+        self._takes_clients = False
         self._loop.remove_reader(self._handed)
+        if self._reporting is not None:
+            self._reporting.cancel()
         for listener in self._listeners.values():
             listener.abort()
         self._siblings.close()

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from raykafka.error_code import ErrorCode
@@ -47,7 +47,7 @@ class _Outgoing:
         self._frames.append((kind, head, records))
 
     def flush(self) -> None:
-        """Send what there is now."""
+        """Send what there is now: what the link itself sends next goes behind it."""
         found, self._frames = self._frames, []
         if found and not self.link.is_closed:
             self.link.send_gathered(found)
@@ -60,22 +60,22 @@ class Watched(Protocol):
     """A replica that is open here."""
 
     @property
-    def view(self) -> View | None: ...
-    @property
-    def segments(self) -> tuple[int, ...]:
-        """Those of the view, which leaves them out where they are as in the one before."""
+    def whole_view(self) -> View | None:
+        """What may be read now, for one that knows nothing of it yet."""
 
     @property
     def writer(self) -> Writer: ...
 
 
 class Watchers:
-    """The siblings that watch partitions of this actor. ``find`` gives a replica that is open here."""
+    """The siblings that watch partitions of this actor, each by a handle that it chose. ``find`` gives a replica that
+    is open here."""
 
     def __init__(self, find: Callable[[PartitionKey], Watched | None]) -> None:
         self._find = find
         self._links: dict[Link, dict[int, PartitionKey]] = {}
         self._by_key: dict[PartitionKey, dict[Link, tuple[int, _Outgoing]]] = {}
+        self._held: set[PartitionKey] = set()
 
     @property
     def any(self) -> bool:
@@ -88,10 +88,13 @@ class Watchers:
         handles = self._links[link] = {}
 
         async def on_call(method: str, args: dict[str, Any]) -> dict[str, Any]:
-            if method != "watch":
-                raise KafkaError(ErrorCode.INVALID_REQUEST, f"a replica actor does not answer {method!r} to siblings")
-            self._watch(link, outgoing, key_from_json(args), int(args["handle"]))
-            return {}
+            match method:
+                case "watch":
+                    return self._watch(outgoing, key_from_json(args), int(args["handle"]))
+                case "unwatch":
+                    self._unwatch(link, int(args["handle"]))
+                    return {}
+            raise KafkaError(ErrorCode.INVALID_REQUEST, f"a replica actor does not answer {method!r} to siblings")
 
         def on_frame(kind: int, payload: memoryview) -> None:
             if kind == frames.APPEND:
@@ -101,22 +104,31 @@ class Watchers:
 
     def _ended(self, link: Link) -> None:
         for key in self._links.pop(link, {}).values():
-            watching = self._by_key.get(key, {})
-            watching.pop(link, None)
-            if not watching:
-                self._by_key.pop(key, None)
+            self._drop(link, key)
 
-    def _watch(self, link: Link, outgoing: _Outgoing, key: PartitionKey, handle: int) -> None:
-        """The first view goes the way of all others, so that none overtakes it, and before the answer."""
-        watched = self._find(key)
-        if watched is None:
+    def _drop(self, link: Link, key: PartitionKey) -> None:
+        watching = self._by_key.get(key, {})
+        watching.pop(link, None)
+        if not watching:
+            self._by_key.pop(key, None)
+
+    def _watch(self, outgoing: _Outgoing, key: PartitionKey, handle: int) -> dict[str, Any]:
+        """``watch`` {key, handle}: {held}. The first view, if there is one, goes before the answer."""
+        watched, link = self._find(key), outgoing.link
+        if watched is None or link not in self._links:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"{key.topic}-{key.partition} is not open here")
         self._links[link][handle] = key
         self._by_key.setdefault(key, {})[link] = (handle, outgoing)
-        view = watched.view
+        view = watched.whole_view
         if view is not None:
-            outgoing.send(frames.VIEW, frames.pack_view(handle, replace(view, segments=watched.segments)))
+            outgoing.send(frames.VIEW, frames.pack_view(handle, view))
             outgoing.flush()
+        return {"held": key in self._held}
+
+    def _unwatch(self, link: Link, handle: int) -> None:
+        key = self._links.get(link, {}).pop(handle, None)
+        if key is not None and self._by_key.get(key, {}).get(link, (None,))[0] == handle:
+            self._drop(link, key)
 
     def _append(self, outgoing: _Outgoing, handles: Mapping[int, PartitionKey], payload: memoryview) -> None:
         handle, correlation, acks, leader_epoch, timeout_ms, records = frames.unpack_append(payload)
@@ -137,19 +149,25 @@ class Watchers:
         for handle, outgoing in self._by_key.get(key, {}).values():
             outgoing.send(frames.VIEW, frames.pack_view(handle, view))
 
-    async def hold(self, key: PartitionKey) -> None:
-        """Have those that watch it keep what they would append; returns once nothing of theirs is on its way."""
+    async def hold(self, key: PartitionKey) -> bool:
+        """Have those that watch it keep what they would append. Whether nothing of theirs is on its way any more: false
+        where one does not answer in time."""
+        self._held.add(key)
         watching = self._by_key.get(key, {})
         calls = [link.call("hold", {"handle": handle}, _HOLD_WITHIN_S) for link, (handle, _) in watching.items()]
-        await asyncio.gather(*calls, return_exceptions=True)
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        # one whose link has ended appends nothing more
+        return not any(isinstance(answer, BaseException) and not isinstance(answer, LinkError) for answer in answers)
 
     def go_on(self, key: PartitionKey) -> None:
         """Have them append again."""
+        self._held.discard(key)
         for link, (handle, _) in self._by_key.get(key, {}).items():
-            link.tell("go_on", {"handle": handle})
+            _tell(link, "go_on", {"handle": handle})
 
     def gone(self, key: PartitionKey, *, moves: bool) -> None:
         """It is not open here any more. ``moves``: it will be elsewhere soon."""
+        self._held.discard(key)
         for link, (handle, outgoing) in self._by_key.pop(key, {}).items():
             self._links.get(link, {}).pop(handle, None)
             # behind the answers that wait to be sent
@@ -165,28 +183,56 @@ def _tell(link: Link, method: str, args: dict[str, Any]) -> None:
 
 
 class _Remote:
-    """A partition that a sibling has open, which this actor watches by ``handle``."""
+    """A partition that a sibling has open, which this actor watches by ``handle``. What comes of it counts as long as
+    ``served`` goes by it."""
 
-    def __init__(self, sibling: _Sibling, served: ServedPartition, handle: int) -> None:
-        self._sibling = sibling
-        self._handle = handle
+    def __init__(self, sibling: _Sibling, key: PartitionKey, served: ServedPartition, handle: int) -> None:
+        self.key = key
         self.served = served
+        self.handle = handle
+        self.is_watched = False
+        self.is_held = False
+        self._sibling = sibling
 
     def append(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
         correlation = self._sibling.expect(done)
-        head = frames.pack_append(self._handle, correlation, acks, leader_epoch, timeout_ms)
+        head = frames.pack_append(self.handle, correlation, acks, leader_epoch, timeout_ms)
         self._sibling.outgoing.send(frames.APPEND, head, records)
+
+    def show(self, view: View) -> None:
+        if self.served.goes_by(self):
+            self.served.log.show(view)
+
+    def settle(self) -> None:
+        """Hand appends to it, or keep them, as things stand."""
+        if not self.served.goes_by(self):
+            return
+        if self.is_watched and not self.is_held:
+            self.served.attach(self)
+        else:
+            self.served.detach()
+
+    def lose(self, *, moves: bool) -> None:
+        """It is not there any more; ``moves``: it will be elsewhere soon."""
+        if not self.served.goes_by(self):
+            return
+        self.served.log.show_nothing()
+        if moves:
+            self.served.detach()
+        else:
+            self.served.nowhere("its replica is closed")
 
 
 class _Sibling:
-    """A link to one sibling."""
+    """A link to one sibling. ``lost(key, served)`` is called with each partition that was watched when it ends."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, lost: Callable[[PartitionKey, ServedPartition], None]) -> None:
         self.link = link
         self.outgoing = _Outgoing(link)
+        self._lost = lost
         self._correlation = 0
-        self._handles = 0
         self._unanswered: dict[int, Done] = {}
+        self._handles = 0
         self._remotes: dict[int, _Remote] = {}
         link.start(on_frame=self._frame, on_call=self._answer, on_close=self._ended)
 
@@ -197,18 +243,27 @@ class _Sibling:
 
     async def watch(self, key: PartitionKey, served: ServedPartition) -> None:
         """Raises KafkaError where the sibling has not opened it, LinkError."""
+        # known before the sibling knows it: what that says of it may come before this goes on
         self._handles += 1
-        handle = self._handles
-        # views come with the answer, before this goes on
-        remote = self._remotes[handle] = _Remote(self, served, handle)
+        remote = self._remotes[self._handles] = _Remote(self, key, served, self._handles)
+        served.go_by(remote)
         try:
-            await self.link.call("watch", {**key_to_json(key), "handle": handle})
-        except BaseException:
-            self._remotes.pop(handle, None)
+            answer = await self.link.call("watch", {**key_to_json(key), "handle": remote.handle})
+        except KafkaError:
+            self._remotes.pop(remote.handle, None)
             raise
-        if self._remotes.get(handle) is not remote:
-            raise LinkError(f"{key.topic}-{key.partition} was closed there meanwhile")
-        served.attach(remote)
+        if self._remotes.get(remote.handle) is not remote:
+            raise LinkError("it was closed there meanwhile")
+        remote.is_watched = True
+        remote.is_held = remote.is_held or answer["held"]
+        remote.settle()
+
+    def unwatch(self, key: PartitionKey) -> None:
+        """This actor has no use for it any more."""
+        for remote in [remote for remote in self._remotes.values() if remote.key == key]:
+            del self._remotes[remote.handle]
+            remote.lose(moves=True)
+            _tell(self.link, "unwatch", {"handle": remote.handle})
 
     def _frame(self, kind: int, payload: memoryview) -> None:
         if kind == frames.APPENDED:
@@ -220,33 +275,28 @@ class _Sibling:
             handle, view = frames.unpack_view(payload)
             remote = self._remotes.get(handle)
             if remote is not None:
-                remote.served.log.show(view)
+                remote.show(view)
 
     async def _answer(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
         remote = self._remotes.get(args["handle"])
         if remote is None:
             return {}
         match method:
-            case "hold":
-                remote.served.detach()
-            case "go_on":
-                remote.served.attach(remote)
+            case "hold" | "go_on":
+                remote.is_held = method == "hold"
+                remote.settle()
+                self.outgoing.flush()  # an answer says that nothing is on its way any more
             case "gone":
                 del self._remotes[args["handle"]]
-                self._lose(remote, moves=args["moves"])
+                remote.lose(moves=args["moves"])
+                self._lost(remote.key, remote.served)
         return {}
-
-    def _lose(self, remote: _Remote, *, moves: bool) -> None:
-        remote.served.log.show_nothing()
-        if moves:
-            remote.served.detach()
-        else:
-            remote.served.nowhere("its replica is closed")
 
     def _ended(self, error: Exception | None) -> None:
         remotes, self._remotes = self._remotes, {}
         for remote in remotes.values():
-            self._lose(remote, moves=False)
+            remote.lose(moves=False)
+            self._lost(remote.key, remote.served)
         unanswered, self._unanswered = self._unanswered, {}
         for done in unanswered.values():
             done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message="the replica's process has ended"))
@@ -283,13 +333,23 @@ class Siblings:
 
     def forget(self, key: PartitionKey) -> None:
         """It is not there any more, or this actor has no use for it."""
-        self._wanted.pop(key, None)
+        _, number = self._wanted.pop(key, (None, None))
+        connecting = self._links.get(number) if number is not None else None
+        if connecting is not None and connecting.done() and not _is_over(connecting):
+            connecting.result().unwatch(key)
+
+    def _lost(self, number: int, key: PartitionKey, served: ServedPartition) -> None:
+        """It is not watched there any more. Where it is still wanted, it is opened again there, or the link ended."""
+        if self._wanted.get(key) == (served, number):
+            self._tasks.run(self._watch(key, served, number))
 
     async def _watch(self, key: PartitionKey, served: ServedPartition, number: int) -> None:
         backoff = Backoff()
         while self._wanted.get(key) == (served, number):
             try:
-                await (await self._sibling(number)).watch(key, served)
+                sibling = await self._sibling(number)
+                if self._wanted.get(key) == (served, number):
+                    await sibling.watch(key, served)
                 return
             except (OSError, KafkaError, LinkError) as error:
                 logger.info("%s-%d can't be watched at actor %d: %s", key.topic, key.partition, number, error)
@@ -309,7 +369,8 @@ class Siblings:
         path = self._paths.get(number)
         if path is None:
             raise LinkError(f"no replica actor {number} lives")
-        return _Sibling(await connect_unix(path, self._secret, {"role": ROLE, "actor": self._number}))
+        link = await connect_unix(path, self._secret, {"role": ROLE, "actor": self._number})
+        return _Sibling(link, partial(self._lost, number))
 
     def close(self) -> None:
         """End all links."""

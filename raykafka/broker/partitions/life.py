@@ -97,6 +97,7 @@ class Life:
         "_leave_until_s",
         "_now",
         "_opening",
+        "_placed",
         "_refused",
         "_released",
         "_seal",
@@ -115,6 +116,7 @@ class Life:
         self._broker = broker
         self._directory_free = True
         self._opening = 0
+        self._placed = NOWHERE
         self._seal: list[Any] | None = None
         self._to: int | None = None
         self._asked_to_leave = False
@@ -219,6 +221,12 @@ class Life:
         if refused.leader_epoch == self.state.leader_epoch and self.leads:
             self._do(Report(self.state, refused.reason))
 
+    def _place(self, actor: int) -> None:
+        """Tell everybody who serves it where it is. While it moves they keep what it is asked; nowhere, they refuse."""
+        if actor != self._placed:
+            self._placed = actor
+            self._do(Place(actor))
+
     # opening
 
     def _go_on(self) -> None:
@@ -258,14 +266,13 @@ class Life:
     def _go_on_open(self) -> None:
         assert self.actor is not None
         self.phase, self._to = Phase.OPEN, None
-        self._do(Place(self.actor))
+        self._place(self.actor)
 
     # failing
 
     def _failed(self, reason: str, *, diverged: bool = False) -> None:
         """Nobody has the log open any more, and it was not sealed."""
-        if self.phase is Phase.OPEN:
-            self._do(Place(NOWHERE))
+        self._place(NOWHERE)
         self.phase, self.actor, self._to, self._seal = Phase.WAITING, None, None, None
         self._asked_to_leave = False
         self._failed_epoch = self.state.leader_epoch
@@ -295,7 +302,6 @@ class Life:
     def _leave(self, to: int) -> None:
         self.phase, self._to = Phase.LEAVING, to
         self._leave_until_s = self._now + LEAVE_WITHIN_S
-        self._do(Place(NOWHERE))
         self._ask_to_leave()
 
     def _ask_to_leave(self) -> None:
@@ -337,8 +343,7 @@ class Life:
 
     def _close(self) -> None:
         assert self.actor is not None
-        if self.phase is Phase.OPEN:
-            self._do(Place(NOWHERE))
+        self._place(NOWHERE)
         self.phase, self._to, self._asked_to_leave = Phase.CLOSING, None, False
         self._do(Close(self.actor, self._opening))
 
@@ -352,4 +357,5 @@ class Life:
 
     def _end(self, *, clean: bool) -> None:
         self.phase = Phase.GONE
+        self._place(NOWHERE)
         self._do(Ended(clean))
