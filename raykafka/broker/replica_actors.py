@@ -16,6 +16,7 @@ from typing import Any
 from raykafka.broker.children.child import REPLICA, Child
 from raykafka.broker.children.children import Children
 from raykafka.broker.neighbourhood.controller_link import ImageUpdate
+from raykafka.broker.partitions.life_events import NOWHERE
 from raykafka.broker.partitions.partitions import Partitions
 from raykafka.broker.settings import EACH
 from raykafka.broker.status import ActorRow
@@ -312,14 +313,13 @@ class ReplicaActors:
 
     def placed(self, rows: list[tuple[TopicPartition, uuid.UUID, int]]) -> None:
         for tp, topic_id, number in rows:
-            self._placed[tp, topic_id] = number
+            if number == NOWHERE:
+                self._placed.pop((tp, topic_id), None)
+            else:
+                self._placed[tp, topic_id] = number
         told = [[tp.topic, str(topic_id), tp.partition, number] for tp, topic_id, number in rows]
         self._tell_all("placed", {"partitions": told})
         self._homes_changed(rows)
-
-    def forget(self, tp: TopicPartition, topic_id: uuid.UUID) -> None:
-        """A partition is this broker's no longer."""
-        self._placed.pop((tp, topic_id), None)
 
     async def ends(self, partitions: Iterable[TopicPartition], within_s: float) -> dict[TopicPartition, int]:
         """The high watermarks of partitions that are led here (``neighbourhood.log_ends.LocalEnds``)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 from collections import deque
@@ -16,6 +17,8 @@ from typing import Any
 
 SUFFIX = ".fds"
 _PEER_BYTES = 64 * 1024
+
+logger = logging.getLogger(__name__)
 
 
 def listen(path: str) -> socket.socket:
@@ -81,9 +84,14 @@ class Giver:
 
 
 def take(sock: socket.socket) -> tuple[socket.socket, dict[str, Any]] | None:
-    """The next connection and its peer's identity; None when there is none now."""
-    try:
-        data, descriptors, _, _ = socket.recv_fds(sock, _PEER_BYTES, 1)
-    except BlockingIOError:
-        return None
+    """The next connection and its peer's identity; None when there is none now. A datagram that carries none, as where
+    this process has no descriptor left, is passed over."""
+    while True:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(sock, _PEER_BYTES, 1)
+        except BlockingIOError:
+            return None
+        if descriptors:
+            break
+        logger.error("a connection that was handed over got lost: too many files are open")
     return socket.socket(fileno=descriptors[0]), json.loads(data)

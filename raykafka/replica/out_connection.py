@@ -18,7 +18,7 @@ from raykafka.replica.turn import Turn
 
 # what may be unacknowledged of a stream; of all streams of a connection before each has only its LEAST_WINDOW_BYTES
 WINDOW_BYTES = 8 * 1024 * 1024
-CONNECTION_WINDOW_BYTES = 64 * 1024 * 1024
+CONNECTION_WINDOW_BYTES = 128 * 1024 * 1024
 LEAST_WINDOW_BYTES = 512 * 1024
 
 

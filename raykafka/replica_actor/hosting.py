@@ -56,6 +56,7 @@ class Hosted:
         self.key = key
         self.served = served
         self.view: View | None = None
+        self.segments: tuple[int, ...] = ()
         self.told: tuple[PartitionState, Mapping[int, Holder]] | None = None
         self.config: Mapping[str, str] = {}
         self._hosting = hosting
@@ -66,6 +67,8 @@ class Hosted:
 
     def show(self, view: View) -> None:
         self.view = view
+        if view.segments is not None:
+            self.segments = view.segments
         self._hosting.changed(self)
         self.served.log.show(view)
         if self._hosting.is_watched:
@@ -319,12 +322,11 @@ class Hosting:
         hosted = await self._settled(key)
         hosted.served.detach()
         await self.watchers.hold(key)
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + _LEAVE_WITHIN_S
-        left = await hosted.replica.leave()
-        while left is None and loop.time() < until_s and self._open.get(key) is hosted:
-            await asyncio.sleep(_LEAVE_AGAIN_S)
-            left = await hosted.replica.leave()
+        try:
+            left = await self._leave_when_clean(hosted)
+        except KafkaError as error:
+            self.failed(hosted, error.message, diverged=False)
+            raise
         if self._open.get(key) is not hosted:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "it failed while it was to move")
         if left is None:
@@ -332,6 +334,16 @@ class Hosting:
             self.watchers.go_on(key)
             return None
         self._let_go(hosted, moves=True)
+        return left
+
+    async def _leave_when_clean(self, hosted: Hosted) -> Left | None:
+        """None where it did not become clean in time. Raises KafkaError: the replica is over."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + _LEAVE_WITHIN_S
+        left = await hosted.replica.leave()
+        while left is None and loop.time() < until_s and self._open.get(hosted.key) is hosted:
+            await asyncio.sleep(_LEAVE_AGAIN_S)
+            left = await hosted.replica.leave()
         return left
 
     async def _settled(self, key: PartitionKey) -> Hosted:

@@ -44,6 +44,8 @@ COORDINATOR_ROLE = "coordinator"
 CLIENT = "client"
 _HANDED_AT_ONCE = 64
 NOWHERE = -1
+_REST_S = 30.0
+_RESTED_AT_ONCE = 500
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +117,7 @@ class ReplicaActorServer:
         """Take what the broker hands over from now on, and report to it."""
         self._loop.add_reader(self._handed, self._take_handed)
         self._tasks.run(self._report_on())
+        self._tasks.run(self._rest_on())
         # in a thread, and not only when the first client asks: the broker kills a child whose event loop is silent
         self._tasks.run(asyncio.to_thread(self.gate.apis.load, Place.FRONT))
 
@@ -122,6 +125,15 @@ class ReplicaActorServer:
         while True:
             await asyncio.sleep(report.EVERY_S)
             self._broker.report(self._report.next())
+
+    async def _rest_on(self) -> None:
+        """Let go of the files of partitions that nobody reads any more."""
+        while True:
+            await asyncio.sleep(_REST_S)
+            for number, served in enumerate(tuple(self.partitions), 1):
+                served.log.rest()
+                if number % _RESTED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
 
     # what the broker says
 
@@ -185,11 +197,8 @@ class ReplicaActorServer:
         """Have a partition that this actor does not hold served by whoever does."""
         key = _key_of(served)
         number = self._placed.get(key)
-        if number is None or number == self.number:
-            self._siblings.forget(key)
-        elif number == NOWHERE:
-            self._siblings.forget(key)
-            served.nowhere("its replica is not open")
+        if number is None or number in (NOWHERE, self.number):
+            self._siblings.forget(key)  # who had it says whether it moves or has failed
         elif served.is_leader:
             self._siblings.watch(key, served, number)
 

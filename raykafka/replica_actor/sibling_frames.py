@@ -1,6 +1,6 @@
 """What replica actors of one broker say to each other of their partitions. All integers are big-endian.
 
-A partition is named by a *handle*: the number that its actor gave the sibling that watches it.
+A partition is named by a *handle*: the number that the sibling which watches it has given it on their link.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 from raykafka.error_code import ErrorCode
@@ -42,12 +43,13 @@ class _Outgoing:
 
     def send(self, kind: FrameKind, head: bytes, records: memoryview | None = None) -> None:
         if not self._frames:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._frames.append((kind, head, records))
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what there is now."""
         found, self._frames = self._frames, []
-        if not self.link.is_closed:
+        if found and not self.link.is_closed:
             self.link.send_gathered(found)
 
 
@@ -60,6 +62,10 @@ class Watched(Protocol):
     @property
     def view(self) -> View | None: ...
     @property
+    def segments(self) -> tuple[int, ...]:
+        """Those of the view, which leaves them out where they are as in the one before."""
+
+    @property
     def writer(self) -> Writer: ...
 
 
@@ -68,7 +74,6 @@ class Watchers:
 
     def __init__(self, find: Callable[[PartitionKey], Watched | None]) -> None:
         self._find = find
-        self._handles = 0
         self._links: dict[Link, dict[int, PartitionKey]] = {}
         self._by_key: dict[PartitionKey, dict[Link, tuple[int, _Outgoing]]] = {}
 
@@ -85,7 +90,8 @@ class Watchers:
         async def on_call(method: str, args: dict[str, Any]) -> dict[str, Any]:
             if method != "watch":
                 raise KafkaError(ErrorCode.INVALID_REQUEST, f"a replica actor does not answer {method!r} to siblings")
-            return self._watch(link, outgoing, key_from_json(args))
+            self._watch(link, outgoing, key_from_json(args), int(args["handle"]))
+            return {}
 
         def on_frame(kind: int, payload: memoryview) -> None:
             if kind == frames.APPEND:
@@ -100,16 +106,17 @@ class Watchers:
             if not watching:
                 self._by_key.pop(key, None)
 
-    def _watch(self, link: Link, outgoing: _Outgoing, key: PartitionKey) -> dict[str, Any]:
+    def _watch(self, link: Link, outgoing: _Outgoing, key: PartitionKey, handle: int) -> None:
+        """The first view goes the way of all others, so that none overtakes it, and before the answer."""
         watched = self._find(key)
         if watched is None:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"{key.topic}-{key.partition} is not open here")
-        self._handles += 1
-        handle = self._handles
         self._links[link][handle] = key
         self._by_key.setdefault(key, {})[link] = (handle, outgoing)
         view = watched.view
-        return {"handle": handle, "view": view.pack().hex() if view is not None else None}
+        if view is not None:
+            outgoing.send(frames.VIEW, frames.pack_view(handle, replace(view, segments=watched.segments)))
+            outgoing.flush()
 
     def _append(self, outgoing: _Outgoing, handles: Mapping[int, PartitionKey], payload: memoryview) -> None:
         handle, correlation, acks, leader_epoch, timeout_ms, records = frames.unpack_append(payload)
@@ -178,6 +185,7 @@ class _Sibling:
         self.link = link
         self.outgoing = _Outgoing(link)
         self._correlation = 0
+        self._handles = 0
         self._unanswered: dict[int, Done] = {}
         self._remotes: dict[int, _Remote] = {}
         link.start(on_frame=self._frame, on_call=self._answer, on_close=self._ended)
@@ -189,10 +197,17 @@ class _Sibling:
 
     async def watch(self, key: PartitionKey, served: ServedPartition) -> None:
         """Raises KafkaError where the sibling has not opened it, LinkError."""
-        answer = await self.link.call("watch", key_to_json(key))
-        remote = self._remotes[answer["handle"]] = _Remote(self, served, answer["handle"])
-        if answer["view"] is not None:
-            served.log.show(View.unpack(memoryview(bytes.fromhex(answer["view"]))))
+        self._handles += 1
+        handle = self._handles
+        # views come with the answer, before this goes on
+        remote = self._remotes[handle] = _Remote(self, served, handle)
+        try:
+            await self.link.call("watch", {**key_to_json(key), "handle": handle})
+        except BaseException:
+            self._remotes.pop(handle, None)
+            raise
+        if self._remotes.get(handle) is not remote:
+            raise LinkError(f"{key.topic}-{key.partition} was closed there meanwhile")
         served.attach(remote)
 
     def _frame(self, kind: int, payload: memoryview) -> None:

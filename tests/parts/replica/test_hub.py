@@ -14,6 +14,7 @@ import pytest
 from raykafka.cluster.image import PartitionState
 from raykafka.error_code import ErrorCode
 from raykafka.replica import hub as hubs
+from raykafka.replica import out_connection
 from raykafka.replica import stream_frames as frames
 from raykafka.replica.host import Holder, PartitionKey
 from raykafka.replica.out_connection import WINDOW_BYTES
@@ -188,6 +189,39 @@ async def test_a_follower_that_waits_for_its_disk_holds_up_no_other(pair: Pair) 
     assert {answer.error for answer in await asyncio.gather(*waiting)} == {ErrorCode.NONE}
     assert values(followers[0]) == values(leaders[0])
     assert len(pair.following.links) == 1
+
+
+def test_what_is_unacknowledged_on_a_connection_is_bounded_and_each_stream_keeps_a_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(out_connection, "CONNECTION_WINDOW_BYTES", 2 * WINDOW_BYTES)
+    disk = asyncio.Event()
+
+    async def wait() -> None:
+        await disk.wait()
+
+    @with_pair
+    async def test(pair: Pair) -> None:
+        leaders, followers = await pair.both(6)
+        await appended(leaders, b"0")
+        for follower in followers[:5]:
+            follower.replica._queue.begin(wait())
+        big = b"x" * 500_000
+        try:
+            for leader in leaders[:5]:
+                for _ in range(2 * WINDOW_BYTES // len(big)):
+                    leader.append(batch(big))
+            for n in range(1, 20):
+                await appended(leaders[5:], b"%d" % n)
+            unacked = [leader.replica.describe_followers(0)[FOLLOWER]["unacked_bytes"] for leader in leaders]
+            assert sum(unacked) < 2 * WINDOW_BYTES + 6 * (out_connection.LEAST_WINDOW_BYTES + 2 * len(big))
+            assert min(unacked[:5]) > 0
+        finally:
+            disk.set()
+        await appended(leaders, b"last")
+        assert [values(follower) for follower in followers] == [values(leader) for leader in leaders]
+
+    test(tmp_path)
 
 
 @with_pair
