@@ -126,6 +126,7 @@ class ReplicaActors:
         self._placed: dict[tuple[TopicPartition, uuid.UUID], int] = {}
         self._backoff = Backoff()
         self._homeless: list[tuple[str, socket.socket]] = []
+        self._streams: list[tuple[socket.socket, dict[str, Any]]] = []
         self._stopping = False
 
     @property
@@ -239,6 +240,9 @@ class ReplicaActors:
         homeless, self._homeless = self._homeless, []
         for listener, connection in homeless:
             self.serve(listener, connection)
+        streams, self._streams = self._streams, []
+        for connection, peer in streams:
+            self.take_stream(connection, peer)
         if self._servers():
             self._room()
 
@@ -353,13 +357,16 @@ class ReplicaActors:
         return True
 
     def take_stream(self, connection: socket.socket, peer: dict[str, Any]) -> None:
-        """Give another broker's replication connection to the actor that it is for."""
+        """Give another broker's replication connection to the actor that it is for. One that is for any waits for the
+        first: other brokers connect as soon as this one is registered."""
         wanted = peer.get("to")
         actor = self._living.get(wanted) if wanted is not None else next(iter(self._living.values()), None)
-        if actor is None:
+        if actor is not None:
+            actor.giver.give(connection, peer)
+        elif wanted is None and not self._stopping:
+            self._streams.append((connection, peer))
+        else:
             connection.close()
-            return
-        actor.giver.give(connection, peer)
 
     def _not_given(self, actor: ReplicaActorProcess, connection: socket.socket, peer: dict[str, Any]) -> None:
         """The actor that it was meant for has ended: another, or its successor, serves the client."""
@@ -384,7 +391,7 @@ class ReplicaActors:
         """Keep none any more; the broker's children are ended by whoever keeps them."""
         self._stopping = True
         self._tasks.cancel()
-        for _, connection in self._homeless:
+        for connection in (*(client for _, client in self._homeless), *(stream for stream, _ in self._streams)):
             connection.close()
 
     def rows(self) -> list[ActorRow]:

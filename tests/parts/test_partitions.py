@@ -505,6 +505,42 @@ def test_replicas_move_from_an_actor_that_is_busy_to_one_that_idles(tmp_path: Pa
     run(test)
 
 
+def test_an_actor_that_comes_later_gets_its_share_once(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Broker(tmp_path) as broker:
+
+            def moves() -> int:
+                return [method for actor in broker.actors for method, _ in actor.asked].count("leave")
+
+            async def rebalance() -> list[int]:
+                broker.partitions.rebalance({number: 0.0 for number in broker.pool.living()})
+                await asyncio.sleep(0.01)
+                await broker.all_open()
+                return [len(actor.open_logs) for actor in broker.actors]
+
+            await broker.create_open(partitions=20)
+            late = broker.pool.start()
+            late.gate.clear()
+            await broker.create("young")
+            broker.partitions.rebalance({0: 0.0, 1: 0.0})
+            await until(lambda: late.asked)
+            assert moves() == 0, "nothing is shared out while logs are being opened"
+            late.gate.set()
+            await broker.all_open()
+            assert await rebalance() == [10, 11]
+            late.die()
+            await broker.all_open()
+            assert await rebalance() == [21, 0]
+            broker.pool.start()
+            assert await rebalance() == [10, 0, 11]
+            await broker.delete("young")
+            shared_out = moves()
+            assert sum(await rebalance()) == 20
+            assert moves() == shared_out
+
+    run(test)
+
+
 # what actors report
 
 
