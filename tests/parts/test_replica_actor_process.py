@@ -1,4 +1,4 @@
-"""A replica actor as a process of its own: what it does while logs are being opened, and when its broker's link ends."""
+"""A replica actor as a process of its own: what it does while logs are being opened, and when its broker has ended."""
 
 from __future__ import annotations
 
