@@ -19,10 +19,10 @@ from raykafka.link import serve_unix
 from raykafka.log.batch import iter_batches
 from raykafka.partition.appends import ANY_EPOCH, Appended, Done
 from raykafka.partition.log_view import LogView
-from raykafka.partition.view import View, empty_view
+from raykafka.partition.view import View
 from raykafka.replica.host import PartitionKey
-from raykafka.replica_actor.partition import ServedPartition
-from raykafka.replica_actor.siblings import Siblings, Watchers
+from raykafka.replica_actor.partition import ServedPartition, Writer
+from raykafka.replica_actor.siblings import Siblings, Watched, Watchers
 from raykafka.types import TopicPartition
 from tests.lab.log_parts import NOW_MS, batch, open_log
 from tests.lab.loop_waiting import until
@@ -41,14 +41,20 @@ class Opened:
         self.view: View | None = None
         self.segments: tuple[int, ...] = ()
         self.appended: list[bytes] = []
+        self.answers = True
 
     @property
-    def writer(self) -> Opened:
+    def whole_view(self) -> View | None:
+        return replace(self.view, segments=self.segments) if self.view is not None else None
+
+    @property
+    def writer(self) -> Writer:
         return self
 
     def append(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
         self.appended.append(bytes(records))
-        done(Appended(-1, ErrorCode.NONE, base_offset=len(self.appended) - 1))
+        if self.answers:
+            done(Appended(-1, ErrorCode.NONE, base_offset=len(self.appended) - 1))
 
     def write(self, count: int, *, with_segments: bool) -> View:
         """So many more records, all of which may be read: the view as it is told, which leaves segments out where they
@@ -57,14 +63,17 @@ class Opened:
             self.log.append_as_leader(batch(1), 3, NOW_MS)
         end = self.log.log_end_offset
         position = self.log.position_of(end)
-        self.view = replace(
-            empty_view(3),
+        self.view = View(
+            leader_epoch=3,
+            epoch_start_offset=0,
+            truncations=self.log.truncations,
+            log_start_offset=0,
             high_watermark=end,
             high_watermark_position=position,
             last_stable_offset=end,
             last_stable_position=position,
             log_end_offset=end,
-            truncations=self.log.truncations,
+            recovery_point=0,
             segments=self.log.segments if with_segments else None,
         )
         if with_segments:
@@ -77,7 +86,7 @@ class Pair:
 
     def __init__(self, opened: Opened, directory: Path) -> None:
         self.opened = opened
-        self.open: dict[PartitionKey, Opened] = {KEY: opened}
+        self.open: dict[PartitionKey, Watched] = {KEY: opened}
         self.watchers = Watchers(self.open.get)
         self.siblings = Siblings(SECRET, WATCHER)
         self.served = ServedPartition(
@@ -190,5 +199,24 @@ def test_appends_wait_while_they_are_held(tmp_path: Path) -> None:
         pair.watchers.go_on(KEY)
         assert (await answering).error is ErrorCode.NONE
         assert pair.opened.appended == [b"held"]
+
+    run(tmp_path, test)
+
+
+def test_the_end_of_a_siblings_link_empties_its_views_and_refuses_what_was_on_its_way(tmp_path: Path) -> None:
+    """Rule 20."""
+
+    async def test(pair: Pair) -> None:
+        pair.opened.write(1, with_segments=True)
+        pair.watch()
+        await pair.attached()
+        pair.opened.answers = False
+        answering = asyncio.ensure_future(pair.appended(b"on its way"))
+        await until(lambda: pair.opened.appended == [b"on its way"])
+        pair.siblings.close()
+        assert (await answering).error is ErrorCode.NOT_LEADER_OR_FOLLOWER
+        assert pair.served.log.view is None
+        assert (await pair.appended(b"late")).error is ErrorCode.NOT_LEADER_OR_FOLLOWER
+        assert pair.opened.appended == [b"on its way"]
 
     run(tmp_path, test)
