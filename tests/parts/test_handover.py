@@ -35,8 +35,8 @@ def test_a_connection_goes_on_in_the_process_it_was_handed_to(
         assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
         assert handover.take(receiving) is None
         client, accepted, server = await _pair()
-        with await accepted.detach() as sock:
-            handover.hand_over(str(tmp_path / "s"), sock, accepted.peer)
+        giver = handover.Giver(str(tmp_path / "s"), lambda connection, peer: connection.close())
+        giver.give(await accepted.detach(), accepted.peer)
         await asyncio.wait_for(accepted.ended, WITHIN_S)
         server.close()
         taken = handover.take(receiving)
@@ -56,6 +56,7 @@ def test_a_connection_goes_on_in_the_process_it_was_handed_to(
         assert await asyncio.wait_for(heard.get(), WITHIN_S) == ("adopted", 33, b"x" * 1_000_000)
         adopted.close()
         await asyncio.wait_for(client.ended, WITHIN_S)
+        giver.close()
         receiving.close()
 
     with asyncio.Runner(loop_factory=loop) as runner:
