@@ -12,14 +12,13 @@ import struct
 import tempfile
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kio.serial import entity_reader, entity_writer
 
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, ImageDelta, PartitionState, Topic, delta_to_json
-from raykafka.epoch_history import EpochHistory
 from raykafka.link import Link, connect_unix, handover, serve_unix
 from raykafka.log.batch import Record, build_batch
 from raykafka.partition.access import PartitionAccess
@@ -165,11 +164,11 @@ class Dataplane:
         log, heard = hosted.replica.log, threading.Event()
         replace = log.epochs.replace
 
-        def replace_when_heard(history: EpochHistory) -> None:
+        def replace_when_heard(history: Iterable[tuple[int, int]]) -> None:
             heard.wait(HANGS_S)
             replace(history)
 
-        log.epochs.replace = replace_when_heard  # type: ignore[method-assign]
+        log.epochs.replace = replace_when_heard  # type: ignore[assignment]
         self._tasks.run(self.lead(topic))
         await until(lambda: hosted.served.state.leader == BROKER)
         return heard
@@ -178,7 +177,7 @@ class Dataplane:
         await self.take(ImageDelta(deleted_topics=(topic,)))
 
     async def take(self, delta: ImageDelta) -> None:
-        """Have the actor go by a change of the image; open what it gives this broker, close and delete what it takes."""
+        """Have the actor go by a change of the image; open what that gives this broker, delete what it takes."""
         self.image = self.image.apply(delta)
         await self._tell(False, delta)
         wanted = {

@@ -299,7 +299,7 @@ def test_outcomes_may_come_in_any_order(tmp_path: Path) -> None:
         for partition in (0, 1):
             host = dataplane.partitions.get((TOPIC, partition))
             assert host is not None
-            host.submit = lambda records, acks, timeout_ms, leader_epoch, done: given_up.append(done)  # type: ignore[method-assign]
+            host.submit = lambda records, acks, timeout_ms, leader_epoch, done: given_up.append(done)
         body = produce_body(9, -1, [(TOPIC, [(0, batch(b"a")), (5, batch(b"x")), (1, batch(b"b"))])])
         asked = asyncio.ensure_future(dataplane.ask(0, 9, body))
         await asyncio.sleep(0)

@@ -251,7 +251,7 @@ def test_a_request_that_can_not_be_forwarded_is_answered_retriable(
         async def forward(*_: object) -> memoryview:
             raise failure
 
-        dataplane.server.forward_to_coordinator = forward  # type: ignore[method-assign]
+        dataplane.server.forward_to_coordinator = forward  # type: ignore[assignment]
         reader, writer = await connect(front)
         writer.write(request(HEARTBEAT, 0, 5, HEARTBEAT_V0))
         assert await read_response(reader) == (5, struct.pack(">h", code))
@@ -267,7 +267,7 @@ def test_a_forwarded_answer_goes_back_as_it_is_and_an_empty_one_closes(tmp_path:
         async def forward(*_: object) -> memoryview:
             return answers.pop(0)
 
-        dataplane.server.forward_to_coordinator = forward  # type: ignore[method-assign]
+        dataplane.server.forward_to_coordinator = forward  # type: ignore[assignment]
         reader, writer = await connect(front)
         writer.write(request(HEARTBEAT, 0, 5, HEARTBEAT_V0) + request(HEARTBEAT, 0, 6, HEARTBEAT_V0))
         assert await read_response(reader) == (5, b"\0\0")
