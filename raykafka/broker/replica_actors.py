@@ -11,7 +11,6 @@ import socket
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
 from typing import Any
 
 from raykafka.broker.children.child import REPLICA, Child
@@ -46,17 +45,11 @@ class ReplicaActorProcess:
     it did not take a connection: its process has ended, and that is about to be noticed."""
 
     def __init__(
-<<<<<<< HEAD
-        self, number: int, child: Child, lost: Callable[[ReplicaActorProcess, socket.socket, dict[str, Any]], None]
-    ) -> None:
-        """``lost`` is called with each connection that it can't be given any more."""
-=======
         self,
         number: int,
         child: Child,
         lost: Callable[[ReplicaActorProcess, socket.socket, dict[str, Any]], None],
     ) -> None:
->>>>>>> lab
         self.number = number
         self.child = child
         self.busy = 0.0
@@ -66,12 +59,7 @@ class ReplicaActorProcess:
         self.connections: Mapping[str, int] = {}
         self.sessions = 0
         self.given = 0
-<<<<<<< HEAD
-        self.takes_connections = True
-        self.giver = Giver(child.fds, partial(lost, self))
-=======
         self.giver = Giver(child.fds, lambda connection, peer: lost(self, connection, peer))
->>>>>>> lab
 
     @property
     def link(self) -> Link:
@@ -183,8 +171,7 @@ class ReplicaActors:
 
     def _servers(self) -> list[ReplicaActorProcess]:
         """Those that clients are given to: not those that may be let go soon."""
-        found = [self._living[number] for number in sorted(self._living)[: self.wanted]]
-        return [actor for actor in found if actor.takes_connections]
+        return [self._living[number] for number in sorted(self._living)[: self.wanted]]
 
     def need_another(self) -> None:
         self._extra += 1
@@ -251,18 +238,10 @@ class ReplicaActors:
         placed = [[*tp, str(topic_id), number] for (tp, topic_id), number in self._placed.items()]
         link.tell("placed", {"partitions": [[topic, tid, p, n] for topic, p, tid, n in placed]})
         self._partitions.actor_came(actor)
-<<<<<<< HEAD
-        homeless, self._homeless = self._homeless, []
-        for listener, connection in homeless:
-            self.serve(listener, connection)
+        self._serve_homeless()
         streams, self._streams = self._streams, []
         for connection, peer in streams:
             self.take_stream(connection, peer)
-        if self._servers():
-            self._room()
-=======
-        self._serve_homeless()
->>>>>>> lab
 
     def _tell_paths(self) -> None:
         paths = {number: actor.child.links for number, actor in self._living.items()}
@@ -390,13 +369,8 @@ class ReplicaActors:
             connection.close()
 
     def _not_given(self, actor: ReplicaActorProcess, connection: socket.socket, peer: dict[str, Any]) -> None:
-<<<<<<< HEAD
-        """The actor that it was meant for has ended: another, or its successor, serves the client."""
-        actor.takes_connections = False
-=======
         """The actor that it was meant for has ended: another one serves it, or the next one that comes."""
         actor.is_deaf = True
->>>>>>> lab
         if _CLIENT in peer and not self._stopping:
             self.serve(peer[_CLIENT], connection)
         else:
