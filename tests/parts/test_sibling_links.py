@@ -41,6 +41,7 @@ class Opened:
         self.view: View | None = None
         self.segments: tuple[int, ...] = ()
         self.appended: list[bytes] = []
+        self.answers = True
 
     @property
     def writer(self) -> Opened:
@@ -48,7 +49,8 @@ class Opened:
 
     def append(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
         self.appended.append(bytes(records))
-        done(Appended(-1, ErrorCode.NONE, base_offset=len(self.appended) - 1))
+        if self.answers:
+            done(Appended(-1, ErrorCode.NONE, base_offset=len(self.appended) - 1))
 
     def write(self, count: int, *, with_segments: bool) -> View:
         """So many more records, all of which may be read: the view as it is told, which leaves segments out where they
@@ -190,5 +192,24 @@ def test_appends_wait_while_they_are_held(tmp_path: Path) -> None:
         pair.watchers.go_on(KEY)
         assert (await answering).error is ErrorCode.NONE
         assert pair.opened.appended == [b"held"]
+
+    run(tmp_path, test)
+
+
+def test_the_end_of_a_siblings_link_empties_its_views_and_refuses_what_was_on_its_way(tmp_path: Path) -> None:
+    """Rule 20."""
+
+    async def test(pair: Pair) -> None:
+        pair.opened.write(1, with_segments=True)
+        pair.watch()
+        await pair.attached()
+        pair.opened.answers = False
+        answering = asyncio.ensure_future(pair.appended(b"on its way"))
+        await until(lambda: pair.opened.appended == [b"on its way"])
+        pair.siblings.close()
+        assert (await answering).error is ErrorCode.NOT_LEADER_OR_FOLLOWER
+        assert pair.served.log.view is None
+        assert (await pair.appended(b"late")).error is ErrorCode.NOT_LEADER_OR_FOLLOWER
+        assert pair.opened.appended == [b"on its way"]
 
     run(tmp_path, test)
