@@ -19,10 +19,10 @@ from raykafka.link import serve_unix
 from raykafka.log.batch import iter_batches
 from raykafka.partition.appends import ANY_EPOCH, Appended, Done
 from raykafka.partition.log_view import LogView
-from raykafka.partition.view import View, empty_view
+from raykafka.partition.view import View
 from raykafka.replica.host import PartitionKey
-from raykafka.replica_actor.partition import ServedPartition
-from raykafka.replica_actor.siblings import Siblings, Watchers
+from raykafka.replica_actor.partition import ServedPartition, Writer
+from raykafka.replica_actor.siblings import Siblings, Watched, Watchers
 from raykafka.types import TopicPartition
 from tests.lab.log_parts import NOW_MS, batch, open_log
 from tests.lab.loop_waiting import until
@@ -44,7 +44,11 @@ class Opened:
         self.answers = True
 
     @property
-    def writer(self) -> Opened:
+    def whole_view(self) -> View | None:
+        return replace(self.view, segments=self.segments) if self.view is not None else None
+
+    @property
+    def writer(self) -> Writer:
         return self
 
     def append(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
@@ -59,14 +63,17 @@ class Opened:
             self.log.append_as_leader(batch(1), 3, NOW_MS)
         end = self.log.log_end_offset
         position = self.log.position_of(end)
-        self.view = replace(
-            empty_view(3),
+        self.view = View(
+            leader_epoch=3,
+            epoch_start_offset=0,
+            truncations=self.log.truncations,
+            log_start_offset=0,
             high_watermark=end,
             high_watermark_position=position,
             last_stable_offset=end,
             last_stable_position=position,
             log_end_offset=end,
-            truncations=self.log.truncations,
+            recovery_point=0,
             segments=self.log.segments if with_segments else None,
         )
         if with_segments:
@@ -79,7 +86,7 @@ class Pair:
 
     def __init__(self, opened: Opened, directory: Path) -> None:
         self.opened = opened
-        self.open: dict[PartitionKey, Opened] = {KEY: opened}
+        self.open: dict[PartitionKey, Watched] = {KEY: opened}
         self.watchers = Watchers(self.open.get)
         self.siblings = Siblings(SECRET, WATCHER)
         self.served = ServedPartition(
