@@ -125,6 +125,7 @@ class Hosting:
         self._number = number
         self._open: dict[PartitionKey, Hosted] = {}
         self._opening: dict[PartitionKey, asyncio.Task[Hosted]] = {}
+        self._failing: dict[PartitionKey, asyncio.Task[Any]] = {}
         self.watchers = Watchers(self.get)
         self.hub = make_hub(self._find)
         self._image: ClusterImage | None = None
@@ -189,7 +190,8 @@ class Hosting:
             self._topic_configs.clear()
         waits = []
         if configs:
-            concerned: Iterable[Hosted] = tuple(self._open.values())
+            # a log whose topic is gone is about to be closed
+            concerned: Iterable[Hosted] = [h for h in self._open.values() if self._served.of(*h.key) is h.served]
         else:
             told = {PartitionKey(s.tp.topic, s.topic_id, s.tp.partition) for s in changed}
             if others:
@@ -325,16 +327,17 @@ class Hosting:
             return
         self._let_go(hosted, moves=False)
         hosted.served.nowhere(reason)
-        self._tasks.run(self._close_failed(hosted, reason, diverged))
+        closing = self._failing[hosted.key] = self._tasks.run(hosted.replica.close())
+        closing.add_done_callback(lambda _: self._failing.pop(hosted.key, None))
+        self._tasks.run(self._tell_failed(hosted, closing, reason, diverged))
 
-    async def _close_failed(self, hosted: Hosted, reason: str, diverged: bool) -> None:
-        closing = self._tasks.run(hosted.replica.close())
+    async def _tell_failed(self, hosted: Hosted, closing: asyncio.Task[Any], reason: str, diverged: bool) -> None:
         # a disk that hangs must not keep the leadership from ending
         await asyncio.wait([closing], timeout=_CLOSE_FAILED_WITHIN_S)
         self.broker.tell("failed", hosted.key, {"reason": reason, "diverged": diverged})
 
     async def close(self, key: PartitionKey) -> Left:
-        """Close a replica, also one that is being opened. Raises KafkaError."""
+        """Close a replica, also one that is being opened. Raises KafkaError: nothing of it is open here any more."""
         hosted = await self._settled(key)
         self._let_go(hosted, moves=False)
         hosted.served.detach()
@@ -377,6 +380,9 @@ class Hosting:
         opening = self._opening.get(key)
         if opening is not None:
             await asyncio.wait([opening])
+        failing = self._failing.get(key)
+        if failing is not None:
+            await asyncio.wait([failing])  # its directory is still touched
         hosted = self._open.get(key)
         if hosted is None:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"{key.topic}-{key.partition} is not open here")
