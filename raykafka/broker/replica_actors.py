@@ -40,8 +40,9 @@ logger = logging.getLogger(__name__)
 
 
 class ReplicaActorProcess:
-    """One life of a replica actor (``partitions.actors.Actor``), connected. ``busy`` is the share of a core that it
-    used in the last second, ``connections`` those that it was handed and has not reported as ended."""
+    """One life of a replica actor (``partitions.actors.Actor``), connected. As last reported: ``busy`` is the share of
+    a core that it used in the last second, ``connections`` how many it serves, by listener, ``taken`` how many of those
+    that it was ``given`` it had taken over by then."""
 
     def __init__(
         self, number: int, child: Child, lost: Callable[[ReplicaActorProcess, socket.socket, dict[str, Any]], None]
@@ -55,6 +56,7 @@ class ReplicaActorProcess:
         self.connections: Mapping[str, int] = {}
         self.sessions = 0
         self.given = 0
+        self.taken = 0
         self.takes_connections = True
         self.giver = Giver(child.fds, partial(lost, self))
 
@@ -65,7 +67,7 @@ class ReplicaActorProcess:
     @property
     def weight(self) -> int:
         """How many connections it serves, as far as is known."""
-        return sum(self.connections.values()) + self.given
+        return sum(self.connections.values()) + self.given - self.taken
 
     async def open(self, args: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = await self.link.call("open", args)
@@ -271,7 +273,7 @@ class ReplicaActors:
         if method == "report":
             actor.busy = float(args["busy"])
             actor.connections = args["connections"]
-            actor.given = 0
+            actor.taken = int(args["taken"])
             actor.sessions = int(args["sessions"])
         if method in ("failed", "refused", "propose"):
             if self._partitions is not None:
