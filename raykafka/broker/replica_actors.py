@@ -11,6 +11,7 @@ import socket
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from raykafka.broker.children.child import REPLICA, Child
@@ -40,9 +41,10 @@ logger = logging.getLogger(__name__)
 
 
 class ReplicaActorProcess:
-    """One life of a replica actor (``partitions.actors.Actor``), connected. ``busy`` is the share of a core that it
-    used in the last second, ``connections`` those that it was handed and has not reported as ended. ``is_deaf`` once
-    it did not take a connection: its process has ended, and that is about to be noticed."""
+    """One life of a replica actor (``partitions.actors.Actor``), connected. As last reported: ``busy`` is the share of
+    a core that it used in the last second, ``connections`` how many it serves, by listener, ``taken`` how many of those
+    that it was ``given`` it had taken over by then. ``is_deaf`` once it did not take a connection: its process has
+    ended, and that is about to be noticed."""
 
     def __init__(
         self,
@@ -59,7 +61,8 @@ class ReplicaActorProcess:
         self.connections: Mapping[str, int] = {}
         self.sessions = 0
         self.given = 0
-        self.giver = Giver(child.fds, lambda connection, peer: lost(self, connection, peer))
+        self.taken = 0
+        self.giver = Giver(child.fds, partial(lost, self))
 
     @property
     def link(self) -> Link:
@@ -68,7 +71,7 @@ class ReplicaActorProcess:
     @property
     def weight(self) -> int:
         """How many connections it serves, as far as is known."""
-        return sum(self.connections.values()) + self.given
+        return sum(self.connections.values()) + self.given - self.taken
 
     async def open(self, args: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = await self.link.call("open", args)
@@ -275,7 +278,7 @@ class ReplicaActors:
         if method == "report":
             actor.busy = float(args["busy"])
             actor.connections = args["connections"]
-            actor.given = 0
+            actor.taken = int(args["taken"])
             actor.sessions = int(args["sessions"])
         if method in ("failed", "refused", "propose"):
             if self._partitions is not None:
