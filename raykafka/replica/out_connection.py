@@ -141,6 +141,11 @@ class OutConnection(StreamConnection):
         """The number of streams."""
         return len(self._streams)
 
+    @property
+    def may_speak(self) -> bool:
+        """Nothing is said before the other end is: until then its broker hands the connection over."""
+        return self.is_ready
+
     def open(self, stream: OutStream) -> None:
         """Carry ``stream``. Its HELLO goes out once the other end is ready."""
         self._number += 1
