@@ -11,7 +11,6 @@ import socket
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
 from typing import Any
 
 from raykafka.broker.children.child import REPLICA, Child
@@ -42,22 +41,25 @@ logger = logging.getLogger(__name__)
 
 class ReplicaActorProcess:
     """One life of a replica actor (``partitions.actors.Actor``), connected. ``busy`` is the share of a core that it
-    used in the last second, ``connections`` those that it was handed and has not reported as ended."""
+    used in the last second, ``connections`` those that it was handed and has not reported as ended. ``is_deaf`` once
+    it did not take a connection: its process has ended, and that is about to be noticed."""
 
     def __init__(
-        self, number: int, child: Child, lost: Callable[[ReplicaActorProcess, socket.socket, dict[str, Any]], None]
+        self,
+        number: int,
+        child: Child,
+        lost: Callable[[ReplicaActorProcess, socket.socket, dict[str, Any]], None],
     ) -> None:
-        """``lost`` is called with each connection that it can't be given any more."""
         self.number = number
         self.child = child
         self.busy = 0.0
         self.takes_replicas = True
         self.leaves = False
+        self.is_deaf = False
         self.connections: Mapping[str, int] = {}
         self.sessions = 0
         self.given = 0
-        self.takes_connections = True
-        self.giver = Giver(child.fds, partial(lost, self))
+        self.giver = Giver(child.fds, lambda connection, peer: lost(self, connection, peer))
 
     @property
     def link(self) -> Link:
@@ -169,8 +171,7 @@ class ReplicaActors:
 
     def _servers(self) -> list[ReplicaActorProcess]:
         """Those that clients are given to: not those that may be let go soon."""
-        found = [self._living[number] for number in sorted(self._living)[: self.wanted]]
-        return [actor for actor in found if actor.takes_connections]
+        return [self._living[number] for number in sorted(self._living)[: self.wanted]]
 
     def need_another(self) -> None:
         self._extra += 1
@@ -237,14 +238,10 @@ class ReplicaActors:
         placed = [[*tp, str(topic_id), number] for (tp, topic_id), number in self._placed.items()]
         link.tell("placed", {"partitions": [[topic, tid, p, n] for topic, p, tid, n in placed]})
         self._partitions.actor_came(actor)
-        homeless, self._homeless = self._homeless, []
-        for listener, connection in homeless:
-            self.serve(listener, connection)
+        self._serve_homeless()
         streams, self._streams = self._streams, []
         for connection, peer in streams:
             self.take_stream(connection, peer)
-        if self._servers():
-            self._room()
 
     def _tell_paths(self) -> None:
         paths = {number: actor.child.links for number, actor in self._living.items()}
@@ -252,8 +249,9 @@ class ReplicaActors:
         self._paths_changed(paths)
 
     def _gone(self, actor: ReplicaActorProcess) -> None:
+        was_living = self._living.pop(actor.number, None) is not None
         actor.giver.close()
-        if self._living.pop(actor.number, None) is None or self._stopping:
+        if not was_living or self._stopping:
             return
         if boot_clock() - actor.child.started_at > _STEADY_AFTER_S:
             self._backoff.succeeded()
@@ -268,6 +266,7 @@ class ReplicaActors:
         assert self._partitions is not None
         self._partitions.actor_gone(actor.number)
         self._tell_paths()
+        self._serve_homeless()
         self._fill()
 
     # what they say
@@ -348,7 +347,8 @@ class ReplicaActors:
 
     def serve(self, listener: str, connection: socket.socket) -> bool:
         """Have an actor serve a client's connection. Whether another one may come."""
-        actor = min(self._servers(), key=lambda actor: actor.weight, default=None)
+        hearing = [actor for actor in self._servers() if not actor.is_deaf]
+        actor = min(hearing, key=lambda actor: actor.weight, default=None)
         if actor is None:
             self._homeless.append((listener, connection))
             return False
@@ -369,12 +369,20 @@ class ReplicaActors:
             connection.close()
 
     def _not_given(self, actor: ReplicaActorProcess, connection: socket.socket, peer: dict[str, Any]) -> None:
-        """The actor that it was meant for has ended: another, or its successor, serves the client."""
-        actor.takes_connections = False
+        """The actor that it was meant for has ended: another one serves it, or the next one that comes."""
+        actor.is_deaf = True
         if _CLIENT in peer and not self._stopping:
             self.serve(peer[_CLIENT], connection)
         else:
             connection.close()
+
+    def _serve_homeless(self) -> None:
+        """Serve the connections that found no actor, and take more, if there is one now."""
+        if any(not actor.is_deaf for actor in self._servers()):
+            homeless, self._homeless = self._homeless, []
+            for listener, connection in homeless:
+                self.serve(listener, connection)
+            self._room()
 
     def connections(self, listener: str) -> int:
         """How many connections of a listener are served, as last reported."""

@@ -7,10 +7,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import io
+import shutil
 import struct
 import tempfile
+import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,16 @@ from raykafka.process.tasks import TaskSet
 from raykafka.protocol import acl, codec, dispatch
 from raykafka.protocol.gate import Gate
 from raykafka.protocol.session import ClientSession
+from raykafka.replica.host import PartitionKey
 from raykafka.replica_actor.partitions import ServedPartitions
 from raykafka.replica_actor.server import ReplicaActorServer
 from raykafka.types import TopicPartition
+from tests.lab.loop_waiting import until
 from tests.lab.served import APIS, request_context
 
 BROKER = 0
 SECRET = b"secret"
+HANGS_S = 30.0
 TOPIC = "events"
 
 
@@ -110,6 +115,10 @@ class Dataplane:
     def gate(self) -> Gate:
         return self.server.gate
 
+    @gate.setter
+    def gate(self, gate: Gate) -> None:
+        self.server.gate = gate
+
     @property
     def lease(self) -> bool:
         return self.server.holds_lease()
@@ -146,11 +155,29 @@ class Dataplane:
         topics = {topic: dataclasses.replace(old, partitions={**old.partitions, partition: changed})}
         await self.take(ImageDelta(topics=topics))
 
+    async def lead_unheard(self, topic: str = TOPIC) -> threading.Event:
+        """Lead what another leads first, while the disk of its only replica hangs: that does not go by it until the
+        event is set."""
+        await self.lead(topic, leader=1)
+        hosted = self.server._hosting.get(PartitionKey(topic, self.image.topics[topic].id, 0))
+        assert hosted is not None
+        log, heard = hosted.replica.log, threading.Event()
+        replace = log.epochs.replace
+
+        def replace_when_heard(history: Iterable[tuple[int, int]]) -> None:
+            heard.wait(HANGS_S)
+            replace(history)
+
+        log.epochs.replace = replace_when_heard  # type: ignore[assignment]
+        self._tasks.run(self.lead(topic))
+        await until(lambda: hosted.served.state.leader == BROKER)
+        return heard
+
     async def delete(self, topic: str = TOPIC) -> None:
         await self.take(ImageDelta(deleted_topics=(topic,)))
 
     async def take(self, delta: ImageDelta) -> None:
-        """Have the actor go by a change of the image, and open or close what it names."""
+        """Have the actor go by a change of the image; open what that gives this broker, delete what it takes."""
         self.image = self.image.apply(delta)
         await self._tell(False, delta)
         wanted = {
@@ -162,6 +189,7 @@ class Dataplane:
         for tp, topic_id in list(self._open.items()):
             if wanted.get(tp) != topic_id:
                 await self.close(tp)
+                shutil.rmtree(self.directory / f"{tp.topic}-{tp.partition}")
         if self.opens:
             for tp in wanted.keys() - self._open.keys():
                 await self.open(tp)

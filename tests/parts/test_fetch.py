@@ -183,7 +183,7 @@ def test_the_brokers_fetch_max_bytes_bounds_every_request(tmp_path: Path) -> Non
 def test_a_fetch_waits_for_records_and_returns_with_the_first(tmp_path: Path) -> None:
     async def test(dataplane: Dataplane) -> None:
         await dataplane.create(partitions=2)
-        for warm in (True, False):  # the partition sleeps at first
+        for warm in (True, False):  # nothing was ever written at first
             waiting = asyncio.ensure_future(
                 fetch(dataplane, SESSIONS, {TOPIC: [(0, int(not warm)), (1, 0)]}, wait_ms=30_000)
             )
@@ -273,10 +273,10 @@ def test_an_offset_that_a_new_leader_can_not_know_yet_is_not_out_of_range(tmp_pa
     async def test(dataplane: Dataplane) -> None:
         await dataplane.create()
         await dataplane.produce(batch(b"a"))
-        replica = await dataplane.lead_unheard()
+        heard = await dataplane.lead_unheard()
         found = await fetch_one(dataplane, 2)
         assert (found.error_code.value, found.records or b"") == (ErrorCode.NONE, b"")
-        replica.read_on()
+        heard.set()
         while (found := await fetch_one(dataplane, 2)).error_code.value == ErrorCode.NONE:
             await asyncio.sleep(0.005)
         assert found.error_code.value == ErrorCode.OFFSET_OUT_OF_RANGE

@@ -23,7 +23,7 @@ async def _pair() -> tuple[Link, Link, asyncio.AbstractServer]:
     accepted: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
     server = await serve_tcp("127.0.0.1", 0, SECRET, {"role": "broker"}, accepted.set_result)
     port = server.sockets[0].getsockname()[1]
-    client = await connect_tcp("127.0.0.1", port, SECRET, {"role": "replication", "to": 3})
+    client = await connect_tcp("127.0.0.1", port, SECRET, {"role": "stream", "stream": [3, 1, 2, 9]})
     return client, await accepted, server
 
 
@@ -36,14 +36,14 @@ def test_a_connection_goes_on_in_the_process_it_was_handed_to(
         assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
         assert handover.take(receiving) is None
         client, accepted, server = await _pair()
-        giver = handover.Giver(str(tmp_path / "s"), lambda sock, peer: sock.close())
+        giver = handover.Giver(str(tmp_path / "s"), lambda connection, peer: connection.close())
         giver.give(await accepted.detach(), accepted.peer)
         await asyncio.wait_for(accepted.ended, WITHIN_S)
         server.close()
         taken = handover.take(receiving)
         assert taken is not None
         adopted = await adopt(*taken)
-        assert adopted.peer["to"] == 3
+        assert adopted.peer["stream"] == [3, 1, 2, 9]
         heard: asyncio.Queue[tuple[str, int, bytes]] = asyncio.Queue()
 
         def hear(side: str) -> Callable[[int, memoryview], None]:
@@ -55,9 +55,9 @@ def test_a_connection_goes_on_in_the_process_it_was_handed_to(
         assert await asyncio.wait_for(heard.get(), WITHIN_S) == ("client", 32, b"ready")
         client.send(DATA, b"x" * 1_000_000)
         assert await asyncio.wait_for(heard.get(), WITHIN_S) == ("adopted", 33, b"x" * 1_000_000)
-        giver.close()
         adopted.close()
         await asyncio.wait_for(client.ended, WITHIN_S)
+        giver.close()
         receiving.close()
 
     with asyncio.Runner(loop_factory=loop) as runner:

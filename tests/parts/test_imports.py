@@ -9,7 +9,13 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "module", ["raykafka.broker.broker", "raykafka.controller.actor", "raykafka.coordinator.actor"]
+    "module",
+    [
+        "raykafka.broker.broker",
+        "raykafka.controller.actor",
+        "raykafka.coordinator.actor",
+        "raykafka.replica_actor.actor",
+    ],
 )
 def test_no_process_imports_what_only_tests_need(module: str) -> None:
     """kio would import hypothesis, which is installed here."""
@@ -26,8 +32,11 @@ _API_PACKAGES = ["raykafka.broker.api", "raykafka.controller.api", "raykafka.coo
     [
         ("from raykafka.coordinator.actor import gate; gate()", ["raykafka.coordinator.api"]),
         ("from raykafka.controller.actor import gate; gate()", ["raykafka.controller.api"]),
-        ("import raykafka.replica.actor", []),
-        ("from raykafka.broker.broker import Broker; Broker(lambda settings: None)", _API_PACKAGES),
+        ("import raykafka.replica_actor.actor", _API_PACKAGES),
+        (
+            "from raykafka.broker.broker import Broker; Broker(lambda settings: None)",
+            ["raykafka.broker.api", "raykafka.controller.api"],
+        ),
     ],
     ids=["coordinator", "controller", "replica", "broker"],
 )

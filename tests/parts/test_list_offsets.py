@@ -197,10 +197,10 @@ def test_a_leader_does_not_tell_where_epochs_end_before_its_replica_leads(tmp_pa
     async def test(dataplane: Dataplane) -> None:
         await dataplane.create()
         await dataplane.produce(batch(b"a"))
-        replica = await dataplane.lead_unheard()
+        heard = await dataplane.lead_unheard()
         for epoch in (0, 1, 2):
             assert (await end_of(dataplane, epoch))[0] == ErrorCode.NOT_LEADER_OR_FOLLOWER
-        replica.read_on()
+        heard.set()
         while (ended := await end_of(dataplane, 0))[0]:
             await asyncio.sleep(0.005)
         assert ended == (0, 0, 1)

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykafka.broker.partitions import pending_appends, replica_process
 from raykafka.error_code import ErrorCode
 from raykafka.errors import UnanswerableRequestError
 from raykafka.front.api import produce
 from raykafka.log.batch import iter_batches, iter_records
 from raykafka.partition.appends import Appended
 from raykafka.protocol.wire import MalformedError
+from raykafka.replica_actor import partition as served_partition
+from raykafka.types import TopicPartition
 from tests.lab.dataplane import TOPIC, Dataplane, batch, decode_response, produce_body
 
 SERVED = range(3, 12)
@@ -215,16 +216,15 @@ def test_an_idempotent_producer_that_sends_again_gets_its_first_offset(tmp_path:
     run(tmp_path, test)
 
 
-def test_writes_to_a_sleeping_partition_wait_for_its_replica_in_order(tmp_path: Path) -> None:
+def test_writes_to_a_partition_that_is_being_opened_wait_for_its_log_in_order(tmp_path: Path) -> None:
     async def test(dataplane: Dataplane) -> None:
+        dataplane.opens = False
         await dataplane.create()
-        dataplane.children.gate.clear()
         writes = [asyncio.ensure_future(dataplane.produce(batch(b"%d" % i))) for i in range(20)]
         await asyncio.sleep(0)
         host = dataplane.partitions.get((TOPIC, 0))
-        assert host is not None and host.life == "waking"
-        assert host.log.view is not None and host.log.view.high_watermark == 0
-        dataplane.children.gate.set()
+        assert host is not None and host.is_opening and host.log.view is None
+        await dataplane.open(TopicPartition(TOPIC, 0))
         answers = await asyncio.gather(*writes)
         assert [a.base_offset for a in answers] == list(range(20))
         assert await stored(dataplane) == [b"%d" % i for i in range(20)]
@@ -232,32 +232,32 @@ def test_writes_to_a_sleeping_partition_wait_for_its_replica_in_order(tmp_path: 
     run(tmp_path, test)
 
 
-def test_what_waits_for_a_replica_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_for_a_log_to_be_opened_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = batch(b"x" * 1000)
-    monkeypatch.setattr(pending_appends, "MAX_WAITING_BYTES", 10 * len(records))
+    monkeypatch.setattr(served_partition, "MAX_WAITING_BYTES", 10 * len(records))
 
     async def test(dataplane: Dataplane) -> None:
+        dataplane.opens = False
         await dataplane.create()
-        dataplane.children.gate.clear()
         writes = [asyncio.ensure_future(dataplane.produce(records)) for _ in range(12)]
         refused = await asyncio.gather(*writes[10:])
         assert {a.error_code.value for a in refused} == {ErrorCode.REQUEST_TIMED_OUT}
-        dataplane.children.gate.set()
+        await dataplane.open(TopicPartition(TOPIC, 0))
         assert {a.error_code.value for a in await asyncio.gather(*writes[:10])} == {ErrorCode.NONE}
 
     run(tmp_path, test)
 
 
-def test_without_a_replica_process_writes_time_out_and_later_ones_wake_it(
+def test_a_write_times_out_while_its_log_can_not_be_opened_and_is_not_appended_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replica_process, "ACQUIRE_WITHIN_S", 0.05)
+    monkeypatch.setattr(served_partition, "_LONGEST_WAIT_S", 0.05)
 
     async def test(dataplane: Dataplane) -> None:
+        dataplane.opens = False
         await dataplane.create()
-        dataplane.children.gate.clear()
         assert (await dataplane.produce(batch(b"a"))).error_code.value == ErrorCode.REQUEST_TIMED_OUT
-        dataplane.children.gate.set()
+        await dataplane.open(TopicPartition(TOPIC, 0))
         assert (await dataplane.produce(batch(b"b"))).error_code.value == ErrorCode.NONE
         assert await stored(dataplane) == [b"b"]
 
@@ -299,7 +299,7 @@ def test_outcomes_may_come_in_any_order(tmp_path: Path) -> None:
         for partition in (0, 1):
             host = dataplane.partitions.get((TOPIC, partition))
             assert host is not None
-            host.submit = lambda records, acks, timeout_ms, leader_epoch, done: given_up.append(done)  # type: ignore[method-assign]
+            host.submit = lambda records, acks, timeout_ms, leader_epoch, done: given_up.append(done)
         body = produce_body(9, -1, [(TOPIC, [(0, batch(b"a")), (5, batch(b"x")), (1, batch(b"b"))])])
         asked = asyncio.ensure_future(dataplane.ask(0, 9, body))
         await asyncio.sleep(0)

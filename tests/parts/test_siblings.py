@@ -1,194 +1,154 @@
-"""Two replica actors of a broker: what one has open, the other appends to over a real link and reads from the files, as
-far as the views allow that come over it."""
+"""Replica actors of one broker, each a process: a client is served by one, and the log is another's (rules 20, 21)."""
 
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from raykafka.cluster.image import PartitionState
 from raykafka.error_code import ErrorCode
-from raykafka.link import serve_unix
-from raykafka.log.batch import iter_batches
-from raykafka.partition.appends import ANY_EPOCH, Appended, Done
-from raykafka.partition.log_view import LogView
-from raykafka.partition.view import View, empty_view
-from raykafka.replica.host import PartitionKey
-from raykafka.replica_actor.partition import ServedPartition
-from raykafka.replica_actor.siblings import Siblings, Watchers
 from raykafka.types import TopicPartition
-from tests.lab.log_parts import NOW_MS, batch, open_log
-from tests.lab.loop_waiting import until
+from tests.lab.actor_processes import ActorProcesses, Client
+from tests.lab.dataplane import TOPIC
 
-SECRET = b"secret"
-KEY = PartitionKey("events", uuid.UUID(int=7), 0)
-STATE = PartitionState(replicas=(0,), leader=0, leader_epoch=3, isr=(0,), version=1)
-OWNER, WATCHER = 1, 2
+TP = TopicPartition(TOPIC, 0)
 
 
-class Opened:
-    """A partition that is open in its actor: a real log, whose view this test moves on."""
+def run(directory: Path, test: Callable[[ActorProcesses], Awaitable[None]], count: int = 2) -> None:
+    async def body() -> None:
+        async with ActorProcesses(directory, count) as actors:
+            await test(actors)
 
-    def __init__(self, directory: Path) -> None:
-        self.log = open_log(directory)
-        self.view: View | None = None
-        self.segments: tuple[int, ...] = ()
-        self.appended: list[bytes] = []
-
-    @property
-    def writer(self) -> Opened:
-        return self
-
-    def append(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
-        self.appended.append(bytes(records))
-        done(Appended(-1, ErrorCode.NONE, base_offset=len(self.appended) - 1))
-
-    def write(self, count: int, *, with_segments: bool) -> View:
-        """So many more records, all of which may be read: the view as it is told, which leaves segments out where they
-        are as before."""
-        for _ in range(count):
-            self.log.append_as_leader(batch(1), 3, NOW_MS)
-        end = self.log.log_end_offset
-        position = self.log.position_of(end)
-        self.view = replace(
-            empty_view(3),
-            high_watermark=end,
-            high_watermark_position=position,
-            last_stable_offset=end,
-            last_stable_position=position,
-            log_end_offset=end,
-            truncations=self.log.truncations,
-            segments=self.log.segments if with_segments else None,
-        )
-        if with_segments:
-            self.segments = self.log.segments
-        return self.view
+    asyncio.run(asyncio.wait_for(body(), 120))
 
 
-class Pair:
-    """``watchers`` of the actor that has ``opened``; ``siblings`` of the other one, whose clients get ``served``."""
+def test_a_partition_of_a_sibling_is_written_and_read_in_order(tmp_path: Path) -> None:
+    """All at once on one connection: what was written before is read, whatever its acks."""
 
-    def __init__(self, opened: Opened, directory: Path) -> None:
-        self.opened = opened
-        self.open: dict[PartitionKey, Opened] = {KEY: opened}
-        self.watchers = Watchers(self.open.get)
-        self.siblings = Siblings(SECRET, WATCHER)
-        self.served = ServedPartition(
-            0, TopicPartition(KEY.topic, KEY.partition), KEY.topic_id, STATE, LogView(directory, ThreadPoolExecutor(1))
-        )
-
-    def watch(self) -> None:
-        self.siblings.watch(KEY, self.served, OWNER)
-
-    async def attached(self) -> None:
-        await until(lambda: not self.served.is_opening)
-
-    async def appended(self, records: bytes) -> Appended:
-        answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self.served.submit(memoryview(records), -1, 1000, ANY_EPOCH, answer.set_result)
-        return await asyncio.wait_for(answer, 10)
-
-    async def read(self) -> int:
-        """How many records a client of the other actor reads from the begin."""
-        return sum(1 for _ in iter_batches(await self.served.log.read(0, 1 << 20)))
-
-
-def run(tmp_path: Path, test: Callable[[Pair], Coroutine[Any, Any, None]]) -> None:
-    async def with_pair() -> None:
-        directory = tmp_path / "events-0"
-        directory.mkdir()
-        pair = Pair(Opened(directory), directory)
-        path = str(tmp_path / "a.sock")
-        listening = await serve_unix(path, SECRET, {"role": "replica"}, pair.watchers.accept)
-        pair.siblings.living({OWNER: path})
-        try:
-            await test(pair)
-        finally:
-            pair.siblings.close()
-            listening.close()
-
-    asyncio.run(with_pair())
-
-
-def test_appends_go_over_the_link_and_reads_to_the_files(tmp_path: Path) -> None:
-    async def test(pair: Pair) -> None:
-        pair.opened.write(2, with_segments=True)
-        pair.watch()
-        await pair.attached()
-        assert await pair.read() == 2
-        assert (await pair.appended(b"one")).base_offset == 0
-        assert (await pair.appended(b"two")).base_offset == 1
-        assert pair.opened.appended == [b"one", b"two"]
-        pair.watchers.show(KEY, pair.opened.write(3, with_segments=False))
-        await until(lambda: pair.served.log.view is not None and pair.served.log.view.high_watermark == 5)
-        assert await pair.read() == 5
+    async def test(actors: ActorProcesses) -> None:
+        await actors.create()
+        await actors.open(TP, 0)
+        client = await actors.client(1)
+        acks = [(-1, 1, 0)[number % 3] for number in range(60)]
+        sent = [client.send_produce(b"%d" % number, acks=acks[number]) for number in range(60)]
+        fetch = client.send_fetch()
+        for number, correlation in enumerate(sent):
+            if acks[number]:
+                answer = await client.produced(correlation)
+                assert (answer.error_code.value, answer.base_offset) == (ErrorCode.NONE, number)
+        assert await client.fetched(fetch) == [b"%d" % number for number in range(60)]
 
     run(tmp_path, test)
 
 
-def test_who_comes_late_gets_the_segments_that_the_last_view_left_out(tmp_path: Path) -> None:
-    async def test(pair: Pair) -> None:
-        pair.opened.write(1, with_segments=True)
-        pair.opened.write(1, with_segments=False)
-        pair.watch()
-        await pair.attached()
-        assert await pair.read() == 2
+@pytest.mark.parametrize("acks", [-1, 1, 0])
+def test_what_was_answered_can_be_read_at_once(acks: int, tmp_path: Path) -> None:
+    """Rule 20: the view comes before the answer that it covers."""
+
+    async def test(actors: ActorProcesses) -> None:
+        await actors.create()
+        await actors.open(TP, 0)
+        client = await actors.client(1)
+        for number in range(200):
+            sent = client.send_produce(b"%d" % number, acks=acks)
+            if acks:
+                assert (await client.produced(sent)).base_offset == number
+            assert await client.fetch(number) == [b"%d" % number]
 
     run(tmp_path, test)
 
 
-def test_what_is_attached_has_its_view(tmp_path: Path) -> None:
-    async def test(pair: Pair) -> None:
-        pair.opened.write(1, with_segments=True)
-        seen: list[bool] = []
-        pair.served.log.watch(lambda: seen.append(pair.served.is_opening or pair.served.log.view is not None))
-        pair.watch()
-        await pair.attached()
-        assert seen and all(seen)
+def test_one_that_comes_late_reads_all_that_was_written_before(tmp_path: Path) -> None:
+    """What it was never told of: the first view that it gets has all segments."""
+
+    async def test(actors: ActorProcesses) -> None:
+        await actors.create()
+        await actors.open(TP, 0)
+        owner = await actors.client(0)
+        for number in range(5):
+            await owner.produce(b"%d" % number)
+        actors.kill(1)
+        other = await actors.client(await actors.successor(1))
+        await other.produce(b"5")
+        assert await other.fetch() == [b"%d" % number for number in range(6)]
 
     run(tmp_path, test)
 
 
-@pytest.mark.parametrize("moves", [True, False])
-def test_what_is_gone_is_not_read_and_appends_wait_where_it_moves(tmp_path: Path, moves: bool) -> None:
-    async def test(pair: Pair) -> None:
-        pair.opened.write(1, with_segments=True)
-        pair.watch()
-        await pair.attached()
-        del pair.open[KEY]
-        pair.watchers.gone(KEY, moves=moves)
-        await until(lambda: pair.served.log.view is None)
-        answering = asyncio.ensure_future(pair.appended(b"late"))
-        if moves:
-            pair.siblings.forget(KEY)
-            pair.open[KEY] = pair.opened
-            pair.watch()
-            assert (await answering).error is ErrorCode.NONE
-            assert pair.opened.appended == [b"late"]
-        else:
-            assert (await answering).error is ErrorCode.NOT_LEADER_OR_FOLLOWER
+def test_a_sibling_that_is_killed_refuses_and_its_partitions_are_served_where_they_are_opened_next(
+    tmp_path: Path,
+) -> None:
+    async def test(actors: ActorProcesses) -> None:
+        await actors.create()
+        await actors.open(TP, 0)
+        client = await actors.client(1)
+        assert (await client.produce(b"before")).error_code.value == ErrorCode.NONE
+        actors.kill(0)
+        while (answer := await client.produce(b"lost")).error_code.value == ErrorCode.NONE:
+            pass  # it had not died yet
+        assert answer.error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
+        actors.gone(TP)
+        await actors.lead()
+        waits = client.send_produce(b"refused")
+        assert (await client.produced(waits)).error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
+        for place in (await actors.successor(0), 1):
+            await actors.open(TP, place)
+            while (await client.produce(b"after %d" % place)).error_code.value:
+                pass  # it has yet to hear where the log is
+            if place != 1:
+                actors.kill(place)
+                await actors.successor(place)
+                actors.gone(TP)
+                await actors.lead()
+        values = await client.fetch()
+        assert [v for v in values if v != b"lost"] == [b"before", b"after 2", b"after 1"]
 
     run(tmp_path, test)
 
 
-def test_appends_wait_while_they_are_held(tmp_path: Path) -> None:
-    async def test(pair: Pair) -> None:
-        pair.opened.write(1, with_segments=True)
-        pair.watch()
-        await pair.attached()
-        await pair.watchers.hold(KEY)
-        answering = asyncio.ensure_future(pair.appended(b"held"))
-        await asyncio.sleep(0)
-        assert pair.served.is_opening and pair.opened.appended == []
-        pair.watchers.go_on(KEY)
-        assert (await answering).error is ErrorCode.NONE
-        assert pair.opened.appended == [b"held"]
+def test_a_partition_moves_under_writers_without_an_error_a_loss_or_a_duplicate(tmp_path: Path) -> None:
+    """Clients of the actor that has it, of the one that gets it, and of a third one write all the while."""
+    in_flight, moves = 20, 12
 
-    run(tmp_path, test)
+    async def write(client: Client, name: str, stop: asyncio.Event) -> list[bytes]:
+        values: list[bytes] = []
+        sent: list[int] = []
+        last = -1
+        while not stop.is_set() or sent:
+            if not stop.is_set():
+                values.append(b"%s %d" % (name.encode(), len(values)))
+                sent.append(client.send_produce(values[-1]))
+            if len(sent) >= in_flight or stop.is_set():
+                answer = await client.produced(sent.pop(0))
+                assert answer.error_code.value == ErrorCode.NONE, answer
+                assert answer.base_offset > last
+                last = answer.base_offset
+        return values
+
+    async def test(actors: ActorProcesses) -> None:
+        await actors.create()
+        await actors.open(TP, 0)
+        stop = asyncio.Event()
+        clients = [await actors.client(number) for number in range(3)]
+        writing = [asyncio.ensure_future(write(client, f"c{n}", stop)) for n, client in enumerate(clients)]
+        place = 0
+        for number in range(moves):
+            await asyncio.wait(writing, timeout=0.05)
+            to = (place + 1 + number % 2) % 3
+            await actors.move(TP, place, to)
+            place = to
+        await asyncio.wait(writing, timeout=0.05)
+        stop.set()
+        written = await asyncio.gather(*writing)
+        assert all(len(values) > in_flight for values in written)
+        found = await clients[0].fetch()
+        for n, values in enumerate(written):
+            assert [v for v in found if v.startswith(b"c%d " % n)] == values
+        assert len(found) == sum(map(len, written))
+        # one leadership all the way: no client saw the epoch end
+        assert actors.image.topics[TOPIC].partitions[0].leader_epoch == 0
+        assert not actors.heard
+
+    run(tmp_path, test, count=3)

@@ -32,7 +32,7 @@ REQUEST = SimpleNamespace(
 FORWARDED = [
     (api, version)
     for api in APIS
-    if api.place is not Place.BROKER
+    if api.place in (Place.COORDINATOR, Place.CONTROLLER)
     for version in range(api.versions[0], api.versions[1] + 1)
 ]
 
