@@ -35,6 +35,7 @@ TELL_WITHIN_S = 0.25
 _CLOSE_LISTENERS_WITHIN_S = 3.0
 _STEADY_AFTER_S = 30.0
 _REBALANCE_S = 1.0
+_TOGETHER_WITHIN_S = 2.0
 _CLIENT = "client"
 
 logger = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ class ReplicaActors:
         self._backoff = Backoff()
         self._homeless: list[tuple[str, socket.socket]] = []
         self._streams: list[tuple[socket.socket, dict[str, Any]]] = []
+        self._is_together = False
         self._stopping = False
 
     @property
@@ -240,11 +242,24 @@ class ReplicaActors:
         self._tell_paths()
         placed = [[*tp, str(topic_id), number] for (tp, topic_id), number in self._placed.items()]
         link.tell("placed", {"partitions": [[topic, tid, p, n] for topic, p, tid, n in placed]})
-        self._partitions.actor_came(actor)
+        if self._is_together:
+            self._partitions.actor_came(actor)
+        elif len(self._living) >= self.wanted:
+            self._are_together()
+        elif len(self._living) == 1:
+            asyncio.get_running_loop().call_later(_TOGETHER_WITHIN_S, self._are_together)
         self._serve_homeless()
         streams, self._streams = self._streams, []
         for connection, peer in streams:
             self.take_stream(connection, peer)
+
+    def _are_together(self) -> None:
+        """The first actors are there, or late: from here on each gets replicas when it comes. The first of several would
+        otherwise get all that there are."""
+        if not self._is_together and self._partitions is not None:
+            self._is_together = True
+            for actor in tuple(self._living.values()):
+                self._partitions.actor_came(actor)
 
     def _tell_paths(self) -> None:
         paths = {number: actor.child.links for number, actor in self._living.items()}
