@@ -140,12 +140,8 @@ class Broker:
         directory = await self._take_directory()
         self.session = ZooKeeperSession(settings, self._session_lost, self._lease_renewed)
         unwinding.add(self.session.close)
-        cluster_id = await self.session.open()
-        meta = await asyncio.to_thread(directory.identify, cluster_id, settings.broker_id)
-        clean = await asyncio.to_thread(directory.take_clean_shutdown_mark)
         self._checkpoint_files = CheckpointFiles(directory.path)
         checkpointed = await self._checkpoint_files.read()
-
         self.children = Children(
             self._make_starter(settings),
             socket_path=socket_path(directory.path, settings.broker_id),
@@ -155,7 +151,13 @@ class Broker:
         unwinding.add(self.children.stop)
         await self.children.listen()
         self._meet_others()
+        # Processes take longest to start: they do so while this one waits for ZooKeeper. They touch nothing before they
+        # are told the image.
         self._lay_out_replicas(directory.path, checkpointed)
+        self.replica_actors.start(self.partitions)
+        cluster_id = await self.session.open()
+        meta = await asyncio.to_thread(directory.identify, cluster_id, settings.broker_id)
+        clean = await asyncio.to_thread(directory.take_clean_shutdown_mark)
         # A controller makes the brokers serve; one is enough, so the others start, as all other children do, later.
         if settings.controller_first:
             self.own_controller.keep()
@@ -163,7 +165,6 @@ class Broker:
         await self._take_ports()
         # in a thread, and not only when the first client asks: a silent event loop is a dead broker to others
         self._tasks.run(asyncio.to_thread(self.gate.apis.load, Place.BROKER))
-        self.replica_actors.start(self.partitions)
         await self._register(meta, clean)
 
     def _lay_out_replicas(self, log_dir: Path, checkpointed: Mapping[str, Mapping[TopicPartition, int]]) -> None:
@@ -177,7 +178,7 @@ class Broker:
             forward=self._answer_forward,
             paths_changed=self.coordination.actors,
             homes_changed=self.coordination.placed,
-            room=lambda: self.ports.go_on(),
+            room=self._serve_again,
         )
         self._unwinding.add(self.replica_actors.stop)
         self.partitions = Partitions(self, log_dir, checkpointed, self.replica_actors)
@@ -323,6 +324,11 @@ class Broker:
 
     def _suspected(self, brokers: Set[int]) -> None:
         self.replica_actors.tell_suspects(brokers)
+
+    def _serve_again(self) -> None:
+        """There is a replica actor again to serve clients."""
+        if self.state is BrokerState.RUNNING:
+            self.ports.go_on()
 
     def use_actors(self, count: int) -> None:
         """Have so many replica actors from now on, 0 for one each replica: replicas move as that needs it."""

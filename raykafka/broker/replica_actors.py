@@ -11,12 +11,12 @@ import socket
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
 from typing import Any
 
 from raykafka.broker.children.child import REPLICA, Child
 from raykafka.broker.children.children import Children
 from raykafka.broker.neighbourhood.controller_link import ImageUpdate
+from raykafka.broker.partitions.life_events import NOWHERE
 from raykafka.broker.partitions.partitions import Partitions
 from raykafka.broker.settings import EACH
 from raykafka.broker.status import ActorRow
@@ -42,23 +42,26 @@ logger = logging.getLogger(__name__)
 class ReplicaActorProcess:
     """One life of a replica actor (``partitions.actors.Actor``), connected. As last reported: ``busy`` is the share of
     a core that it used in the last second, ``connections`` how many it serves, by listener, ``taken`` how many of those
-    that it was ``given`` it had taken over by then."""
+    that it was ``given`` it had taken over by then. ``is_deaf`` once it did not take a connection: its process has
+    ended, and that is about to be noticed."""
 
     def __init__(
-        self, number: int, child: Child, lost: Callable[[ReplicaActorProcess, socket.socket, dict[str, Any]], None]
+        self,
+        number: int,
+        child: Child,
+        lost: Callable[[ReplicaActorProcess, socket.socket, dict[str, Any]], None],
     ) -> None:
-        """``lost`` is called with each connection that it can't be given any more."""
         self.number = number
         self.child = child
         self.busy = 0.0
         self.takes_replicas = True
         self.leaves = False
+        self.is_deaf = False
         self.connections: Mapping[str, int] = {}
         self.sessions = 0
         self.given = 0
         self.taken = 0
-        self.takes_connections = True
-        self.giver = Giver(child.fds, partial(lost, self))
+        self.giver = Giver(child.fds, lambda connection, peer: lost(self, connection, peer))
 
     @property
     def link(self) -> Link:
@@ -127,6 +130,7 @@ class ReplicaActors:
         self._placed: dict[tuple[TopicPartition, uuid.UUID], int] = {}
         self._backoff = Backoff()
         self._homeless: list[tuple[str, socket.socket]] = []
+        self._streams: list[tuple[socket.socket, dict[str, Any]]] = []
         self._stopping = False
 
     @property
@@ -169,8 +173,7 @@ class ReplicaActors:
 
     def _servers(self) -> list[ReplicaActorProcess]:
         """Those that clients are given to: not those that may be let go soon."""
-        found = [self._living[number] for number in sorted(self._living)[: self.wanted]]
-        return [actor for actor in found if actor.takes_connections]
+        return [self._living[number] for number in sorted(self._living)[: self.wanted]]
 
     def need_another(self) -> None:
         self._extra += 1
@@ -237,11 +240,10 @@ class ReplicaActors:
         placed = [[*tp, str(topic_id), number] for (tp, topic_id), number in self._placed.items()]
         link.tell("placed", {"partitions": [[topic, tid, p, n] for topic, p, tid, n in placed]})
         self._partitions.actor_came(actor)
-        homeless, self._homeless = self._homeless, []
-        for listener, connection in homeless:
-            self.serve(listener, connection)
-        if self._servers():
-            self._room()
+        self._serve_homeless()
+        streams, self._streams = self._streams, []
+        for connection, peer in streams:
+            self.take_stream(connection, peer)
 
     def _tell_paths(self) -> None:
         paths = {number: actor.child.links for number, actor in self._living.items()}
@@ -249,8 +251,9 @@ class ReplicaActors:
         self._paths_changed(paths)
 
     def _gone(self, actor: ReplicaActorProcess) -> None:
+        was_living = self._living.pop(actor.number, None) is not None
         actor.giver.close()
-        if self._living.pop(actor.number, None) is None or self._stopping:
+        if not was_living or self._stopping:
             return
         if boot_clock() - actor.child.started_at > _STEADY_AFTER_S:
             self._backoff.succeeded()
@@ -265,6 +268,7 @@ class ReplicaActors:
         assert self._partitions is not None
         self._partitions.actor_gone(actor.number)
         self._tell_paths()
+        self._serve_homeless()
         self._fill()
 
     # what they say
@@ -318,14 +322,13 @@ class ReplicaActors:
 
     def placed(self, rows: list[tuple[TopicPartition, uuid.UUID, int]]) -> None:
         for tp, topic_id, number in rows:
-            self._placed[tp, topic_id] = number
+            if number == NOWHERE:
+                self._placed.pop((tp, topic_id), None)
+            else:
+                self._placed[tp, topic_id] = number
         told = [[tp.topic, str(topic_id), tp.partition, number] for tp, topic_id, number in rows]
         self._tell_all("placed", {"partitions": told})
         self._homes_changed(rows)
-
-    def forget(self, tp: TopicPartition, topic_id: uuid.UUID) -> None:
-        """A partition is this broker's no longer."""
-        self._placed.pop((tp, topic_id), None)
 
     async def ends(self, partitions: Iterable[TopicPartition], within_s: float) -> dict[TopicPartition, int]:
         """The high watermarks of partitions that are led here (``neighbourhood.log_ends.LocalEnds``)."""
@@ -346,7 +349,8 @@ class ReplicaActors:
 
     def serve(self, listener: str, connection: socket.socket) -> bool:
         """Have an actor serve a client's connection. Whether another one may come."""
-        actor = min(self._servers(), key=lambda actor: actor.weight, default=None)
+        hearing = [actor for actor in self._servers() if not actor.is_deaf]
+        actor = min(hearing, key=lambda actor: actor.weight, default=None)
         if actor is None:
             self._homeless.append((listener, connection))
             return False
@@ -355,21 +359,32 @@ class ReplicaActors:
         return True
 
     def take_stream(self, connection: socket.socket, peer: dict[str, Any]) -> None:
-        """Give another broker's replication connection to the actor that it is for."""
+        """Give another broker's replication connection to the actor that it is for. One that is for any waits for the
+        first: other brokers connect as soon as this one is registered."""
         wanted = peer.get("to")
         actor = self._living.get(wanted) if wanted is not None else next(iter(self._living.values()), None)
-        if actor is None:
+        if actor is not None:
+            actor.giver.give(connection, peer)
+        elif wanted is None and not self._stopping:
+            self._streams.append((connection, peer))
+        else:
             connection.close()
-            return
-        actor.giver.give(connection, peer)
 
     def _not_given(self, actor: ReplicaActorProcess, connection: socket.socket, peer: dict[str, Any]) -> None:
-        """The actor that it was meant for has ended: another, or its successor, serves the client."""
-        actor.takes_connections = False
+        """The actor that it was meant for has ended: another one serves it, or the next one that comes."""
+        actor.is_deaf = True
         if _CLIENT in peer and not self._stopping:
             self.serve(peer[_CLIENT], connection)
         else:
             connection.close()
+
+    def _serve_homeless(self) -> None:
+        """Serve the connections that found no actor, and take more, if there is one now."""
+        if any(not actor.is_deaf for actor in self._servers()):
+            homeless, self._homeless = self._homeless, []
+            for listener, connection in homeless:
+                self.serve(listener, connection)
+            self._room()
 
     def connections(self, listener: str) -> int:
         """How many connections of a listener are served, as last reported."""
@@ -386,7 +401,7 @@ class ReplicaActors:
         """Keep none any more; the broker's children are ended by whoever keeps them."""
         self._stopping = True
         self._tasks.cancel()
-        for _, connection in self._homeless:
+        for connection in (*(client for _, client in self._homeless), *(stream for stream, _ in self._streams)):
             connection.close()
 
     def rows(self) -> list[ActorRow]:

@@ -252,9 +252,8 @@ BROKER_CONFIGS = table([
             "How many members a group may have.", at_least(1)),
     _broker("offset.metadata.max.bytes", INT, "4096", "HIGH", READ_ONLY,
             "The longest text that may be committed with an offset, in bytes."),
-    _broker("offsets.topic.num.partitions", INT, "6", "HIGH", READ_ONLY,
-            "How many partitions __consumer_offsets is created with. 6 and not Kafka's 50, since a partition in "
-            "use is a process here.", at_least(1)),
+    _broker("offsets.topic.num.partitions", INT, "50", "HIGH", READ_ONLY,
+            "How many partitions __consumer_offsets is created with.", at_least(1)),
     _broker("offsets.topic.replication.factor", SHORT, "3", "HIGH", READ_ONLY,
             "How many replicas __consumer_offsets is created with.", at_least(1)),
     _broker("offsets.topic.segment.bytes", INT, "104857600", "HIGH", READ_ONLY,

@@ -37,9 +37,13 @@ class Routes:
             raise UnanswerableRequestError(f"API {key} is not served")
         if api.serves(version):
             known = max(version, api.versions[0])
-            route = Route(
-                api, True, codec.request_is_flexible(key, known), codec.response_header_is_flexible(key, known)
-            )
+            if api.flexible_from is not None:
+                flexible = known >= api.flexible_from
+                route = Route(api, True, flexible, flexible)
+            else:
+                route = Route(
+                    api, True, codec.request_is_flexible(key, known), codec.response_header_is_flexible(key, known)
+                )
             self.found[key << 16 | version] = route
             return route
         if key == api_versions.API_KEY:

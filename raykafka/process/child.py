@@ -9,7 +9,6 @@ same arguments, JSON-able.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import logging
 import os
@@ -56,7 +55,10 @@ async def live_as_actor(
 
 
 def live_plain(name: str, serve: Serve) -> NoReturn:
-    """The main of ``python -m raykafka.<name>.actor``; the secret comes from the environment, in hex."""
+    """The main of ``python -m raykafka.<name>.actor``, on the event loop that Ray's actors have; the secret comes from
+    the environment, in hex."""
+    import uvloop
+
     log_to_stderr()
     parser = argparse.ArgumentParser(prog=f"python -m raykafka.{name}.actor")
     parser.add_argument("--socket", required=True, help="the broker's Unix socket")
@@ -64,7 +66,7 @@ def live_plain(name: str, serve: Serve) -> NoReturn:
     parser.add_argument("--arguments", type=json.loads, default={}, metavar="JSON", help="those of serve, by name")
     found = parser.parse_args()
     parent = Parent(found.socket, bytes.fromhex(os.environ[SECRET_VARIABLE]), found.token)
-    asyncio.run(_live(name, serve(parent, **found.arguments)))
+    uvloop.run(_live(name, serve(parent, **found.arguments)))
 
 
 async def _live(name: str, serving: Coroutine[Any, Any, None]) -> NoReturn:

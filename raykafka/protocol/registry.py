@@ -17,7 +17,7 @@ package says in its ``PLACE`` which process runs its handlers. A module of it se
     by the response's top-level error code with everything else empty
 ``handle_raw(context, body, server) -> awaitable list of buffers``
     instead of ``handle``, for an API that has its own codec; no buffers: nothing is to be answered. A plain function
-    may begin its work at once and return an Answer
+    may begin its work at once and return an Answer. ``FLEXIBLE_FROM`` is its first version with flexible headers
 ``CHANGES_NOTHING``, ``EVERY_BROKER``, ``WHILE_UNAVAILABLE``
     optional, for what a coordinator answers (``raykafka.broker.coordination``). True where a request changes nothing:
     it is asked again where the process ends over it. True where every broker answers, one that leads no partition of
@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import time
 import types
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ from raykafka.error_code import ErrorCode
 from raykafka.protocol import codec
 from raykafka.protocol.acl import Need
 from raykafka.protocol.context import RequestContext
+
+_LET_OTHERS_RUN_S = 0.005
 
 Handler = Callable[[RequestContext, Any, Any], Awaitable[Any]]
 
@@ -70,6 +73,7 @@ class Api:
     changes_nothing: bool = False
     every_broker: bool = False
     while_unavailable: ErrorCode = ErrorCode.NOT_COORDINATOR
+    flexible_from: int | None = None
 
     def serves(self, version: int) -> bool:
         return self.advertised[0] <= version <= self.advertised[1]
@@ -104,12 +108,14 @@ class Registry:
         return self._apis.get(api_key)
 
     def load(self, place: Place) -> None:
-        """Load all schemas of the APIs of ``place``: some hundred modules, which take seconds on a busy machine. It
-        blocks, so run it in a thread; a first request that found them missing would block the event loop as long."""
+        """Load all schemas of the APIs of ``place`` that have no codec of their own: some hundred modules, which take
+        seconds on a busy machine. It blocks, so run it in a thread; a first request that found them missing would block
+        the event loop as long. Between two of them it lets the event loop have the interpreter."""
         for api in self:
-            if api.place is place:
+            if api.place is place and api.handle_raw is None:
                 for version in range(api.versions[0], api.versions[1] + 1):
                     codec.load(api.key, version)
+                    time.sleep(_LET_OTHERS_RUN_S)
 
 
 def _api(module: types.ModuleType, place: Place) -> Api:
@@ -127,6 +133,7 @@ def _api(module: types.ModuleType, place: Place) -> Api:
         changes_nothing=getattr(module, "CHANGES_NOTHING", False),
         every_broker=getattr(module, "EVERY_BROKER", False),
         while_unavailable=getattr(module, "WHILE_UNAVAILABLE", ErrorCode.NOT_COORDINATOR),
+        flexible_from=getattr(module, "FLEXIBLE_FROM", None),
     )
 
 

@@ -55,10 +55,6 @@ class FollowerBroker:
         self._connections: list[OutConnection] = []
         self._places: dict[PartitionKey, int] = {}
 
-    def __len__(self) -> int:
-        """The number of connections."""
-        return len(self._connections)
-
     def open(self, stream: OutStream) -> None:
         """Open ``stream`` to the actor that had the replica when that was last heard, else to any."""
         self._connection_to(self._places.get(stream.key)).open(stream)

@@ -18,7 +18,7 @@ from raykafka.replica.turn import Turn
 
 # what may be unacknowledged of a stream; of all streams of a connection before each has only its LEAST_WINDOW_BYTES
 WINDOW_BYTES = 8 * 1024 * 1024
-CONNECTION_WINDOW_BYTES = 64 * 1024 * 1024
+CONNECTION_WINDOW_BYTES = 128 * 1024 * 1024
 LEAST_WINDOW_BYTES = 512 * 1024
 
 
@@ -54,14 +54,13 @@ class OutStream:
         self.unacked_bytes = 0
         self.unacked: deque[tuple[int, int]] = deque()
 
-    @property
-    def has_credit(self) -> bool:
-        """Whether more may be sent before some of it is acknowledged."""
+    def has_credit_for(self, size: int) -> bool:
+        """Whether ``size`` bytes may be sent before some of what was sent is acknowledged."""
         connection = self.connection
         if connection is None:
             return False
         shared = connection.unacked_bytes < CONNECTION_WINDOW_BYTES
-        return self.unacked_bytes < (WINDOW_BYTES if shared else LEAST_WINDOW_BYTES)
+        return self.unacked_bytes + size <= (WINDOW_BYTES if shared else LEAST_WINDOW_BYTES)
 
     def data(self, head: tuple[int, int], end_offset: int, records: list[memoryview], size: int) -> None:
         """Send ``records``, ``size`` bytes of whole batches that end before ``end_offset``, with ``head``: (log start,

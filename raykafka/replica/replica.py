@@ -257,6 +257,4 @@ class Replica:
             await asyncio.to_thread(log.close, note, flush=flush)
         finally:
             self._out.closed()
-        return Left(
-            note, log.log_start_offset, log.log_end_offset, self.partition.log.high_watermark, log.recovery_point
-        )
+        return Left(note, log.log_start_offset, log.log_end_offset, self.partition.checkpoint, log.recovery_point)

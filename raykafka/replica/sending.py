@@ -300,7 +300,7 @@ class Sender:
             self.live
             and self._next == base_offset
             and stream is not None
-            and stream.has_credit
+            and stream.has_credit_for(size)
             and not self.throttle.holds
         ):
             self._send(stream, head, end_offset, records, size)
@@ -352,7 +352,7 @@ class Sender:
         if self._next >= streams.log.log_end_offset:
             self.live = True
             return False
-        if not stream.has_credit or stream.waits_for_room(self.go_on):
+        if not stream.has_credit_for(1) or stream.waits_for_room(self.go_on):
             return False
         room = self.throttle.room(READ_BYTES)
         if room <= 0:

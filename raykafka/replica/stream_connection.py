@@ -119,9 +119,6 @@ class StreamConnection:
             self.send(frames.BEAT_FRAME)
         self._beaten = False
 
-    def __str__(self) -> str:
-        return self.name
-
 
 def notice_silence(link: Link) -> None:
     """Have the kernel end the connection when the peer's host is gone, though nothing is sent."""

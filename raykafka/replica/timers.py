@@ -18,12 +18,12 @@ class Timers:
 
     def set(self, call: Callable[[], None], delay_ms: int) -> None:
         """Run ``call`` once after ``delay_ms``, instead of when it was set to run before. Never from NEVER_MS on, or
-        once closed."""
+        once closed. By then the clock, in whole milliseconds, shows that they have gone by."""
         earlier = self._handles.pop(call, None)
         if earlier is not None:
             earlier.cancel()
         if delay_ms < NEVER_MS and not self._closed:
-            self._handles[call] = self._loop.call_later(max(delay_ms, 1) / 1000, call)
+            self._handles[call] = self._loop.call_later((max(delay_ms, 0) + 1) / 1000, call)
 
     def close(self) -> None:
         """Cancel all timers; none is set any more."""

@@ -11,6 +11,7 @@ import asyncio
 import gc
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -23,11 +24,14 @@ from raykafka.process.priority import give_way
 from raykafka.replica_actor.server import ReplicaActorServer
 
 ROLE = "replica"
+_THREADS = 32
 
 
 async def serve(parent: Parent) -> None:
     """Connect to the broker and serve it until the link ends. Raises OSError or LinkError if it can't be reached."""
     open_files.allow_many()
+    # all replicas share these threads: a disk that stalls for some of them must leave threads for the others
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="disk"))
     directory = os.path.dirname(parent.socket_path)
     links, handed_over = (os.path.join(directory, f"a{os.getpid()}{suffix}") for suffix in (".sock", handover.SUFFIX))
     with ExitStack() as leaving:

@@ -21,9 +21,10 @@ from raykafka.replica.host import Left, PartitionKey
 from raykafka.replica.hub import StreamHub
 from raykafka.replica.receiving import Receiver
 from raykafka.replica.replica import Replica
-from raykafka.replica.rules.events import Propose, Seal
+from raykafka.replica.rules.events import Propose
 from raykafka.replica.rules.log_state import Settings
 from raykafka.replica.rules.partition import Partition
+from raykafka.replica.seal_note import seal_of
 from raykafka.replica.sending import Holder
 from raykafka.replica_actor.partition import ServedPartition
 from raykafka.replica_actor.partitions import ServedPartitions
@@ -124,6 +125,7 @@ class Hosting:
         self._number = number
         self._open: dict[PartitionKey, Hosted] = {}
         self._opening: dict[PartitionKey, asyncio.Task[Hosted]] = {}
+        self._failing: dict[PartitionKey, asyncio.Task[Any]] = {}
         self.watchers = Watchers(self.get)
         self.hub = make_hub(self._find)
         self._image: ClusterImage | None = None
@@ -188,7 +190,8 @@ class Hosting:
             self._topic_configs.clear()
         waits = []
         if configs:
-            concerned: Iterable[Hosted] = tuple(self._open.values())
+            # a log whose topic is gone is about to be closed
+            concerned: Iterable[Hosted] = [h for h in self._open.values() if self._served.of(*h.key) is h.served]
         else:
             told = {PartitionKey(s.tp.topic, s.topic_id, s.tp.partition) for s in changed}
             if others:
@@ -292,7 +295,7 @@ class Hosting:
             log_end=log.log_end_offset,
             history=log.epochs.history,
             checkpoint=args["high_watermark"],
-            seal=_seal_of(log, args["seal"]),
+            seal=seal_of(log.note, args["seal"]),
         )
         own = self._brokers.get(self._broker_id)
         return Replica(log, rules, hosted.key, own.broker_epoch if own else -1, self.hub, hosted)
@@ -324,16 +327,17 @@ class Hosting:
             return
         self._let_go(hosted, moves=False)
         hosted.served.nowhere(reason)
-        self._tasks.run(self._close_failed(hosted, reason, diverged))
+        closing = self._failing[hosted.key] = self._tasks.run(hosted.replica.close())
+        closing.add_done_callback(lambda _: self._failing.pop(hosted.key, None))
+        self._tasks.run(self._tell_failed(hosted, closing, reason, diverged))
 
-    async def _close_failed(self, hosted: Hosted, reason: str, diverged: bool) -> None:
-        closing = self._tasks.run(hosted.replica.close())
+    async def _tell_failed(self, hosted: Hosted, closing: asyncio.Task[Any], reason: str, diverged: bool) -> None:
         # a disk that hangs must not keep the leadership from ending
         await asyncio.wait([closing], timeout=_CLOSE_FAILED_WITHIN_S)
         self.broker.tell("failed", hosted.key, {"reason": reason, "diverged": diverged})
 
     async def close(self, key: PartitionKey) -> Left:
-        """Close a replica, also one that is being opened. Raises KafkaError."""
+        """Close a replica, also one that is being opened. Raises KafkaError: nothing of it is open here any more."""
         hosted = await self._settled(key)
         self._let_go(hosted, moves=False)
         hosted.served.detach()
@@ -376,6 +380,9 @@ class Hosting:
         opening = self._opening.get(key)
         if opening is not None:
             await asyncio.wait([opening])
+        failing = self._failing.get(key)
+        if failing is not None:
+            await asyncio.wait([failing])  # its directory is still touched
         hosted = self._open.get(key)
         if hosted is None:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"{key.topic}-{key.partition} is not open here")
@@ -401,12 +408,3 @@ class Hosting:
                     logger.error("closing a log: %s", closing.exception())
         self.hub.close()
         self._threads.shutdown(wait=False)
-
-
-def _seal_of(log: Log, known: list[Any] | None) -> Seal | None:
-    """The seal that this log was opened with: as the broker knows it, else as it was left on disk. A log that was never
-    led or followed needs none on disk."""
-    if log.note is None and not (log.log_end_offset == 0 and not log.epochs.history):
-        return None
-    sealed = known or (log.note or {}).get("seal")
-    return Seal(*sealed) if sealed else None

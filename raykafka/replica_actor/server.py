@@ -203,10 +203,7 @@ class ReplicaActorServer:
         """Have a partition that this actor does not hold served by whoever does."""
         key = _key_of(served)
         number = self._placed.get(key)
-        if number == NOWHERE:
-            self._siblings.forget(key)
-            served.nowhere("its replica is not open")
-        elif number is None or number == self.number or self._hosting.has(key) or not served.is_leader:
+        if number in (None, NOWHERE, self.number) or self._hosting.has(key) or not served.is_leader:
             self._siblings.forget(key)
         else:
             self._siblings.watch(key, served, number)

@@ -3,15 +3,19 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 import pytest
 
 from raykafka.broker.children.child import COORDINATOR, REPLICA, Child
 from raykafka.broker.children.children import Children
+from raykafka.broker.partitions.partitions import Partitions
+from raykafka.broker.replica_actors import ReplicaActors
 from raykafka.errors import LinkError, RaykafkaError
 from raykafka.link import connect_unix
 from tests.lab.clusters.plain_broker import PlainBroker, PlainChild, PlainStarter
@@ -64,6 +68,67 @@ def test_each_replica_actor_is_a_process_of_its_own_that_says_where_it_listens(t
             await until(lambda: started[0] not in children.living())
             assert not any(Path(path).exists() for path in (started[0].links, started[0].fds))
             assert children.living() == started[1:]
+
+    asyncio.run(run())
+
+
+class NoPartitions:
+    """Takes note of no actor."""
+
+    def actor_came(self, actor: object) -> None: ...
+    def actor_gone(self, number: int) -> None: ...
+    def take_report(self, number: int, rows: object) -> None: ...
+    def rebalance(self, busy: object) -> None: ...
+
+
+async def _answer(*_: object) -> Any:
+    return {}
+
+
+@asynccontextmanager
+async def _pool(directory: Path, count: int) -> AsyncIterator[ReplicaActors]:
+    """Replica actors of a broker without partitions, none of them started yet."""
+    async with _children(directory) as children:
+        pool = ReplicaActors(
+            children,
+            count,
+            {"broker_id": 0, "log_dir": str(directory), "config": {}},
+            answer=_answer,
+            forward=_answer,
+            paths_changed=lambda paths: None,
+            homes_changed=lambda rows: None,
+            room=lambda: None,
+        )
+        try:
+            yield pool
+        finally:
+            pool.stop()
+
+
+def _connection() -> tuple[socket.socket, socket.socket]:
+    """The end of who connected, and the other one."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = socket.create_connection(server.getsockname())
+        there, _ = server.accept()
+    here.setblocking(False)
+    there.setblocking(False)
+    return here, there
+
+
+def test_another_brokers_connection_that_comes_before_any_actor_waits_for_the_first(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with _pool(tmp_path, 1) as pool:
+            for_any, given = _connection()
+            for_one, refused = _connection()
+            peer = {"role": "replication", "broker_id": 1, "actor": 0}
+            pool.take_stream(given, {**peer, "to": None})
+            pool.take_stream(refused, {**peer, "to": 7})
+            loop = asyncio.get_running_loop()
+            assert await asyncio.wait_for(loop.sock_recv(for_one, 1), WITHIN_S) == b"", "that actor is not there"
+            pool.start(cast(Partitions, NoPartitions()))
+            assert await asyncio.wait_for(loop.sock_recv(for_any, 1), WITHIN_S), "an actor says that it is ready"
+            for_any.close()
+            for_one.close()
 
     asyncio.run(run())
 

@@ -147,7 +147,7 @@ def test_counters_are_zookeepers_history_and_gauges_the_cluster(scene: Scene) ->
     scene.check_counters()
     scene.check_gauges()
 
-    # a leader's replica process, the active controller's process
+    # the replica actor of a leader, the active controller's process
     load = Load(brokers, "kept")
     load.wait_more()
     brokers[metadata(brokers, "kept").leader].actor_of("kept").kill()
@@ -157,6 +157,7 @@ def test_counters_are_zookeepers_history_and_gauges_the_cluster(scene: Scene) ->
     controller.kill()
     prometheus.wait("max(raykafka_controller_epoch)", lambda epoch: epoch is not None and epoch >= 2)
     load.wait_more()
+    until(lambda: _all_in_sync(scene), "the replicas of that actor are in sync again")
 
     # the broker of the active controller, and then one more: what only those two had is offline
     first, second = brokers[2], brokers[1]

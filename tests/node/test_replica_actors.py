@@ -60,8 +60,6 @@ def test_replicas_move_between_actors_without_an_error_and_lead_on(brokers: list
     create(brokers, "movers", PARTITIONS, min_insync_replicas="2")
     with ProduceRun(bootstrap(brokers), "movers", PARTITIONS, IDEMPOTENT) as run:
         run.wait_for_more(50)
-        for broker in brokers:
-            until(lambda b=broker: len(set(writers(b, "movers"))) == 2, "two actors share the replicas")
         leaders = [metadata(brokers, "movers", p).leader for p in range(PARTITIONS)]
         for broker in brokers:
             broker.use_actors(1)

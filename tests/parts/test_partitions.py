@@ -10,7 +10,7 @@ import dataclasses
 import errno
 import os
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -138,7 +138,7 @@ def report_row(partition: int, log_end: int, *, topic: str = TOPIC, epoch: int =
 def test_every_partition_is_opened_at_once_leaders_first(tmp_path: Path) -> None:
     async def test() -> None:
         async with Broker(tmp_path, 2) as broker:
-            states = {p: PartitionState((BROKER, 1), p % 2, 0, (BROKER, 1), 0) for p in range(200)}
+            states = {p: PartitionState((BROKER, 1), int(p % 3 > 0), 0, (BROKER, 1), 0) for p in range(200)}
             await broker.take(ImageDelta(topics={TOPIC: Topic(TOPIC, uuid.uuid4(), states)}))
             await broker.all_open()
             asked = [key[1] for actor in broker.actors for _, key in actor.asked]
@@ -172,19 +172,54 @@ def test_a_busy_actor_gets_fewer_of_the_new_replicas(tmp_path: Path) -> None:
             broker.actors[0].busy = 0.5
             for actor in broker.actors:
                 broker.partitions.take_report(actor.number, [])
-            await broker.create_open("more", partitions=10)
-            assert [len(actor.open_logs) for actor in broker.actors] == [1, 11]
-            await broker.create_open("many", partitions=40)
-            assert len(broker.actors[0].open_logs) > 10
+            for number in range(20):
+                await broker.create_open(f"more{number}")
+            assert [len(actor.open_logs) for actor in broker.actors] == [1, 21]
+            for number in range(10):
+                await broker.create_open(f"many{number}")
+            # until their load is measured, each new replica counts as some
+            assert 1 < len(broker.actors[0].open_logs) < 8
 
     run(test)
 
 
-def test_topics_that_did_not_change_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partitions_of_topics_that_did_not_change_are_not_looked_at(tmp_path: Path) -> None:
+    class Watched(Mapping[int, PartitionState]):
+        def __init__(self, states: dict[int, PartitionState]) -> None:
+            self.states = states
+
+        def __getitem__(self, partition: int) -> PartitionState:
+            return self.states[partition]
+
+        def __iter__(self) -> Iterator[int]:
+            looks.append("looked at")
+            return iter(self.states)
+
+        def __len__(self) -> int:
+            return len(self.states)
+
+    looks: list[str] = []
+
+    async def test() -> None:
+        async with Broker(tmp_path) as broker:
+            states = Watched({p: PartitionState((BROKER, 1), BROKER, 0, (BROKER, 1), 0) for p in range(20)})
+            await broker.take(ImageDelta(topics={TOPIC: Topic(TOPIC, uuid.uuid4(), states)}))
+            assert looks
+            looks.clear()
+            await broker.create("other", partitions=3)
+            await broker.lead("other", 1)
+            await broker.delete("other")
+            await broker.take(ImageDelta(broker_configs={"": {"message.max.bytes": "100"}}))
+            assert not looks
+            await broker.all_open()
+
+    run(test)
+
+
+def test_of_a_topic_that_changed_only_what_changed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         async with Broker(tmp_path) as broker:
             await broker.create_open(partitions=20)
-            await broker.create_open("other", partitions=3)
             applied: list[TopicPartition] = []
             apply = PartitionHost.apply
 
@@ -193,8 +228,8 @@ def test_topics_that_did_not_change_are_not_looked_at(tmp_path: Path, monkeypatc
                 apply(host, state)
 
             monkeypatch.setattr(PartitionHost, "apply", counted)
-            await broker.lead("other", 1)
-            assert applied == [("other", 1)]
+            await broker.lead(TOPIC, 1)
+            assert applied == [(TOPIC, 1)]
 
     run(test)
 
@@ -346,9 +381,11 @@ def test_what_is_said_of_another_topics_partition_or_by_another_actor_counts_for
             host = broker.host()
             other = broker.actors[1 - (host.actor or 0)]
             other.say(broker.partitions, host, "failed", reason="not mine", diverged=False)
+            other.say(broker.partitions, host, "refused", leader_epoch=0, reason="not mine")
             args = {"topic": TOPIC, "partition": 0, "topic_id": str(uuid.uuid4()), "reason": "", "diverged": False}
             broker.partitions.said(host.actor or 0, "failed", args)
-            assert host.failures.count == 0
+            await asyncio.sleep(0)
+            assert host.failures.count == 0 and not broker.reports
             with pytest.raises(KafkaError):
                 broker.actors[host.actor or 0].say(broker.partitions, host, "no such thing")
 
@@ -468,6 +505,42 @@ def test_replicas_move_from_an_actor_that_is_busy_to_one_that_idles(tmp_path: Pa
     run(test)
 
 
+def test_an_actor_that_comes_later_gets_its_share_once(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Broker(tmp_path) as broker:
+
+            def moves() -> int:
+                return [method for actor in broker.actors for method, _ in actor.asked].count("leave")
+
+            async def rebalance() -> list[int]:
+                broker.partitions.rebalance({number: 0.0 for number in broker.pool.living()})
+                await asyncio.sleep(0.01)
+                await broker.all_open()
+                return [len(actor.open_logs) for actor in broker.actors]
+
+            await broker.create_open(partitions=20)
+            late = broker.pool.start()
+            late.gate.clear()
+            await broker.create("young")
+            broker.partitions.rebalance({0: 0.0, 1: 0.0})
+            await until(lambda: late.asked)
+            assert moves() == 0, "nothing is shared out while logs are being opened"
+            late.gate.set()
+            await broker.all_open()
+            assert await rebalance() == [10, 11]
+            late.die()
+            await broker.all_open()
+            assert await rebalance() == [21, 0]
+            broker.pool.start()
+            assert await rebalance() == [10, 0, 11]
+            await broker.delete("young")
+            shared_out = moves()
+            assert sum(await rebalance()) == 20
+            assert moves() == shared_out
+
+    run(test)
+
+
 # what actors report
 
 
@@ -479,6 +552,8 @@ def test_checkpoints_hold_what_was_reported_last_also_of_what_is_closed(tmp_path
             progress = {"1": {"log_end_offset": 9}}
             broker.partitions.take_report(0, [[TOPIC, 0, 0, 1, 9, 11, 8, progress]])
             assert broker.host().follower_progress == {"leader_epoch": 0, "followers": {1: {"log_end_offset": 9}}}
+            broker.partitions.take_report(0, [[TOPIC, 0, 0, 1, 9, 11, 8, None]])
+            assert broker.host().follower_progress == {}
             expected = {
                 RECOVERY_POINTS: {(TOPIC, 0): 8, (TOPIC, 1): 18},
                 HIGH_WATERMARKS: {(TOPIC, 0): 9, (TOPIC, 1): 19},

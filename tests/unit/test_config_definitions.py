@@ -155,7 +155,7 @@ def test_describing_a_broker_says_what_can_be_changed_while_it_runs() -> None:
     assert not shown["log.segment.bytes"].read_only and shown["broker.id"].read_only
     assert shown["broker.id"].value == "3"
     assert shown["log.retention.ms"].value is None and shown["log.retention.ms"].synonyms == ()
-    assert effective_broker_config({}, {}, {})["offsets.topic.num.partitions"] == "6"
+    assert effective_broker_config({}, {}, {})["offsets.topic.num.partitions"] == "50"
 
 
 def test_describing_the_clusters_default_shows_what_was_set() -> None:

@@ -196,6 +196,7 @@ def test_a_reader_closes_what_was_not_read_since_it_was_last_told_to(tmp_path):
     reader.rest()
     assert len(open_files(directory)) == opened
     again = reader.read(0, 300, end)
+    assert again is not None and found[0] is not None
     reader.rest()
     del found[1:]
     assert len(open_files(directory)) == 1 + len(again.files._fds)

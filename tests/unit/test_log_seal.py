@@ -29,7 +29,7 @@ def written(directory, count=30):
     return log
 
 
-def known(log: Log):
+def known(log: Log) -> tuple[object, ...]:
     """What a writer knows of its log."""
     producer = log.producers.get(7)
     assert producer is not None

@@ -10,6 +10,7 @@ from raykafka.broker.partitions.placement import (
     Relocation,
     choose,
     relocations,
+    share_out,
 )
 from raykafka.types import TopicPartition
 
@@ -58,3 +59,31 @@ def test_it_moves_when_that_has_lasted_and_then_rests() -> None:
     for at in range(3 * ROUNDS):
         uneven = at % ROUNDS != ROUNDS - 1
         assert not balance.round(busy if uneven else {0: 0.5, 1: 0.5}, {0: activity(1, 1, 1)})
+
+
+def partitions(*numbers: int) -> list[TopicPartition]:
+    return [TopicPartition("t", number) for number in numbers]
+
+
+def test_actors_that_came_last_get_their_share_active_ones_and_idle_ones() -> None:
+    moves = share_out({1}, {0: partitions(0, 1, 2, 3, 4, 5, 6, 7), 1: []})
+    assert moved(moves) == [0, 7, 1, 6]
+    moves = share_out({1, 2}, {0: partitions(*range(10)), 1: [], 2: []})
+    assert [sum(move.to == actor for move in moves) for actor in (1, 2)] == [4, 3]
+    assert len({move.partition for move in moves}) == 7
+    moves = share_out({1}, {0: partitions(*range(19)), 1: partitions(19)})
+    assert len(moves) == 9
+
+
+def test_actors_that_were_there_before_get_nothing_for_another_has_come() -> None:
+    replicas = {0: partitions(*range(9)), 1: partitions(9), 2: []}
+    assert {move.to for move in share_out({2}, replicas)} == {2}
+    assert share_out(set(), replicas) == []
+    assert share_out({5}, replicas) == [], "it takes no replicas"
+
+
+def test_an_only_replica_stays_where_it_is() -> None:
+    assert share_out({1, 2}, {0: partitions(0), 1: [], 2: []}) == []
+    assert len(share_out({1, 2, 3}, {0: partitions(0, 1, 2), 1: [], 2: [], 3: []})) == 2
+    assert share_out({0}, {0: partitions(0, 1)}) == []
+    assert share_out({0}, {}) == []

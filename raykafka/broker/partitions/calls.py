@@ -1,10 +1,10 @@
-"""What the partitions of a broker ask of the controller, and of the other brokers."""
+"""What the partitions of a broker ask of the controller."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 from raykafka.broker.neighbourhood.controller_calls import FailedLeadership
 from raykafka.error_code import ErrorCode
@@ -21,13 +21,3 @@ class Controller(Protocol):
 
     async def report_failed(self, leaderships: Sequence[FailedLeadership]) -> None:
         """Say that leaderships of this broker have ended; returns once the controller knows (rule 1)."""
-
-
-class OtherBrokers(Protocol):
-    """The other brokers, by their ids. ``answers`` has what answers their calls, by method."""
-
-    @property
-    def answers(self) -> dict[str, Callable[[dict[str, Any]], Awaitable[Any]]]: ...
-
-    async def call(self, broker: int, method: str, args: dict[str, Any], within_s: float) -> Any:
-        """What ``broker`` answers. Raises OSError, KafkaError, LinkError, TimeoutError."""

@@ -143,13 +143,12 @@ class PartitionHost:
 
     def report(self, ends: Ends, followers: Mapping[str, Any] | None) -> int:
         """Take what the actor reports; how many records the log got since the last report. ``followers`` as
-        ``Replica.describe_followers``, by broker; None where they have not changed."""
+        ``Replica.describe_followers``, by broker; None where it leads none."""
         if self.life.phase not in (Phase.OPEN, Phase.LEAVING):
             return 0
         before, self.ends = self.ends, ends
-        if followers is not None:
-            by_broker = {int(broker): known for broker, known in followers.items()}
-            self.follower_progress = {"leader_epoch": ends.leader_epoch, "followers": by_broker} if by_broker else {}
+        by_broker = {int(broker): known for broker, known in (followers or {}).items()}
+        self.follower_progress = {"leader_epoch": ends.leader_epoch, "followers": by_broker} if by_broker else {}
         return max(0, ends.log_end_offset - before.log_end_offset) if before is not None else 0
 
     def release(self) -> asyncio.Future[bool]:

@@ -25,7 +25,7 @@ from raykafka.broker.partitions.failed_reports import FailedReports
 from raykafka.broker.partitions.isr_proposals import IsrProposals
 from raykafka.broker.partitions.log_locks import LogLocks
 from raykafka.broker.partitions.partition_host import CLOSE_WITHIN_S, PartitionHost, directory_name
-from raykafka.broker.partitions.placement import Balance
+from raykafka.broker.partitions.placement import Balance, Relocation, share_out
 from raykafka.broker.partitions.replication_throttle import ReplicationThrottle
 from raykafka.broker.partitions.seats import Seats
 from raykafka.broker.partitions.surroundings import Placements, Surroundings
@@ -85,6 +85,7 @@ class Partitions:
         self._found: dict[str, FoundDirectory] = {}
         self._deletions = Deletions(self._tasks)
         self._balance = Balance()
+        self._newcomers: set[int] = set()
         self._activity: dict[int, dict[TopicPartition, float]] = {}
         self._image: ClusterImage | None = None
         for actor in pool.living().values():
@@ -219,12 +220,14 @@ class Partitions:
 
     def actor_came(self, actor: Actor) -> None:
         """An actor of the pool is connected."""
+        self._newcomers.add(actor.number)
         self._seats.came(actor)
 
     def actor_gone(self, number: int) -> None:
         """The link to an actor has ended: all its leaderships are over (rule 1), and others open its replicas once
         their logs are free (rule 4)."""
         self._activity.pop(number, None)
+        self._newcomers.discard(number)
         found = self._seats.gone(number)
         if found is None:
             return
@@ -269,16 +272,34 @@ class Partitions:
         self._activity[number] = activity
 
     def rebalance(self, busy: Mapping[int, float]) -> None:
-        """To be called each second with the share of a core that each actor uses: moves replicas when one is busy
-        while another idles, and off actors that take none."""
+        """To be called each second with the share of a core that each actor uses: moves replicas to actors that have
+        come since, when one is busy while another idles, and off actors that take none."""
         self._seats.look_again()
         if self._seats.each:
+            self._newcomers.clear()
             return
         takers = {number: share for number, share in busy.items() if self._seats.takes(number)}
-        for tp, to in self._balance.round(takers, self._activity):
+        self._move(self._balance.round(takers, self._activity), "is busy")
+        if self._newcomers and not self._seats.under_way:
+            self._move(share_out(self._newcomers, self._by_actor(takers)), "has more than its share")
+            self._newcomers.clear()
+
+    def _by_actor(self, numbers: Iterable[int]) -> dict[int, list[TopicPartition]]:
+        """The replicas of each of these actors, the most active first."""
+        replicas: dict[int, list[TopicPartition]] = {number: [] for number in numbers}
+        for host in self._hosts.values():
+            if host.actor in replicas:
+                replicas[host.actor].append(host.tp)
+        for number, has in replicas.items():
+            activity = self._activity.get(number, {})
+            has.sort(key=lambda tp, activity=activity: -activity.get(tp, 0.0))  # type: ignore[misc]
+        return replicas
+
+    def _move(self, relocations: Iterable[Relocation], why: str) -> None:
+        for tp, to in relocations:
             host = self._hosts.get(tp)
             if host is not None:
-                logger.info("%s moves from replica actor %s, which is busy, to %d", tp, host.actor, to)
+                logger.info("%s moves from replica actor %s, which %s, to %d", tp, host.actor, why, to)
                 self._seats.move(host, to)
 
     def use_actors(self) -> None:

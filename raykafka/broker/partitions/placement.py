@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from raykafka.types import TopicPartition
@@ -59,6 +60,24 @@ def relocations(busy: Mapping[int, float], activity: Mapping[int, Mapping[TopicP
         if 0 < cost <= room:
             moved.append(Relocation(tp, target))
             room -= cost
+    return moved
+
+
+def share_out(newcomers: Collection[int], replicas: Mapping[int, Sequence[TopicPartition]]) -> list[Relocation]:
+    """What to move to actors that have come last, so that each of them has its share; ``replicas`` are those of every
+    actor, the most active first. Actors start one after another, and the first of them opens what there is; the
+    successor of one that died begins with nothing."""
+    share = -(-sum(map(len, replicas.values())) // max(1, len(replicas)))
+    left = {number: deque(has) for number, has in replicas.items()}
+    moved = []
+    for target in sorted(newcomers & replicas.keys()):
+        for turn in range(share - len(replicas[target])):
+            source = max(left, key=lambda number: len(left[number]))
+            if len(left[source]) <= max(1, share - 1):
+                break
+            # an active one and an idle one in turn: the load is shared out as well as the count
+            taken = left[source].popleft() if turn % 2 == 0 else left[source].pop()
+            moved.append(Relocation(taken, target))
     return moved
 
 

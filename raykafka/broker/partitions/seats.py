@@ -96,6 +96,12 @@ class Seats:
         """Whether every replica has an actor of its own."""
         return self._pool.each
 
+    @property
+    def under_way(self) -> bool:
+        """Whether any replica seeks a place, is opened or moves."""
+        waiting = self._leaders or self._others or self._to_move or self._moving
+        return bool(waiting) or any(seat.opening for seat in self._seats.values())
+
     def takes(self, number: int) -> bool:
         """Whether that actor is given replicas."""
         seat = self._seats.get(number)

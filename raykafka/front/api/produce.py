@@ -41,11 +41,11 @@ from raykafka.types import INTERNAL_TOPICS
 API_KEY = 0
 VERSIONS = (3, 11)
 ADVERTISED = (0, 11)
+FLEXIBLE_FROM = 9
 NEEDS = (acl.WRITE_TOPIC,)
 
 ALL = -1
 _ADMIN_CLIENT_ID = "__admin_client"
-_FLEXIBLE_FROM = 9
 _HINTS_FROM = 10
 
 _I16 = struct.Struct(">h")
@@ -77,7 +77,7 @@ class ProduceRequest(NamedTuple):
 def parse(version: int, body: memoryview) -> ProduceRequest:
     """Read a request without copying its records. Raises MalformedError."""
     try:
-        return _parse_flexible(body) if version >= _FLEXIBLE_FROM else _parse_classic(version, body)
+        return _parse_flexible(body) if version >= FLEXIBLE_FROM else _parse_classic(version, body)
     except (IndexError, struct.error):
         raise MalformedError("the message ends too early") from None
     except UnicodeDecodeError as error:
@@ -255,7 +255,7 @@ class _Pending(Answer):
     def _response(self, results: list[Appended], throttle_ms: int) -> bytearray:
         context, topics = self._context, self._request.topics
         version = context.api_version
-        flexible = version >= _FLEXIBLE_FROM
+        flexible = version >= FLEXIBLE_FROM
         hints = LeaderHints(self._server.image, context.listener)
         success = _V9_SUCCESS if flexible else _V8_SUCCESS if version >= 8 else b""
         out = bytearray(length_prefix(len(topics), flexible=flexible))
@@ -289,7 +289,7 @@ class _Pending(Answer):
 
 def _error_fields(version: int, topic: str, index: int, result: Appended, hints: LeaderHints) -> bytes:
     """From version 8: no errors of single records, an error message, and the leader if it is elsewhere."""
-    flexible = version >= _FLEXIBLE_FROM
+    flexible = version >= FLEXIBLE_FROM
     fields = length_prefix(0, flexible=flexible) + nullable_string(result.message or None, flexible=flexible)
     if not flexible:
         return fields

@@ -124,8 +124,7 @@ def measure(system: CountedCluster, row: Row, replication: int, running: Sequenc
             to_each(Writer(system.bootstrap, {"acks": "all"}), row.topic, row.partitions, KB)
             if row.fill is not None:
                 row.fill(load)
-        for one in running:
-            settle(one)
+        settle(running)
         before = cpu_seconds(system.pids())
         measured = row.run(load)
         after = cpu_seconds(system.pids())
@@ -150,16 +149,19 @@ def in_mb(by_role: Counter[str]) -> dict[str, float]:
     return {role: count / 1e6 for role, count in by_role.items()}
 
 
-def settle(system: CountedCluster) -> None:
+def settle(running: Sequence[CountedCluster]) -> None:
     """Wait until the processes that this or earlier work started are up and idle, for a while."""
     deadline = time.monotonic() + SETTLE_TIMEOUT_S
-    used_cores = 1.0
-    while used_cores > SETTLED_CORES and time.monotonic() < deadline:
-        before, began = cpu_seconds(system.pids()), time.monotonic()
+    while time.monotonic() < deadline:
+        before, began = [cpu_seconds(system.pids()) for system in running], time.monotonic()
         time.sleep(1.0)
-        after = cpu_seconds(system.pids())
-        used = sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
-        used_cores = used / (time.monotonic() - began)
+        after, took_s = [cpu_seconds(system.pids()) for system in running], time.monotonic() - began
+        if all(_cores(*samples, took_s) <= SETTLED_CORES for samples in zip(before, after, strict=True)):
+            return
+
+
+def _cores(before: Mapping[int, float], after: Mapping[int, float], took_s: float) -> float:
+    return sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items()) / took_s
 
 
 def describe(row: Row, sample: Sample) -> str:

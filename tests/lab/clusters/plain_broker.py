@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import uvloop
 
 from raykafka.broker.actor import child_arguments
 from raykafka.broker.broker import Broker
@@ -239,7 +240,7 @@ class PlainBroker:
 
 def main(argv: list[str]) -> None:
     log_to_stderr()
-    asyncio.run(run(Path(argv[0])))
+    uvloop.run(run(Path(argv[0])))
 
 
 if __name__ == "__main__":

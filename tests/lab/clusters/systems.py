@@ -69,28 +69,11 @@ class Target(Cluster, Protocol):
     def logs(self) -> list[Path]: ...
 
 
-class System(Target, CountedCluster, Protocol):
-    """A cluster whose processes can be killed one by one."""
-
-    @property
-    def metrics_ports(self) -> list[int]:
-        """Where each broker shows its metrics, on 127.0.0.1."""
-        ...
-
-    def data(self, broker: int) -> Path:
-        """The data directory of a broker."""
-        ...
+class Restartable(Target, CountedCluster, Protocol):
+    """A cluster whose brokers can be ended and started one by one."""
 
     def broker(self, broker: int) -> psutil.Process:
         """The process of a broker."""
-        ...
-
-    def controller(self, broker: int) -> psutil.Process:
-        """The controller process of a broker."""
-        ...
-
-    def actor(self, broker: int, topic: str, partition: int) -> psutil.Process:
-        """The replica actor that has a partition open. Raises as ``holder``."""
         ...
 
     def heal(self, broker: int) -> None:
@@ -106,6 +89,22 @@ class System(Target, CountedCluster, Protocol):
         ...
 
 
+class System(Restartable, Protocol):
+    """A cluster whose processes can be killed one by one."""
+
+    def data(self, broker: int) -> Path:
+        """The data directory of a broker."""
+        ...
+
+    def controller(self, broker: int) -> psutil.Process:
+        """The controller process of a broker."""
+        ...
+
+    def actor(self, broker: int, topic: str, partition: int) -> psutil.Process:
+        """The replica actor that has a partition open. Raises as ``holder``."""
+        ...
+
+
 class Deployed:
     """``raykafka deploy``: a Ray, a ZooKeeper and brokers of its own."""
 
@@ -117,11 +116,6 @@ class Deployed:
     @property
     def bootstrap(self) -> str:
         return self._cluster.bootstrap
-
-    @property
-    def metrics_ports(self) -> list[int]:
-        first = self._cluster.settings["brokers"]["metrics_port"]
-        return [first + i for i in range(BROKERS)]
 
     def start(self) -> None:
         self._cluster.deploy()
@@ -196,10 +190,6 @@ class Plain:
     @property
     def bootstrap(self) -> str:
         return ",".join(broker.bootstrap for broker in self._brokers)
-
-    @property
-    def metrics_ports(self) -> list[int]:
-        return [broker.settings.metrics_port or 0 for broker in self._brokers]
 
     def start(self) -> None:
         self._zookeeper.start()

@@ -32,6 +32,7 @@ SERVER_VERSION = "3.9.2"  # the last line of Kafka that runs on ZooKeeper
 CLUSTER_ID = "cmF5a2Fma2EtcGVlci0wMQ"  # 16 bytes in base64, as KRaft's storage wants it
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
+SHUTDOWN_TIMEOUT_S = 120.0  # one of many partitions hands over every leadership first
 
 # tool -> (main class in Kafka 3.9, main class in Kafka 4)
 _TOOLS = "org.apache.kafka.tools."
@@ -205,13 +206,28 @@ class ApacheKafka:
             else:
                 self._format_storage()
             for broker_id in range(self.brokers):
-                self._launch(f"broker-{broker_id}", "kafka.Kafka", self.heap, self._broker_properties(broker_id))
+                self.launch_broker(broker_id)
             for broker_id in range(self.brokers):
                 started = f"[KafkaServer id={broker_id}] started" if self.with_zookeeper else "Kafka Server started"
                 self._wait_for_log(f"broker-{broker_id}", started)
         except BaseException:
             self.stop()
             raise
+
+    def launch_broker(self, broker_id: int) -> None:
+        """Start one broker's process; returns at once. Its log of an earlier start is replaced."""
+        self._launch(f"broker-{broker_id}", "kafka.Kafka", self.heap, self._broker_properties(broker_id))
+
+    def stop_broker(self, broker_id: int) -> None:
+        """A controlled shutdown of one broker; returns when it has ended. Raises PeerError when it takes too long."""
+        self._signal(f"broker-{broker_id}", signal.SIGTERM)
+        self.wait_ended(broker_id, SHUTDOWN_TIMEOUT_S)
+
+    def wait_ended(self, broker_id: int, within_s: float = STOP_TIMEOUT_S) -> None:
+        """Until the process of a broker has ended. Raises PeerError when it takes too long."""
+        name = f"broker-{broker_id}"
+        if not _until(lambda: name not in self.pids(), within_s):
+            raise PeerError(f"Kafka's {name} has not ended after {within_s:.0f} s:\n{self._log_tail(name)}")
 
     def stop(self) -> None:
         """Stop the brokers, then ZooKeeper; whoever does not end in time is killed."""

@@ -9,7 +9,7 @@ import random
 import sys
 from pathlib import Path
 
-from raykafka.partition.appends import Appended
+from raykafka.partition.appends import Appended, Done
 from tests.parts.replica.opened import BROKER, Broker, batch, state
 
 
@@ -19,14 +19,17 @@ async def append(folder: Path, epoch: int, acks: int) -> None:
     await replica.open(state(epoch))
     assert replica.leads
 
-    def say(appended: Appended, value: bytes) -> None:
-        assert not appended.error
-        sys.stdout.write(f"{appended.base_offset} {value.decode()}\n")
-        sys.stdout.flush()
+    def sayer(value: bytes) -> Done:
+        def say(appended: Appended) -> None:
+            assert not appended.error
+            sys.stdout.write(f"{appended.base_offset} {value.decode()}\n")
+            sys.stdout.flush()
+
+        return say
 
     for n in range(100_000):
         value = b"%d-%d-" % (epoch, n) + b"x" * random.randrange(3000)
-        replica.replica.append(memoryview(batch(value)), acks, 60_000, -1, lambda done, value=value: say(done, value))
+        replica.replica.append(memoryview(batch(value)), acks, 60_000, -1, sayer(value))
         if n % 20 == 0:
             await asyncio.sleep(0)
 

@@ -22,7 +22,7 @@ from raykafka.replica.host import Holder, Left, PartitionKey
 from raykafka.replica.hub import StreamHub
 from raykafka.replica.receiving import Receiver
 from raykafka.replica.replica import Replica
-from raykafka.replica.rules.events import Propose, Seal
+from raykafka.replica.rules.events import Propose
 from raykafka.replica.rules.log_state import Settings
 from raykafka.replica.rules.partition import Partition
 from raykafka.replica.seal_note import seal_of
@@ -188,9 +188,10 @@ class OpenReplica:
         config: dict[str, str] | None = None,
         high_watermark: int | None = None,
         recovery_point: int = 0,
-        seal: Seal | None = None,
+        left: Left | None = None,
     ) -> Log:
-        """Open the log and tell the replica its state; the actor has it from then on."""
+        """Open the log and tell the replica its state; the actor has it from then on. ``left``: what another actor told
+        that closed the log."""
         log = await asyncio.to_thread(
             Log.open,
             self.directory,
@@ -206,8 +207,8 @@ class OpenReplica:
             log_start=log.log_start_offset,
             log_end=log.log_end_offset,
             history=log.epochs.history,
-            checkpoint=high_watermark,
-            seal=seal if seal is not None else seal_of(log.note) if log.note else None,
+            checkpoint=left.high_watermark if left is not None else high_watermark,
+            seal=seal_of(log.note, left.note["seal"] if left is not None and left.note is not None else None),
         )
         self.replica = Replica(log, rules, self.key, broker.epoch, self.actor.hub, self)
         self.replica.configure(config or {})

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
+import psutil
 import pytest
 
 from raykafka.error_code import ErrorCode
-from raykafka.log import DirectoryLocked, LogReader
+from raykafka.errors import KafkaError
+from raykafka.log import DirectoryLocked, Log, LogReader
 from raykafka.partition.view import View
+from raykafka.replica import upkeep
+from tests.lab.loop_waiting import until
 from tests.parts.replica.opened import BROKER, Broker, OpenReplica, batch, state, stored, with_replica
 
 
@@ -270,10 +275,21 @@ async def test_a_leader_goes_on_in_its_epoch_with_another_actor(replica: OpenRep
     assert left is not None and left.note is not None
     assert (await replica.appended(batch(b"late"))).error == ErrorCode.NOT_LEADER_OR_FOLLOWER
     again = replica.actor.on()
-    await again.open(state(3), high_watermark=left.high_watermark)
+    await again.open(state(3), left=left)
     assert again.leads and not again.calls
     assert (await again.appended(batch(b"b"))).base_offset == 1
     assert stored(again.directory) == [(0, 3, b"a"), (1, 3, b"b")]
+
+
+@with_replica
+async def test_nobody_leads_on_by_a_seal_that_is_found_on_the_disk(replica: OpenReplica) -> None:
+    await replica.open(state(3))
+    await replica.appended(batch(b"a"))
+    assert await replica.replica.leave() is not None
+    again = replica.actor.on()
+    await again.open(state(3))
+    assert not again.leads
+    assert (await again.called("refused"))["leader_epoch"] == 3
 
 
 @with_replica
@@ -303,3 +319,51 @@ async def test_a_log_shorter_than_its_high_watermark_was_does_not_lead(replica: 
     assert not replica.leads
     assert (await replica.called("refused"))["reason"]
     assert (await replica.appended(batch(b"a"))).error == ErrorCode.NOT_LEADER_OR_FOLLOWER
+    left = await replica.replica.leave()
+    again = replica.actor.on()
+    await again.open(state(1), left=left)
+    assert not again.leads, "another actor opens it"
+
+
+def test_a_log_that_is_not_written_any_more_is_flushed_and_its_files_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "REST_EVERY_MS", 20)
+
+    @with_replica
+    async def test(replica: OpenReplica) -> None:
+        log = await replica.open()
+
+        def open_files() -> list[str]:
+            return [file.path for file in psutil.Process().open_files() if file.path.endswith(".log")]
+
+        for n in range(2):
+            await replica.appended(batch(b"a"))
+            assert open_files()
+            await until(lambda: not open_files())
+            assert log.recovery_point == n + 1
+        assert stored(replica.directory) == [(0, 0, b"a"), (1, 0, b"a")]
+
+    test(tmp_path)
+
+
+def test_an_answer_that_waits_for_a_flush_that_fails_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(log: Log, **_: object) -> None:
+        failure = KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "planted")
+        log._failure = failure
+        raise failure
+
+    @with_replica
+    async def test(replica: OpenReplica) -> None:
+        await replica.open(config={"flush.messages": "1"})
+        monkeypatch.setattr(Log, "_sync", fail)
+        answer = replica.append(batch(b"a"), acks=1)
+        assert not (await replica.called("failed"))["diverged"]
+        assert not replica.shows and not answer.done()
+        with pytest.raises(KafkaError):
+            await replica.close()
+        assert (await answer).error == ErrorCode.NOT_LEADER_OR_FOLLOWER
+
+    test(tmp_path)

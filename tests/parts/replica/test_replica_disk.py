@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from raykafka.error_code import ErrorCode
+from raykafka.errors import KafkaError
 from raykafka.log import Log
 from raykafka.log.epochs import LeaderEpochs
 from raykafka.replica import stream_frames as frames
@@ -24,6 +27,7 @@ from tests.parts.replica.opened import (
     batch,
     followed,
     led,
+    state,
     stored,
     with_replica,
 )
@@ -183,6 +187,39 @@ async def test_a_leader_on_a_full_disk_leaves_the_partition_to_an_in_sync_follow
     assert (await leader.close()).note is None
     assert [value for _, _, value in stored(leader.directory)] == [b"fits"]
     broker.close()
+
+
+def test_a_log_that_can_not_be_cut_back_ends_its_leadership(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule 2: what a write left half done, and can't be taken away, must not be taken for a batch of this epoch."""
+
+    def torn(fd: int, data: memoryview, position: int) -> int:
+        pwrite(fd, data[: len(data) // 2], position)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def refuse(fd: int, length: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    pwrite = os.pwrite
+
+    @with_replica
+    async def test(leader: OpenReplica) -> None:
+        await leader.open()
+        await leader.appended(batch(b"a"))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", torn)
+            patch.setattr(os, "ftruncate", refuse)
+            assert (await leader.append(batch(b"torn"))).error is ErrorCode.KAFKA_STORAGE_ERROR
+        assert (await leader.called("failed"))["diverged"] is False
+        assert (await leader.appended(batch(b"in the same epoch"))).error is ErrorCode.NOT_LEADER_OR_FOLLOWER
+        assert not leader.shows
+        with pytest.raises(KafkaError, match=r"cutting .* back"):
+            await leader.close()
+        again = leader.actor.on()
+        await again.open(state(1))
+        assert (await again.appended(batch(b"b"))).base_offset == 1
+        assert stored(again.directory) == [(0, 0, b"a"), (1, 1, b"b")]
+
+    test(tmp_path)
 
 
 @with_replica

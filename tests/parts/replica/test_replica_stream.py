@@ -14,7 +14,7 @@ from raykafka.log.batch_layout import BASE_OFFSET
 from raykafka.replica import follower_broker
 from raykafka.replica.host import Holder
 from raykafka.replica.out_connection import WINDOW_BYTES
-from raykafka.replica.stream_connection import BEAT_S
+from raykafka.replica.stream_connection import BEAT_S, QUEUE_BYTES
 from tests.lab.loop_waiting import until
 from tests.parts.replica.opened import BROKER, FOLLOWER, OpenReplica, batch, followed, led, stored, with_replica
 from tests.parts.replica.streams import FollowersBroker, PlayedFollower, PlayedLeader, PlayedLeaders
@@ -209,6 +209,10 @@ async def test_a_follower_that_is_behind_and_stops_reading_costs_its_leader_a_wi
     await leader.follower_where(lambda figures: figures["unacked_bytes"] > 0)
     await asyncio.sleep(BEAT_S)
     assert own_memory() - before < 3 * WINDOW_BYTES
+    (connection,) = next(iter(leader.actor.hub._out.values()))._connections
+    assert connection._link is not None
+    queued = connection._link.transport.get_write_buffer_size()
+    assert 0 < queued <= QUEUE_BYTES + 2 * len(records), "what catches up leaves room for live records"
     await all_arrive(leader, follower, range(count), len(records))
     broker.close()
 

@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from raykafka.replica.rules.partition import LEFT
+from raykafka.broker.partitions import life_events
+from raykafka.broker.partitions.life import Life, Phase
+from raykafka.cluster.image import PartitionState
+from raykafka.epoch_history import EpochHistory
+from raykafka.replica.rules import events
+from raykafka.replica.rules.log_state import Settings
+from raykafka.replica.rules.partition import LEFT, Partition
 from tests.unit.group_schedules import Event as GroupEvent
 from tests.unit.group_schedules import Group, Simulation, State
 from tests.unit.partition.schedule import Schedule
-from tests.unit.partition.world import EpochHistory, Partition, PartitionState, Settings
-from tests.unit.partition.world import ev as events
+from tests.unit.partition_life.world import World
 
 
 class Step(NamedTuple):
@@ -223,4 +228,45 @@ CLASSIC_GROUP = Machine(
     _play_group,
 )
 
-MACHINES = (REPLICA, CLASSIC_GROUP)
+
+# a partition in its broker
+
+LIFE_PHASES = {
+    Phase.WAITING: "its log is open nowhere; its directory is not free yet (rule 4), or it failed a moment ago",
+    Phase.SEEKING: "its log is open nowhere, and it takes the next place on a replica actor",
+    Phase.OPENING: "an actor opens its log",
+    Phase.OPEN: "an actor has its log open",
+    Phase.LEAVING: "its actor is to give it up for another, once it is clean; appends wait",
+    Phase.CLOSING: "its actor closes it, or lets its log go",
+    Phase.FAILED: "its log is no beginning of its leader's, and stays closed in this epoch (rule 10)",
+    Phase.GONE: "the broker holds it no longer, and nobody touches its directory",
+}
+
+
+def _play_life(seed: int | None) -> set[Step]:
+    steps: set[Step] = set()
+
+    class Watched(Life):
+        __slots__ = ()
+
+        def step(self, event: life_events.Event, now: float) -> list[life_events.Effect]:
+            before = self.phase
+            effects = super().step(event, now)
+            steps.add(Step(before.value, type(event).__name__, self.phase.value))
+            return effects
+
+    if seed is not None:
+        World(seed, Watched).run()
+    return steps
+
+
+PARTITION_LIFE = Machine(
+    "partition-life",
+    "A partition in its broker",
+    Life,
+    {phase.value: meaning for phase, meaning in LIFE_PHASES.items()},
+    _meanings(typing.get_args(life_events.Event)),
+    _play_life,
+)
+
+MACHINES = (REPLICA, CLASSIC_GROUP, PARTITION_LIFE)

@@ -13,6 +13,7 @@ from raykafka.replica.rules.following import Following
 from raykafka.replica.rules.leading import Leading
 from raykafka.replica.rules.partition import Partition
 from tests.unit.partition.register import ControllerRules
+from tests.unit.partition.replicas import BrokerRules
 from tests.unit.partition.world import (
     ACKED_LOST,
     LATEST_GROWS,
@@ -21,7 +22,6 @@ from tests.unit.partition.world import (
     LOGS_AGREE,
     ONE_RECORD,
     READS_STAY,
-    BrokerRules,
 )
 
 

@@ -13,7 +13,8 @@ from raykafka.replica.rules import events as ev
 from raykafka.replica.rules.partition import Partition
 from tests.unit.partition.hosts import Host, Hosts
 from tests.unit.partition.register import Controller, ControllerRules
-from tests.unit.partition.world import CONVERGES, Broker, BrokerRules, Channel, Violation, World
+from tests.unit.partition.replicas import Broker, BrokerRules, Channel
+from tests.unit.partition.world import CONVERGES, Violation, World
 
 PHASES = 7
 _QUIET_ROUNDS = 80

@@ -37,7 +37,8 @@ from raykafka.epoch_history import EpochHistory
 from raykafka.replica.rules import events as ev
 from tests.lab.transcripts import Command
 from tests.unit.partition.register import Controller
-from tests.unit.partition.world import Broker, Channel, Frame, Produced, World
+from tests.unit.partition.replicas import Broker, Channel, Frame, Produced
+from tests.unit.partition.world import World
 
 ACKS = {"all": -1, "1": 1, "0": 0}
 

@@ -58,6 +58,7 @@ FOUND_BY_CHANCE = [
     "a pending ISR counts in the high watermark",
     "an old stream's frame is not taken",
     "the high watermark never decides a truncation",
+    "no epoch is led twice",
     "an ISR is written at its version only",
     "a registration is removed at its broker epoch only",
     "a leader leaves only clean",

@@ -15,6 +15,7 @@ import pytest
 from raykafka.replica.rules import events as ev
 from tests.unit.partition.register import Controller
 from tests.unit.partition.removals import RULES, Without
+from tests.unit.partition.replicas import Broker, Channel
 from tests.unit.partition.world import (
     ACKED_LOST,
     LATEST_GROWS,
@@ -22,8 +23,6 @@ from tests.unit.partition.world import (
     LOGS_AGREE,
     ONE_RECORD,
     READS_STAY,
-    Broker,
-    Channel,
     Violation,
     World,
 )

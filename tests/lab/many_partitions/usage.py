@@ -1,4 +1,4 @@
-"""What the processes of a cluster hold in memory and take of the processors, by role."""
+"""What the processes of a cluster hold of memory and descriptors and take of the processors, by role."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from dataclasses import dataclass
 
 import psutil
 
-from tests.lab.clusters.systems import System
+from tests.lab.clusters.systems import CountedCluster
 from tests.lab.cpu import cpu_seconds, used_by_role
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Of one role: how many processes, their private (USS) and resident (RSS) memory added up, and their time on the
-    processors in percent of one core."""
+    """Of one role: how many processes, their private (USS) and resident (RSS) memory added up, their open descriptors,
+    and their time on the processors in percent of one core."""
 
     processes: int
     private_mb: float
     resident_mb: float
+    descriptors: int
     cpu_percent: float
 
 
-def usage(system: System, over_s: float) -> dict[str, Usage]:
+def usage(system: CountedCluster, over_s: float) -> dict[str, Usage]:
     """By role; processors over the ``over_s`` seconds that this takes."""
     roles = system.roles()
     before, began = cpu_seconds(roles), time.monotonic()
@@ -33,14 +34,23 @@ def usage(system: System, over_s: float) -> dict[str, Usage]:
     used = used_by_role(before, after, roles)
     private: Counter[str] = Counter()
     resident: Counter[str] = Counter()
+    descriptors: Counter[str] = Counter()
     count: Counter[str] = Counter()
     for pid, role in roles.items():
         with contextlib.suppress(psutil.Error):
-            memory = psutil.Process(pid).memory_full_info()
+            process = psutil.Process(pid)
+            memory = process.memory_full_info()
             private[role] += memory.uss
             resident[role] += memory.rss
+            descriptors[role] += process.num_fds()
             count[role] += 1
     return {
-        role: Usage(count[role], private[role] / 1e6, resident[role] / 1e6, 100 * used.get(role, 0.0) / seconds)
+        role: Usage(
+            count[role],
+            private[role] / 1e6,
+            resident[role] / 1e6,
+            descriptors[role],
+            100 * used.get(role, 0.0) / seconds,
+        )
         for role in sorted(count)
     }

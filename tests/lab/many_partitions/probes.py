@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import urllib.request
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -13,8 +12,6 @@ from tests.lab.wire import (
     WireConnection,
     metadata_request,
     milliseconds,
-    produce_request,
-    record_batch,
     request_module,
 )
 
@@ -36,6 +33,17 @@ def states(wire: WireConnection, topics: Sequence[str] | None = None) -> dict[Pl
             leader = int(partition.leader_id) if not partition.error_code.value else -1
             found[Place(str(topic.name), partition.partition_index)] = (leader, len(partition.isr_nodes))
     return found
+
+
+def serves(wire: WireConnection, broker: int, partitions: int) -> bool:
+    """Whether a broker tells of itself and of so many partitions, each with a leader."""
+    answer = wire.call(metadata_request(None))
+    known = [partition for topic in answer.topics for partition in topic.partitions]
+    return (
+        any(int(one.node_id) == broker for one in answer.brokers)
+        and len(known) >= partitions
+        and all(partition.leader_id >= 0 for partition in known)
+    )
 
 
 def readable(wire: WireConnection, places: Iterable[Place]) -> set[Place]:
@@ -98,20 +106,6 @@ def until_read(addresses: Sequence[str], places: Iterable[Place], within_s: floa
     return first, time.time()
 
 
-def write_ms(wire: WireConnection, place: Place, acks: int) -> float:
-    """How long one record takes to be acknowledged. Raises RuntimeError for any other answer."""
-    request = produce_request(place.topic, record_batch([b"first"]), acks=acks, partition=place.partition)
-    _, frame = wire.encode(request)
-    began = time.perf_counter()
-    wire.socket.sendall(frame)
-    _, answer = wire.receive()
-    took = time.perf_counter() - began
-    error = answer.responses[0].partition_responses[0].error_code
-    if error.value:
-        raise RuntimeError(f"a write to {place} was answered with {error}")
-    return took * 1000
-
-
 def call_ms(wire: WireConnection, request: object) -> float:
     """How long the whole answer to ``request`` takes to arrive; it is not parsed."""
     _, frame = wire.encode(request)
@@ -120,15 +114,3 @@ def call_ms(wire: WireConnection, request: object) -> float:
     length = int.from_bytes(wire._read(4), "big")
     wire._read(length)
     return (time.perf_counter() - began) * 1000
-
-
-def scrape(port: int) -> str:
-    """A broker's metrics. Raises OSError."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=ANSWER_WITHIN_S) as answer:
-        return str(answer.read().decode())
-
-
-def spares(port: int) -> int:
-    """How many spare replica processes a broker has."""
-    line = next(line for line in scrape(port).splitlines() if line.startswith("raykafka_spare_replicas "))
-    return int(float(line.split()[1]))
