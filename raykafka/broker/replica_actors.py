@@ -11,6 +11,7 @@ import socket
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from raykafka.broker.children.child import REPLICA, Child
@@ -61,7 +62,7 @@ class ReplicaActorProcess:
         self.sessions = 0
         self.given = 0
         self.taken = 0
-        self.giver = Giver(child.fds, lambda connection, peer: lost(self, connection, peer))
+        self.giver = Giver(child.fds, partial(lost, self))
 
     @property
     def link(self) -> Link:

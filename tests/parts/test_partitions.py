@@ -472,7 +472,7 @@ def test_a_leader_that_is_not_clean_yet_is_asked_again_and_stays_placed_meanwhil
             there.gate.clear()
             broker.partitions.use_actors()
             await until(lambda: there.asked)
-            # nobody is told that it is nowhere, and refuses what clients send: the actor that gives it up holds that back
+            # nobody hears that it is nowhere, and refuses what clients send: who gives it up holds that back
             assert broker.pool.placements[TOPIC, 0] == here.number
             there.gate.set()
             await until(lambda: host.actor == there.number)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import psutil
 
 from tests.lab.clusters.systems import BROKERS
-from tests.lab.peer.kafka import ApacheKafka
+from tests.lab.peer.kafka import ApacheKafka, PeerError
 
 HEAP = "1G"  # that of Kafka's own start script
+HEALED_WITHIN_S = 180.0
 
 
 class Peer:
@@ -39,8 +41,15 @@ class Peer:
         return psutil.Process(self._kafka.pids()[f"broker-{broker}"])
 
     def heal(self, broker: int) -> None:
+        """Start it until it stays: with a ZooKeeper, it ends at once while the session of its life before lives on."""
         self._kafka.wait_ended(broker)
-        self.bring_back(broker)
+        deadline = time.monotonic() + HEALED_WITHIN_S
+        while True:
+            self.bring_back(broker)
+            if self._kafka.has_started(broker):
+                return
+            if time.monotonic() > deadline:
+                raise PeerError(f"broker {broker} has not started again within {HEALED_WITHIN_S:.0f} s")
 
     def shut_down(self, broker: int) -> None:
         self._kafka.stop_broker(broker)

@@ -225,7 +225,11 @@ class PlainBroker:
             return []
         module = MODULES.get(role, "")
         found: list[psutil.Process] = []
-        for process in psutil.Process(self.process.pid).children():
+        try:
+            children = psutil.Process(self.process.pid).children()
+        except psutil.NoSuchProcess:
+            return []
+        for process in children:
             try:
                 if module in " ".join(process.cmdline()):
                     found.append(process)

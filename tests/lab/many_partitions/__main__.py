@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import resource
+import signal
 import statistics
 import sys
 import time
@@ -41,6 +42,7 @@ KAFKAS = {f"kafka-{version}": version for version in VERSIONS}
 
 def main() -> int:
     options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that what was started is ended
     allow_many_descriptors()
     found: list[dict[str, Any]] = []
     for partitions in options.partitions:

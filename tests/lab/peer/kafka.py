@@ -208,8 +208,9 @@ class ApacheKafka:
             for broker_id in range(self.brokers):
                 self.launch_broker(broker_id)
             for broker_id in range(self.brokers):
-                started = f"[KafkaServer id={broker_id}] started" if self.with_zookeeper else "Kafka Server started"
-                self._wait_for_log(f"broker-{broker_id}", started)
+                if not self.has_started(broker_id):
+                    name = f"broker-{broker_id}"
+                    raise PeerError(f"Kafka's {name} did not start:\n{self._log_tail(name)}")
         except BaseException:
             self.stop()
             raise
@@ -217,6 +218,13 @@ class ApacheKafka:
     def launch_broker(self, broker_id: int) -> None:
         """Start one broker's process; returns at once. Its log of an earlier start is replaced."""
         self._launch(f"broker-{broker_id}", "kafka.Kafka", self.heap, self._broker_properties(broker_id))
+
+    def has_started(self, broker_id: int) -> bool:
+        """Wait until a broker that was launched serves; False when it ended before, or takes too long."""
+        name = f"broker-{broker_id}"
+        said = f"[KafkaServer id={broker_id}] started" if self.with_zookeeper else "Kafka Server started"
+        log = self.directory / f"{name}.log"
+        return _until(lambda: said in log.read_text(errors="replace"), START_TIMEOUT_S, self._is_running(name))
 
     def stop_broker(self, broker_id: int) -> None:
         """A controlled shutdown of one broker; returns when it has ended. Raises PeerError when it takes too long."""
@@ -330,11 +338,6 @@ class ApacheKafka:
 
     def _is_running(self, name: str) -> Callable[[], bool]:
         return lambda: name in self.pids()
-
-    def _wait_for_log(self, name: str, text: str) -> None:
-        log = self.directory / f"{name}.log"
-        if not _until(lambda: text in log.read_text(errors="replace"), START_TIMEOUT_S, self._is_running(name)):
-            raise PeerError(f"Kafka's {name} did not start:\n{self._log_tail(name)}")
 
     def _log_tail(self, name: str) -> str:
         return (self.directory / f"{name}.log").read_text(errors="replace")[-2000:]
