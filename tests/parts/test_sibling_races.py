@@ -15,7 +15,7 @@ import pytest
 from raykafka.cluster.image import PartitionState
 from raykafka.error_code import ErrorCode
 from raykafka.link import Link, serve_unix
-from raykafka.partition.appends import ANY_EPOCH, Appended, Done
+from raykafka.partition.appends import ANY_EPOCH, Appended
 from raykafka.partition.log_view import LogView
 from raykafka.partition.view import View
 from raykafka.replica.host import PartitionKey
@@ -33,16 +33,6 @@ SIBLING = 1
 def view(end: int) -> View:
     at = LogPosition(0, 0)
     return View(0, 0, 0, 0, end, at, end, at, end, 0)
-
-
-class Writer:
-    """A replica of this actor, as far as appends go."""
-
-    def __init__(self) -> None:
-        self.appended: list[bytes] = []
-
-    def append(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
-        self.appended.append(bytes(records))
 
 
 class Played:
@@ -167,24 +157,29 @@ def test_a_hold_is_answered_behind_all_that_was_appended_before(
 
 @pytest.mark.parametrize("ends", ["gone", "link"])
 def test_the_end_of_a_partition_there_does_not_touch_it_where_it_was_opened_since(ends: str, tmp_path: Path) -> None:
+    """It moved to another sibling, and what the first says of it comes later."""
+
     async def test(served: ServedPartition, played: Played, siblings: Siblings) -> None:
+        other, path = Played(), str(tmp_path / "o")
+        listening = await serve_unix(path, SECRET, {"role": "replica"}, other.accept)
+        siblings.living({SIBLING: str(tmp_path / "s"), SIBLING + 1: path})
         await attached(served, siblings)
-        here = Writer()
-        siblings.forget(KEY)
-        served.go_by(here)
-        served.log.show(view(7))
-        served.attach(here)
+        other.before = lambda handle: other.show(7)
+        siblings.watch(KEY, served, SIBLING + 1)
+        await until(lambda: served.log.view and not served.is_opening)
+        link = (await siblings._sibling(SIBLING)).link
         played.show(3)
         if ends == "gone":
             played.link.tell("gone", {"handle": played.handle, "moves": True})
             await played.link.ping(30)
         else:
-            link = (await siblings._sibling(SIBLING)).link
             played.link.transport.abort()
             await link.ended
-        submit(served, b"here")
-        assert here.appended == [b"here"] and not served.is_opening
+        submit(served, b"there")
+        await until(lambda: other.heard)
+        assert not served.is_opening and not played.heard
         assert served.log.view is not None and served.log.view.high_watermark == 7
+        listening.close()
 
     run(tmp_path, test)
 
