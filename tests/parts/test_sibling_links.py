@@ -1,12 +1,13 @@
-"""An actor's link to a sibling whose partition it serves: what comes late, or at the same time. The test plays the
-sibling, at the other end of a real socket."""
+"""Two replica actors of a broker: what one has open, the other appends to over a real link and reads from the files, as
+far as the views allow that come over it."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,206 +15,186 @@ import pytest
 
 from raykafka.cluster.image import PartitionState
 from raykafka.error_code import ErrorCode
-from raykafka.link import Link, serve_unix
+from raykafka.link import serve_unix
+from raykafka.log.batch import iter_batches
 from raykafka.partition.appends import ANY_EPOCH, Appended, Done
 from raykafka.partition.log_view import LogView
 from raykafka.partition.view import View
 from raykafka.replica.host import PartitionKey
-from raykafka.replica_actor import sibling_frames as frames
 from raykafka.replica_actor.partition import ServedPartition
-from raykafka.replica_actor.siblings import Siblings
+from raykafka.replica_actor.siblings import Siblings, Watchers
 from raykafka.types import LogPosition, TopicPartition
+from tests.lab.log_parts import NOW_MS, batch, open_log
 from tests.lab.loop_waiting import until
 
-SECRET = b"k" * 32
-KEY = PartitionKey("events", uuid.UUID(int=1), 0)
-SIBLING = 1
+SECRET = b"secret"
+KEY = PartitionKey("events", uuid.UUID(int=7), 0)
+STATE = PartitionState(replicas=(0,), leader=0, leader_epoch=3, isr=(0,), version=1)
+OWNER, WATCHER = 1, 2
+START = LogPosition(0, 0)
+NOTHING = View(3, 0, 0, 0, 0, START, 0, START, 0, 0)
 
 
-def view(end: int) -> View:
-    at = LogPosition(0, 0)
-    return View(0, 0, 0, 0, end, at, end, at, end, 0)
+class Opened:
+    """A partition that is open in its actor: a real log, whose view this test moves on."""
 
-
-class Writer:
-    """A replica of this actor, as far as appends go."""
-
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
+        self.log = open_log(directory)
+        self.view: View | None = None
+        self.segments: tuple[int, ...] = ()
         self.appended: list[bytes] = []
+
+    @property
+    def whole_view(self) -> View | None:
+        return replace(self.view, segments=self.segments) if self.view is not None else None
+
+    @property
+    def writer(self) -> Opened:
+        return self
 
     def append(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
         self.appended.append(bytes(records))
+        done(Appended(-1, ErrorCode.NONE, base_offset=len(self.appended) - 1))
+
+    def write(self, count: int, *, with_segments: bool) -> View:
+        """So many more records, all of which may be read: the view as it is told, which leaves segments out where they
+        are as before."""
+        for _ in range(count):
+            self.log.append_as_leader(batch(1), 3, NOW_MS)
+        end = self.log.log_end_offset
+        position = self.log.position_of(end)
+        self.view = replace(
+            NOTHING,
+            high_watermark=end,
+            high_watermark_position=position,
+            last_stable_offset=end,
+            last_stable_position=position,
+            log_end_offset=end,
+            truncations=self.log.truncations,
+            segments=self.log.segments if with_segments else None,
+        )
+        if with_segments:
+            self.segments = self.log.segments
+        return self.view
 
 
-class Played:
-    """The sibling: ``heard`` are the values of the appends that came to it. It answers what it is asked to watch with
-    ``first``: what it sends before, by the handle."""
+class Pair:
+    """``watchers`` of the actor that has ``opened``; ``siblings`` of the other one, whose clients get ``served``."""
 
-    def __init__(self) -> None:
-        self.link: Link
-        self.handle = -1
-        self.heard: list[bytes] = []
-        self.unwatched: list[int] = []
-        self.before: Callable[[int], None] = lambda handle: None
+    def __init__(self, opened: Opened, directory: Path) -> None:
+        self.opened = opened
+        self.open: dict[PartitionKey, Opened] = {KEY: opened}
+        self.watchers = Watchers(self.open.get)
+        self.siblings = Siblings(SECRET, WATCHER)
+        self.served = ServedPartition(
+            0, TopicPartition(KEY.topic, KEY.partition), KEY.topic_id, STATE, LogView(directory, ThreadPoolExecutor(1))
+        )
 
-    def accept(self, link: Link) -> None:
-        self.link = link
-        link.start(on_frame=self._frame, on_call=self._call)
+    def watch(self) -> None:
+        self.siblings.watch(KEY, self.served, OWNER)
 
-    async def _call(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
-        if method == "unwatch":
-            self.unwatched.append(args["handle"])
-            return {}
-        self.handle = args["handle"]
-        self.before(self.handle)
-        return {"held": False}
+    async def attached(self) -> None:
+        await until(lambda: not self.served.is_opening)
 
-    def _frame(self, kind: int, payload: memoryview) -> None:
-        assert kind == frames.APPEND
-        self.heard.append(bytes(frames.unpack_append(payload)[-1]))
+    async def appended(self, records: bytes) -> Appended:
+        answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        self.served.submit(memoryview(records), -1, 1000, ANY_EPOCH, answer.set_result)
+        return await asyncio.wait_for(answer, 10)
 
-    def show(self, end: int) -> None:
-        self.link.send(frames.VIEW, frames.pack_view(self.handle, view(end)))
+    async def read(self) -> int:
+        """How many records a client of the other actor reads from the begin."""
+        return sum(1 for _ in iter_batches(await self.served.log.read(0, 1 << 20)))
 
 
-Test = Callable[[ServedPartition, Played, Siblings], Awaitable[None]]
-
-
-def run(directory: Path, test: Test) -> None:
-    async def body() -> None:
-        played = Played()
-        listening = await serve_unix(str(directory / "s"), SECRET, {"role": "replica"}, played.accept)
-        threads = ThreadPoolExecutor(1)
-        state = PartitionState((0,), 0, 0, (0,), 0)
-        log = LogView(directory / "events-0", threads)
-        served = ServedPartition(0, TopicPartition("events", 0), KEY.topic_id, state, log)
-        siblings = Siblings(SECRET, 0)
-        siblings.living({SIBLING: str(directory / "s")})
+def run(tmp_path: Path, test: Callable[[Pair], Coroutine[Any, Any, None]]) -> None:
+    async def with_pair() -> None:
+        directory = tmp_path / "events-0"
+        directory.mkdir()
+        pair = Pair(Opened(directory), directory)
+        path = str(tmp_path / "a.sock")
+        listening = await serve_unix(path, SECRET, {"role": "replica"}, pair.watchers.accept)
+        pair.siblings.living({OWNER: path})
         try:
-            await test(served, played, siblings)
+            await test(pair)
         finally:
-            siblings.close()
+            pair.siblings.close()
             listening.close()
-            threads.shutdown()
 
-    asyncio.run(asyncio.wait_for(body(), 60))
-
-
-def submit(served: ServedPartition, value: bytes) -> asyncio.Future[Appended]:
-    answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-    served.submit(memoryview(value), -1, 60_000, ANY_EPOCH, answer.set_result)
-    return answer
+    asyncio.run(with_pair())
 
 
-async def attached(served: ServedPartition, siblings: Siblings) -> None:
-    siblings.watch(KEY, served, SIBLING)
-    await until(lambda: not served.is_opening)
-
-
-def test_what_comes_before_the_answer_to_a_watch_counts(tmp_path: Path) -> None:
-    """Views, and a hold: an append waits until the sibling says to go on."""
-
-    async def test(served: ServedPartition, played: Played, siblings: Siblings) -> None:
-        def before(handle: int) -> None:
-            played.show(3)
-            played.link.tell("hold", {"handle": handle})
-
-        played.before = before
-        siblings.watch(KEY, served, SIBLING)
-        submit(served, b"kept")
-        await until(lambda: served.log.view)
-        await played.link.ping(30)
-        assert served.log.view is not None and served.log.view.high_watermark == 3
-        assert served.is_opening and not played.heard
-        played.link.tell("go_on", {"handle": played.handle})
-        assert await until(lambda: played.heard) == [b"kept"]
+def test_appends_go_over_the_link_and_reads_to_the_files(tmp_path: Path) -> None:
+    async def test(pair: Pair) -> None:
+        pair.opened.write(2, with_segments=True)
+        pair.watch()
+        await pair.attached()
+        assert await pair.read() == 2
+        assert (await pair.appended(b"one")).base_offset == 0
+        assert (await pair.appended(b"two")).base_offset == 1
+        assert pair.opened.appended == [b"one", b"two"]
+        pair.watchers.show(KEY, pair.opened.write(3, with_segments=False))
+        await until(lambda: pair.served.log.view is not None and pair.served.log.view.high_watermark == 5)
+        assert await pair.read() == 5
 
     run(tmp_path, test)
 
 
-def test_a_hold_is_answered_behind_all_that_was_appended_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also behind what came in the same turn of the event loop, and has not been sent yet."""
-
-    async def test(served: ServedPartition, played: Played, siblings: Siblings) -> None:
-        await attached(served, siblings)
-        sent: list[str] = []
-        link = (await siblings._sibling(SIBLING)).link
-        send, send_gathered, detach = link.send, link.send_gathered, served.detach
-
-        def answered(*args: Any) -> None:
-            sent.append("answer")
-            send(*args)
-
-        def gathered(found: Any) -> None:
-            sent.append("appends")
-            send_gathered(found)
-
-        def appended_meanwhile() -> None:
-            submit(served, b"just before")
-            detach()
-            submit(served, b"kept")
-
-        monkeypatch.setattr(link, "send", answered)
-        monkeypatch.setattr(link, "send_gathered", gathered)
-        monkeypatch.setattr(served, "detach", appended_meanwhile)
-        await played.link.call("hold", {"handle": played.handle}, 30)
-        assert sent == ["appends", "answer"]
-        assert played.heard == [b"just before"]
+def test_who_comes_late_gets_the_segments_that_the_last_view_left_out(tmp_path: Path) -> None:
+    async def test(pair: Pair) -> None:
+        pair.opened.write(1, with_segments=True)
+        pair.opened.write(1, with_segments=False)
+        pair.watch()
+        await pair.attached()
+        assert await pair.read() == 2
 
     run(tmp_path, test)
 
 
-@pytest.mark.parametrize("ends", ["gone", "link"])
-def test_the_end_of_a_partition_there_does_not_touch_it_where_it_was_opened_since(ends: str, tmp_path: Path) -> None:
-    async def test(served: ServedPartition, played: Played, siblings: Siblings) -> None:
-        await attached(served, siblings)
-        here = Writer()
-        siblings.forget(KEY)
-        served.go_by(here)
-        served.log.show(view(7))
-        served.attach(here)
-        played.show(3)
-        if ends == "gone":
-            played.link.tell("gone", {"handle": played.handle, "moves": True})
-            await played.link.ping(30)
+def test_what_is_attached_has_its_view(tmp_path: Path) -> None:
+    async def test(pair: Pair) -> None:
+        pair.opened.write(1, with_segments=True)
+        seen: list[bool] = []
+        pair.served.log.watch(lambda: seen.append(pair.served.is_opening or pair.served.log.view is not None))
+        pair.watch()
+        await pair.attached()
+        assert seen and all(seen)
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_what_is_gone_is_not_read_and_appends_wait_where_it_moves(tmp_path: Path, moves: bool) -> None:
+    async def test(pair: Pair) -> None:
+        pair.opened.write(1, with_segments=True)
+        pair.watch()
+        await pair.attached()
+        del pair.open[KEY]
+        pair.watchers.gone(KEY, moves=moves)
+        await until(lambda: pair.served.log.view is None)
+        answering = asyncio.ensure_future(pair.appended(b"late"))
+        if moves:
+            pair.siblings.forget(KEY)
+            pair.open[KEY] = pair.opened
+            pair.watch()
+            assert (await answering).error is ErrorCode.NONE
+            assert pair.opened.appended == [b"late"]
         else:
-            link = (await siblings._sibling(SIBLING)).link
-            played.link.transport.abort()
-            await link.ended
-        submit(served, b"here")
-        assert here.appended == [b"here"] and not served.is_opening
-        assert served.log.view is not None and served.log.view.high_watermark == 7
+            assert (await answering).error is ErrorCode.NOT_LEADER_OR_FOLLOWER
 
     run(tmp_path, test)
 
 
-@pytest.mark.parametrize("ends", ["gone", "link"])
-def test_what_ended_there_is_watched_again_while_it_is_still_said_to_be_there(ends: str, tmp_path: Path) -> None:
-    async def test(served: ServedPartition, played: Played, siblings: Siblings) -> None:
-        await attached(served, siblings)
-        first = played.link, played.handle
-        unanswered = submit(served, b"lost")
-        await until(lambda: played.heard)
-        if ends == "gone":
-            played.link.tell("gone", {"handle": played.handle, "moves": False})
-        else:
-            played.link.transport.abort()
-            assert (await unanswered).error is ErrorCode.NOT_LEADER_OR_FOLLOWER
-        await until(lambda: (played.link, played.handle) != first and not served.is_opening)
-        await until(lambda: played.heard[-1] == b"again" or (submit(served, b"again") and False))
-
-    run(tmp_path, test)
-
-
-def test_a_partition_that_is_of_no_use_is_not_watched_any_more(tmp_path: Path) -> None:
-    async def test(served: ServedPartition, played: Played, siblings: Siblings) -> None:
-        await attached(served, siblings)
-        played.show(3)
-        await until(lambda: served.log.view)
-        siblings.forget(KEY)
-        assert served.log.view is None and served.is_opening
-        assert await until(lambda: played.unwatched) == [played.handle]
+def test_appends_wait_while_they_are_held(tmp_path: Path) -> None:
+    async def test(pair: Pair) -> None:
+        pair.opened.write(1, with_segments=True)
+        pair.watch()
+        await pair.attached()
+        await pair.watchers.hold(KEY)
+        answering = asyncio.ensure_future(pair.appended(b"held"))
+        await asyncio.sleep(0)
+        assert pair.served.is_opening and pair.opened.appended == []
+        pair.watchers.go_on(KEY)
+        assert (await answering).error is ErrorCode.NONE
+        assert pair.opened.appended == [b"held"]
 
     run(tmp_path, test)
