@@ -32,9 +32,9 @@ async def connect_tcp(host: str, port: int, secret: bytes, identity: dict[str, A
 async def adopt(sock: socket.socket, peer: dict[str, Any]) -> Link:
     """The open link of a socket that another process detached; ``peer`` is the identity that it saw. Call ``start``."""
     sock.setblocking(False)
-    loop = asyncio.get_running_loop()
-    _, link = await loop.connect_accepted_socket(lambda: Link(b"", {}, server_side=False), sock)
-    link.adopted(peer)
+    link = Link(b"", {}, server_side=False)
+    link.adopted(peer)  # first: what the peer has sent meanwhile is no handshake
+    await asyncio.get_running_loop().connect_accepted_socket(lambda: link, sock)
     return link
 
 

@@ -3,6 +3,7 @@ actor, and what these acknowledge."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -11,6 +12,8 @@ from raykafka.replica.host import PartitionKey
 from raykafka.replica.rules.events import Hello
 from raykafka.replica.stream_connection import StreamConnection
 from raykafka.replica.turn import Turn
+
+logger = logging.getLogger(__name__)
 
 
 class FollowerEnd(Protocol):
@@ -121,12 +124,12 @@ class InConnection(StreamConnection):
             number, log_start, high_watermark, records = frames.unpack_data(payload)
             stream = self._taken(number)
             if stream is not None:
-                stream.replica.data(stream, log_start, high_watermark, records)  # type: ignore[union-attr]
+                self._give(stream, log_start, high_watermark, records)
         elif kind == frames.HEADS:
             for number, log_start, high_watermark in frames.unpack_heads(payload):
                 stream = self._taken(number)
                 if stream is not None:
-                    stream.replica.data(stream, log_start, high_watermark, _NO_RECORDS)  # type: ignore[union-attr]
+                    self._give(stream, log_start, high_watermark, _NO_RECORDS)
         elif kind == frames.BEAT:
             pass
         elif kind == frames.HELLO:
@@ -145,6 +148,17 @@ class InConnection(StreamConnection):
                     stream.replica.lost(stream)
         else:
             raise frames.BadFrame(f"a frame of kind {kind}")
+
+    def _give(self, stream: InStream, log_start: int, high_watermark: int, records: memoryview) -> None:
+        """A replica that can't take what came ends its own stream, and no other."""
+        replica = stream.replica
+        assert replica is not None
+        try:
+            replica.data(stream, log_start, high_watermark, records)
+        except Exception:
+            logger.exception("%s: the replica of %s-%d failed", self.name, stream.key.topic, stream.key.partition)
+            stream.end()
+            replica.lost(stream)
 
     def _open(self, number: int, key: PartitionKey, hello: Hello) -> None:
         if number <= self._newest or hello.stream.leader != self.leader:

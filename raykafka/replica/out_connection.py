@@ -3,6 +3,7 @@ unacknowledged, what comes back."""
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,8 @@ from raykafka.replica.turn import Turn
 WINDOW_BYTES = 8 * 1024 * 1024
 CONNECTION_WINDOW_BYTES = 128 * 1024 * 1024
 LEAST_WINDOW_BYTES = 512 * 1024
+
+logger = logging.getLogger(__name__)
 
 
 class LeaderEnd(Protocol):
@@ -141,6 +144,11 @@ class OutConnection(StreamConnection):
         """The number of streams."""
         return len(self._streams)
 
+    @property
+    def may_speak(self) -> bool:
+        """Nothing is said before the other end is: until then its broker hands the connection over."""
+        return self.is_ready
+
     def open(self, stream: OutStream) -> None:
         """Carry ``stream``. Its HELLO goes out once the other end is ready."""
         self._number += 1
@@ -191,7 +199,7 @@ class OutConnection(StreamConnection):
             for number, log_end in frames.unpack_acks(payload):
                 stream = self._answered(number)
                 if stream is not None:
-                    stream.acked(log_end)
+                    self._acked(stream, log_end)
         elif kind == frames.BEAT:
             pass
         elif kind == frames.READY:
@@ -221,6 +229,15 @@ class OutConnection(StreamConnection):
                 stream.end_of.lost("its follower ended it", reason == frames.REFUSED)
         else:
             raise frames.BadFrame(f"a frame of kind {kind}")
+
+    def _acked(self, stream: OutStream, log_end: int) -> None:
+        """A leader that can't take what came loses its own stream, and no other."""
+        try:
+            stream.acked(log_end)
+        except Exception as error:
+            logger.exception("%s: the leader of %s-%d failed", self.name, stream.key.topic, stream.key.partition)
+            stream.end()
+            stream.end_of.lost(f"{type(error).__name__}: {error}", False)
 
     def _stream(self, number: int) -> OutStream | None:
         """The stream of that number, None for one that has ended."""

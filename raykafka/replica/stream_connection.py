@@ -56,6 +56,11 @@ class StreamConnection:
 
     # what each kind of end does
 
+    @property
+    def may_speak(self) -> bool:
+        """Whether the other end is there to hear."""
+        return True
+
     def received(self, kind: int, payload: memoryview) -> None:
         """A frame came. Raises BadFrame."""
         raise NotImplementedError
@@ -115,7 +120,7 @@ class StreamConnection:
         self._quiet_beats += 1
         if silent_s * 1000 > silent_after_ms:
             self.end(f"it has been silent for {silent_s:.1f} s")
-        elif not self._beaten:
+        elif not self._beaten and self.may_speak:
             self.send(frames.BEAT_FRAME)
         self._beaten = False
 

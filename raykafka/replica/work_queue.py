@@ -63,6 +63,13 @@ class WorkQueue:
         finally:
             self.busy = False
             while self._waiting and not self.busy:
-                self._waiting.popleft()()
+                self._do(self._waiting.popleft())
             if not self.busy:
                 self._resume()
+
+    def _do(self, work: Callable[[], None]) -> None:
+        """One that fails takes no other along, nor what waits for ``resume``."""
+        try:
+            work()
+        except Exception as error:
+            asyncio.get_running_loop().call_exception_handler({"message": f"{work!r} failed", "exception": error})

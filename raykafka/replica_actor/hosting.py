@@ -188,6 +188,8 @@ class Hosting:
         self._image, self._brokers = image, brokers
         if configs:
             self._topic_configs.clear()
+        elif len(self._topic_configs) > len(image.topics):
+            self._topic_configs = {name: known for name, known in self._topic_configs.items() if name in image.topics}
         waits = []
         if configs:
             # a log whose topic is gone is about to be closed

@@ -234,6 +234,7 @@ class _Sibling:
         self._unanswered: dict[int, Done] = {}
         self._handles = 0
         self._remotes: dict[int, _Remote] = {}
+        self._handles_of: dict[PartitionKey, set[int]] = {}
         link.start(on_frame=self._frame, on_call=self._answer, on_close=self._ended)
 
     def expect(self, done: Done) -> int:
@@ -246,11 +247,12 @@ class _Sibling:
         # known before the sibling knows it: what that says of it may come before this goes on
         self._handles += 1
         remote = self._remotes[self._handles] = _Remote(self, key, served, self._handles)
+        self._handles_of.setdefault(key, set()).add(remote.handle)
         served.go_by(remote)
         try:
             answer = await self.link.call("watch", {**key_to_json(key), "handle": remote.handle})
         except KafkaError:
-            self._remotes.pop(remote.handle, None)
+            self._drop(remote)
             raise
         if self._remotes.get(remote.handle) is not remote:
             raise LinkError("it was closed there meanwhile")
@@ -260,10 +262,23 @@ class _Sibling:
 
     def unwatch(self, key: PartitionKey) -> None:
         """This actor has no use for it any more."""
-        for remote in [remote for remote in self._remotes.values() if remote.key == key]:
-            del self._remotes[remote.handle]
+        handles = self._handles_of.get(key)
+        if handles is None:
+            return
+        self.outgoing.flush()  # what was handed to it until now is still taken there
+        for handle in tuple(handles):
+            remote = self._remotes[handle]
+            self._drop(remote)
             remote.lose(moves=True)
-            _tell(self.link, "unwatch", {"handle": remote.handle})
+            _tell(self.link, "unwatch", {"handle": handle})
+
+    def _drop(self, remote: _Remote) -> None:
+        if self._remotes.pop(remote.handle, None) is None:
+            return
+        handles = self._handles_of[remote.key]
+        handles.discard(remote.handle)
+        if not handles:
+            del self._handles_of[remote.key]
 
     def _frame(self, kind: int, payload: memoryview) -> None:
         if kind == frames.APPENDED:
@@ -287,13 +302,14 @@ class _Sibling:
                 remote.settle()
                 self.outgoing.flush()  # an answer says that nothing is on its way any more
             case "gone":
-                del self._remotes[args["handle"]]
+                self._drop(remote)
                 remote.lose(moves=args["moves"])
                 self._lost(remote.key, remote.served)
         return {}
 
     def _ended(self, error: Exception | None) -> None:
         remotes, self._remotes = self._remotes, {}
+        self._handles_of.clear()
         for remote in remotes.values():
             remote.lose(moves=False)
             self._lost(remote.key, remote.served)

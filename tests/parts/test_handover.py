@@ -1,6 +1,7 @@
 """An open connection goes from one process to another, and its peer notices nothing (here: from one loop's end)."""
 
 import asyncio
+import select
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,29 @@ def test_a_connection_goes_on_in_the_process_it_was_handed_to(
         await asyncio.wait_for(client.ended, WITHIN_S)
         giver.close()
         receiving.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(play())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_a_peer_says_before_its_connection_is_adopted_is_not_lost(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def play() -> None:
+        client, accepted, server = await _pair()
+        handed_over = await accepted.detach()
+        client.start()
+        client.send(DATA, b"early")
+        while not select.select([handed_over], [], [], 0)[0]:
+            await asyncio.sleep(0)
+        adopted = await adopt(handed_over, accepted.peer)
+        heard: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
+        adopted.start(on_frame=lambda kind, payload: heard.put_nowait((kind, bytes(payload))))
+        assert await asyncio.wait_for(heard.get(), WITHIN_S) == (DATA, b"early")
+        adopted.close()
+        await asyncio.wait_for(client.ended, WITHIN_S)
+        server.close()
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(play())

@@ -73,3 +73,14 @@ def test_a_log_whose_replica_has_failed_is_not_said_to_be_closed_before_it_is(
                 await closing
 
     run(tmp_path, test)
+
+
+def test_configs_of_topics_that_are_gone_are_forgotten(tmp_path: Path) -> None:
+    async def test(dataplane: Dataplane) -> None:
+        for number in range(5):
+            await dataplane.create(f"brief-{number}")
+            await dataplane.delete(f"brief-{number}")
+        await dataplane.create("kept")
+        assert set(dataplane.server._hosting._topic_configs) == {"kept"}
+
+    run(tmp_path, test)

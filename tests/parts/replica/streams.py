@@ -18,10 +18,12 @@ ACTOR = 5
 
 class FollowersBroker:
     """The inter-broker port of the follower's broker, and the actor behind it: streams go to whoever awaits
-    ``stream``."""
+    ``stream``. ``is_ready``: the actor says at once that it is there. ``heard`` counts frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_ready: bool = True) -> None:
         self.taken = 0
+        self.heard = 0
+        self._is_ready = is_ready
         self.links: list[Link] = []
         self._streams: asyncio.Queue[PlayedFollower] = asyncio.Queue()
 
@@ -38,6 +40,7 @@ class FollowersBroker:
         streams: dict[int, PlayedFollower] = {}
 
         def frame(kind: int, payload: memoryview) -> None:
+            self.heard += 1
             if kind == frames.HELLO:
                 number, key, hello = frames.unpack_hello(payload)
                 streams[number] = PlayedFollower(link, number, key, hello)
@@ -63,6 +66,11 @@ class FollowersBroker:
                 stream.over.set()
 
         link.start(on_frame=frame, on_close=ended)
+        if self._is_ready:
+            self.ready(link)
+
+    def ready(self, link: Link) -> None:
+        """Say that the actor is there."""
         link.transport.write(frames.pack_ready(ACTOR))
 
     async def stream(self) -> PlayedFollower:

@@ -263,6 +263,41 @@ async def test_a_follower_that_is_throttled_holds_up_no_other(pair: Pair) -> Non
     assert throttled.replica.describe_followers(0)[FOLLOWER]["throttled"]
 
 
+def fail(*args: object) -> None:
+    raise RuntimeError("planted")
+
+
+def streams_opened(leader: OpenReplica) -> int:
+    leading = leader.replica.partition.leading
+    assert leading is not None
+    return leading.streams
+
+
+@with_pair
+async def test_a_follower_that_fails_on_what_comes_ends_its_own_stream_and_no_other(pair: Pair) -> None:
+    leaders, followers = await pair.both(3)
+    await appended(leaders, b"0")
+    before = streams_opened(leaders[0])
+    followers[0].replica.receiver.data = fail  # type: ignore[assignment, method-assign]
+    leaders[0].append(batch(b"x"), acks=1)
+    await until(lambda: streams_opened(leaders[0]) > before, "its leader opens another stream")
+    await appended(leaders[1:], b"1")
+    assert len(pair.following.links) == 1
+
+
+@with_pair
+async def test_a_leader_that_fails_on_what_comes_loses_its_own_stream_and_no_other(pair: Pair) -> None:
+    leaders, _ = await pair.both(3)
+    await appended(leaders, b"0")
+    before = streams_opened(leaders[0])
+    leaders[0].replica._streams._senders[FOLLOWER].acked = fail  # type: ignore[assignment, method-assign]
+    waiting = leaders[0].append(batch(b"x"))
+    await appended(leaders[1:], b"1")
+    assert (await waiting).error is ErrorCode.NONE
+    assert streams_opened(leaders[0]) == before + 1
+    assert len(pair.following.links) == 1
+
+
 @with_pair
 async def test_streams_whose_connection_ends_are_lost_in_one_turn_and_opened_again(pair: Pair) -> None:
     leaders, followers = await pair.both(MANY)

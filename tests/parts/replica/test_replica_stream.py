@@ -62,6 +62,19 @@ async def test_a_follower_whose_actor_says_nothing_is_given_up_and_connected_to_
 
 
 @with_replica
+async def test_leaders_say_nothing_before_the_followers_actor_is_there(leader: OpenReplica) -> None:
+    """Until then its broker hands the connection over, which it can't do with one on which something was said."""
+    broker = FollowersBroker(is_ready=False)
+    await leader.open(led(), holders=await broker.start())
+    await until(lambda: broker.links)
+    await asyncio.sleep(3 * BEAT_S)
+    assert broker.heard == 0
+    broker.ready(broker.links[0])
+    assert (await broker.stream()).hello.stream.number == 1
+    broker.close()
+
+
+@with_replica
 async def test_leaders_that_say_nothing_are_dropped_by_their_followers(follower: OpenReplica) -> None:
     follower.actor.hub.configure(600)
     await follower.open(followed())
