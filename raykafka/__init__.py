@@ -26,7 +26,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # The handles come with librdkafka, which a broker or replica process has no use for: imported when asked for.
+    # The handles come with librdkafka, which a broker or replica actor has no use for: imported when asked for.
     if name in __all__:
         import raykafka.client
 

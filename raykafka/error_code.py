@@ -1,6 +1,6 @@
 """Kafka's error codes, as the protocol guide numbers them.
 
-Kept here, and not taken from kio, because replica processes answer with them and must start quickly.
+Kept here, and not taken from kio, because replica actors answer with them and must start quickly.
 """
 
 from enum import IntEnum

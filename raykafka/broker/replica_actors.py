@@ -11,6 +11,7 @@ import socket
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from raykafka.broker.children.child import REPLICA, Child
@@ -34,15 +35,17 @@ TELL_WITHIN_S = 0.25
 _CLOSE_LISTENERS_WITHIN_S = 3.0
 _STEADY_AFTER_S = 30.0
 _REBALANCE_S = 1.0
+_TOGETHER_WITHIN_S = 2.0
 _CLIENT = "client"
 
 logger = logging.getLogger(__name__)
 
 
 class ReplicaActorProcess:
-    """One life of a replica actor (``partitions.actors.Actor``), connected. ``busy`` is the share of a core that it
-    used in the last second, ``connections`` those that it was handed and has not reported as ended. ``is_deaf`` once
-    it did not take a connection: its process has ended, and that is about to be noticed."""
+    """One life of a replica actor (``partitions.actors.Actor``), connected. As last reported: ``busy`` is the share of
+    a core that it used in the last second, ``connections`` how many it serves, by listener, ``taken`` how many of those
+    that it was ``given`` it had taken over by then. ``is_deaf`` once it did not take a connection: its process has
+    ended, and that is about to be noticed."""
 
     def __init__(
         self,
@@ -59,7 +62,8 @@ class ReplicaActorProcess:
         self.connections: Mapping[str, int] = {}
         self.sessions = 0
         self.given = 0
-        self.giver = Giver(child.fds, lambda connection, peer: lost(self, connection, peer))
+        self.taken = 0
+        self.giver = Giver(child.fds, partial(lost, self))
 
     @property
     def link(self) -> Link:
@@ -68,7 +72,7 @@ class ReplicaActorProcess:
     @property
     def weight(self) -> int:
         """How many connections it serves, as far as is known."""
-        return sum(self.connections.values()) + self.given
+        return sum(self.connections.values()) + self.given - self.taken
 
     async def open(self, args: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = await self.link.call("open", args)
@@ -129,6 +133,7 @@ class ReplicaActors:
         self._backoff = Backoff()
         self._homeless: list[tuple[str, socket.socket]] = []
         self._streams: list[tuple[socket.socket, dict[str, Any]]] = []
+        self._is_together = False
         self._stopping = False
 
     @property
@@ -237,11 +242,24 @@ class ReplicaActors:
         self._tell_paths()
         placed = [[*tp, str(topic_id), number] for (tp, topic_id), number in self._placed.items()]
         link.tell("placed", {"partitions": [[topic, tid, p, n] for topic, p, tid, n in placed]})
-        self._partitions.actor_came(actor)
+        if self._is_together:
+            self._partitions.actor_came(actor)
+        elif len(self._living) >= self.wanted:
+            self._are_together()
+        elif len(self._living) == 1:
+            asyncio.get_running_loop().call_later(_TOGETHER_WITHIN_S, self._are_together)
         self._serve_homeless()
         streams, self._streams = self._streams, []
         for connection, peer in streams:
             self.take_stream(connection, peer)
+
+    def _are_together(self) -> None:
+        """The first actors are there, or late: from here on each gets replicas when it comes. The first of several would
+        otherwise get all that there are."""
+        if not self._is_together and self._partitions is not None:
+            self._is_together = True
+            for actor in tuple(self._living.values()):
+                self._partitions.actor_came(actor)
 
     def _tell_paths(self) -> None:
         paths = {number: actor.child.links for number, actor in self._living.items()}
@@ -275,7 +293,7 @@ class ReplicaActors:
         if method == "report":
             actor.busy = float(args["busy"])
             actor.connections = args["connections"]
-            actor.given = 0
+            actor.taken = int(args["taken"])
             actor.sessions = int(args["sessions"])
         if method in ("failed", "refused", "propose"):
             if self._partitions is not None:

@@ -2,7 +2,8 @@
 the next.
 
 The active controller builds a ClusterImage from ZooKeeper, sends it whole to a broker on connecting, and deltas after
-that, in the order in which ZooKeeper took them. Brokers answer Metadata from it and learn from it what they lead.
+that, in the order in which ZooKeeper took them. Brokers learn from it what they lead, and relay it to their replica
+actors, which answer Metadata from it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""An append on its way to the process that writes the partition's log, and its outcome on the way back.
+"""An append on its way to the replica actor that writes the partition's log, and its outcome on the way back.
 
-All integers are big-endian. ``records`` is always one whole Kafka record batch (magic 2) or several, as the client sent
-them.
+All integers are big-endian. Records are always one whole Kafka record batch (magic 2) or several, as the client sent
+them. What is in an APPEND frame is in ``replica_actor.sibling_frames``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ APPENDED = FrameKind(17)
 ANY_EPOCH = -1
 _ERRORS = {int(error): error for error in ErrorCode}
 
-_APPEND = struct.Struct(">QbiI")
 _APPENDED = struct.Struct(">Qhqqq")
 
 
@@ -57,19 +56,6 @@ class Appended:
 
 # Called once with the outcome of an append.
 Done = Callable[[Appended], None]
-
-
-def pack_append(correlation: int, acks: int, leader_epoch: int, timeout_ms: int) -> bytes:
-    """The head of an APPEND frame; the records follow it. ``acks`` is 0, 1 or -1 (all in-sync replicas);
-    ``leader_epoch`` ANY_EPOCH, or the only one that may take it; ``timeout_ms`` bounds the wait of acks=-1 for the high
-    watermark."""
-    return _APPEND.pack(correlation, acks, leader_epoch, timeout_ms)
-
-
-def unpack_append(payload: memoryview) -> tuple[int, int, int, int, memoryview]:
-    """Correlation, acks, leader epoch, timeout in ms and the records of an APPEND frame."""
-    correlation, acks, leader_epoch, timeout_ms = _APPEND.unpack_from(payload)
-    return correlation, acks, leader_epoch, timeout_ms, payload[_APPEND.size :]
 
 
 def pack_appended(

@@ -1,14 +1,14 @@
 """The gate: the one place that every request passes in a process before it is served there or forwarded.
 
-A broker's gate is asked first, when a request comes on a client's connection: there a quota is charged. The gates of
-other processes are made without quotas, so that nobody is charged twice. A request that is forwarded passes the gate of
-the process that serves it as well, and there it is authorized: the names of its topics and groups are known where its
-handler reads them, and Kafka refuses per topic and group. The forwarded context carries the principal; processes that
-hold the cluster's secret believe each other's.
+The gate of a replica actor is asked first, when a request comes on a client's connection: there a quota is charged. The
+gates of other processes are made without quotas, so that nobody is charged twice. A request that is forwarded passes
+the gate of the process that serves it as well, and there it is authorized: the names of its topics and groups are known
+where its handler reads them, and Kafka refuses per topic and group. The forwarded context carries the principal;
+processes that hold the cluster's secret believe each other's.
 
 Everything is allowed and free. ACLs will be part of the cluster image: the controller holds them as it holds configs, a
-broker takes them with the image, and tells its coordinator of them as it tells it what topics there are; each of the
-three then makes its gate with an authorizer over them.
+broker takes them with the image and relays them to its replica actors, which tell its coordinator of them as they tell
+it what topics there are; each of the four then makes its gate with an authorizer over them.
 """
 
 from __future__ import annotations

@@ -19,10 +19,10 @@ package says in its ``PLACE`` which process runs its handlers. A module of it se
     instead of ``handle``, for an API that has its own codec; no buffers: nothing is to be answered. A plain function
     may begin its work at once and return an Answer. ``FLEXIBLE_FROM`` is its first version with flexible headers
 ``CHANGES_NOTHING``, ``EVERY_BROKER``, ``WHILE_UNAVAILABLE``
-    optional, for what a coordinator answers (``raykafka.broker.coordination``). True where a request changes nothing:
-    it is asked again where the process ends over it. True where every broker answers, one that leads no partition of
-    the coordinator's topic as well. And the ErrorCode that clients are told while there is no process, where it isn't
-    NOT_COORDINATOR: one after which they ask again
+    optional, for what a coordinator answers (``raykafka.replica_actor.coordination``). True where a request changes
+    nothing: it is asked again where the process ends over it. True where every broker answers, one that leads no
+    partition of the coordinator's topic as well. And the ErrorCode that clients are told while there is no process,
+    where it isn't NOT_COORDINATOR: one after which they ask again
 
 A module without ``API_KEY`` is code that several APIs share.
 """

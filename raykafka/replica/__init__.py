@@ -1,1 +1,1 @@
-"""Partition replicas: the rules of replication, and the process that writes one partition's log."""
+"""Partition replicas: the rules of replication, an open replica, and the streams between replica actors."""

@@ -137,7 +137,7 @@ class Receiver:
         try:
             granted = await self._throttle.ask(FOLLOWER, owed)
         except LinkError:
-            return  # the link to the broker has ended, and with it this process
+            return  # the link to the broker has ended, and so does this actor
         stream.grant(granted)
 
     def _write(self, records: memoryview) -> None:

@@ -26,12 +26,15 @@ class Report:
         durations: RequestDurations,
         listeners: Mapping[str, Listener],
         sessions: Callable[[], FetchSessions],
+        taken: Callable[[], int],
     ) -> None:
+        """``taken`` tells how many clients' connections were handed over so far."""
         self._hosting = hosting
         self._traffic = traffic
         self._durations = durations
         self._listeners = listeners
         self._sessions = sessions
+        self._taken = taken
         self._at_s = boot_clock()
         self._used_s = time.process_time()
 
@@ -45,6 +48,7 @@ class Report:
             "traffic": self._traffic.delta(),
             "durations": self._durations.delta(),
             "connections": {name: listener.connections for name, listener in self._listeners.items()},
+            "taken": self._taken(),
             "sessions": len(self._sessions()),
             "busy": round(busy, 3),
         }

@@ -80,6 +80,7 @@ class ReplicaActorServer:
         self._loop = asyncio.get_running_loop()
         self._lease_until = 0.0
         self._takes_clients = True
+        self._taken = 0
         self._durations = RequestDurations()
         self._listeners: dict[str, Listener] = {}
         self._placed: dict[PartitionKey, int] = {}
@@ -110,7 +111,12 @@ class ReplicaActorServer:
         )
         self._coordination = Coordination(self.broker_id, self.partitions, self.gate.apis)
         self._report = report.Report(
-            self._hosting, self.partitions.traffic, self._durations, self._listeners, lambda: self.fetch_sessions
+            self._hosting,
+            self.partitions.traffic,
+            self._durations,
+            self._listeners,
+            lambda: self.fetch_sessions,
+            lambda: self._taken,
         )
         if named is not None:
             named(f"replicas {self.number} of broker {self.broker_id}")
@@ -254,6 +260,7 @@ class ReplicaActorServer:
             await listener.adopt(connection)
         except OSError as error:
             logger.info("a client had gone before it was served: %s", error)
+        self._taken += 1
 
     def accept(self, link: Link) -> None:
         """A sibling or a coordinator has connected."""

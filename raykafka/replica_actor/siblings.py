@@ -315,7 +315,7 @@ class _Sibling:
             self._lost(remote.key, remote.served)
         unanswered, self._unanswered = self._unanswered, {}
         for done in unanswered.values():
-            done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message="the replica's process has ended"))
+            done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message="the replica's actor has ended"))
 
 
 def _is_over(connecting: asyncio.Future[_Sibling]) -> bool:

@@ -186,7 +186,7 @@ def test_configs_are_described_with_their_sources(broker: PlainBroker) -> None:
 
 
 @pytest.mark.parametrize("acks", ["1", "all"])
-def test_a_killed_replica_process_heals_and_loses_nothing_acknowledged(broker: PlainBroker, acks: str) -> None:
+def test_a_killed_replica_actor_heals_and_loses_nothing_acknowledged(broker: PlainBroker, acks: str) -> None:
     topic = f"wounded-{acks}"
     _create(broker, topic)
     producing = _Producing(broker, topic, acks=acks, **{"enable.idempotence": acks == "all"})
@@ -197,7 +197,7 @@ def test_a_killed_replica_process_heals_and_loses_nothing_acknowledged(broker: P
         killed.kill()
         producing.send(200)
         producing.wait_acknowledged(len(producing.acknowledged) + 1)
-        until(lambda before=killed: _another_writes(broker, topic, before), "another replica process")
+        until(lambda before=killed: _another_writes(broker, topic, before), "another replica actor")
     producing.finish()
     found = _numbers(broker, topic, len(producing.acknowledged))
     if acks == "all":

@@ -8,6 +8,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
 from tests.lab.actor_processes import ActorProcesses, Client
 from tests.lab.loop_waiting import until
 
@@ -59,30 +61,31 @@ def test_connections_wait_while_no_actor_lives_and_are_served_by_the_next(tmp_pa
     run(tmp_path, test, count=1)
 
 
-def test_a_connection_for_an_actor_that_has_ended_unnoticed_goes_to_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_connection_for_an_actor_that_has_ended_unnoticed_goes_to_another(count: int, tmp_path: Path) -> None:
+    """To one that lives, or else to the next."""
+
     async def test(actors: ActorProcesses) -> None:
         actors.kill(0)
         os.waitid(os.P_PID, actors.pool.living()[0].child.pid, os.WEXITED | os.WNOWAIT)
         # no turn of the event loop until here: nobody has heard of it
         own, other = socket.socketpair()
-        assert actors.pool.serve("TEST", other)
+        actors.pool.serve("TEST", other)
         assert 0 in actors.pool.living()
         client = Client(*await asyncio.open_connection(sock=own))
         await served(client)
 
-    run(tmp_path, test)
+    run(tmp_path, test, count)
 
 
-def test_a_stopped_listener_takes_no_connection_that_is_still_on_its_way(tmp_path: Path) -> None:
+def test_a_broker_that_stops_serves_no_connection_that_is_still_on_its_way(tmp_path: Path) -> None:
     async def test(actors: ActorProcesses) -> None:
-        client = await actors.connect()
+        client = await actors.client(0)
         await served(client)
-        closing = asyncio.ensure_future(actors.pool.close_listeners())
-        late = await actors.connect()
-        await closing
+        await actors.pool.close_listeners()
         assert await client.reader.read() == b""
-        later = await actors.connect()
-        assert await later.reader.read() == b""
-        late.close()
+        for number in (0, 1):  # one that has served clients, and one that has not
+            late = await actors.client(number)
+            assert await asyncio.wait_for(late.reader.read(), 30) == b""
 
     run(tmp_path, test)

@@ -14,8 +14,9 @@ import pytest
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
 from raykafka.link import Link, connect_tcp, connect_unix, endpoints, serve_unix
-from raykafka.partition.appends import APPEND, Appended, pack_append, unpack_append
+from raykafka.partition.appends import APPEND, Appended
 from raykafka.partition.view import VIEW, View
+from raykafka.replica_actor.sibling_frames import pack_append, unpack_append
 from raykafka.types import LogPosition
 
 SECRET = b"s" * 32
@@ -195,8 +196,8 @@ def test_a_stall_of_ones_own_is_nobody_elses_silence(tmp_path: Path) -> None:
 def test_messages_survive_packing() -> None:
     view = View(3, 10, 1, 0, 42, LogPosition(0, 900), 40, LogPosition(0, 800), 50, 7, (0, 30))
     assert View.unpack(memoryview(view.pack())) == view
-    *append, records = unpack_append(memoryview(pack_append(9, -1, 4, 30_000) + b"batch"))
-    assert append == [9, -1, 4, 30_000] and bytes(records) == b"batch"
+    *append, records = unpack_append(memoryview(pack_append(5, 9, -1, 4, 30_000) + b"batch"))
+    assert append == [5, 9, -1, 4, 30_000] and bytes(records) == b"batch"
     appended = Appended(9, ErrorCode.NOT_ENOUGH_REPLICAS, message="isr is {1}")
     assert Appended.unpack(memoryview(appended.pack())) == appended
 

@@ -1,9 +1,9 @@
 """How much replication of throttled replicas this broker takes part in: ``leader.replication.throttled.rate`` for what
 it sends, ``follower.replication.throttled.rate`` for what it takes (KIP-73).
 
-Each rate is for all of the broker's replicas together, and each replica is a process: one that has used up what it was
-given asks for more and waits for the answer, which is a tenth of a second's worth. So the broker is asked some ten
-times a second by each replica that is held back, however many batches that is.
+Each rate is for all of the broker's replicas together, in however many replica actors they are open: a replica that
+has used up what it was given asks for more and waits for the answer, which is a tenth of a second's worth. So the
+broker is asked some ten times a second by each replica that is held back, however many batches that is.
 """
 
 from __future__ import annotations

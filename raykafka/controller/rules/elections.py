@@ -73,10 +73,10 @@ def after_changes(
 ) -> StateNode | None:
     """The partition's next state now that ``lives`` are the registered brokers; None when nothing has to change.
 
-    ``failed`` is a live broker whose replica process of this partition ended or had its log cut: it leads no further
-    in this epoch (rule 1); ``short`` says that its log has lost committed records: where nobody else can lead, that it
-    may not either is kept in the state. ``unclean`` allows a leader that is
-    not known to hold every acknowledged record; an only replica is always allowed: there is nobody to wait for.
+    ``failed`` is a live broker whose replica of this partition was closed, lost its actor or had its log cut: it leads
+    no further in this epoch (rule 1); ``short`` says that its log has lost committed records: where nobody else can
+    lead, that it may not either is kept in the state. ``unclean`` allows a leader that is not known to hold every
+    acknowledged record; an only replica is always allowed: there is nobody to wait for.
     """
     known = dict(zip(state.isr, state.isr_epochs, strict=True))
     alive = [b for b in survivors(state, lives) if b != failed]

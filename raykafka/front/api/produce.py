@@ -6,7 +6,7 @@ v9: flexible. v10: the current leader beside NOT_LEADER_OR_FOLLOWER. v11: transa
 Versions 0-2 are advertised, since librdkafka else drops compression silently; they are answered UNSUPPORTED_VERSION, as
 their message formats are not stored. Transactional ids are refused with INVALID_REQUEST until transactions are served.
 
-The codec is our own: the records stay views into the frame that the client sent, all the way to the replica's socket.
+The codec is our own: the records stay views into the frame that the client sent, all the way to the log's file.
 Nothing here waits: the request is handed to the replicas before ``handle_raw`` returns, and its answer is written when
 the last of them has answered. With acks=0 nothing is answered, and an error closes the connection.
 """
