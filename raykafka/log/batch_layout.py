@@ -47,6 +47,8 @@ ATTRIBUTES, ATTRIBUTES_POSITION = _field("attributes")
 MAX_TIMESTAMP, MAX_TIMESTAMP_POSITION = _field("max_timestamp")
 RECORD_COUNT, RECORD_COUNT_POSITION = _field("record_count")
 
+PRODUCER, PRODUCER_POSITION = struct.Struct(">qhi"), _field("producer_id")[1]  # its id, epoch and the base sequence
+
 PREFIX_BYTES = LENGTH_POSITION + LENGTH.size  # base offset and length, which ``length`` does not count
 CRC_START = ATTRIBUTES_POSITION  # the first byte that the CRC covers
 

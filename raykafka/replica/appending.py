@@ -10,6 +10,7 @@ from raykafka.errors import KafkaError
 from raykafka.log import DuplicateSequence, Log
 from raykafka.log.batch import read_header
 from raykafka.partition.appends import Appended, Done
+from raykafka.partition.refused_producers import RefusedProducers
 from raykafka.process.clock import boot_clock_ms, wall_clock_ms
 from raykafka.replica.outbox import Outbox
 from raykafka.replica.rules.events import Reply, Wrote
@@ -18,6 +19,7 @@ from raykafka.replica.sending import Streams
 from raykafka.replica.steps import Steps
 from raykafka.replica.upkeep import Upkeep
 from raykafka.replica.work_queue import WorkQueue
+from raykafka.types import NO_EPOCH
 
 
 class _Produce(NamedTuple):
@@ -51,7 +53,8 @@ class Appender:
         self._streams = streams
         self._steps = steps
         self._failed = failed
-        self._refused_by_disk: set[int] = set()  # producer ids
+        self._refused = RefusedProducers()
+        self._refused_in = NO_EPOCH
 
     def append(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
         """Append ``records`` as leader; ``done`` is called once with the outcome, at the end of a pass of the event
@@ -61,7 +64,10 @@ class Appender:
             self._queue.submit(lambda: self.append(records, acks, timeout_ms, leader_epoch, done))
             return
         error = self._partition.admit(acks, leader_epoch)
+        if self._refused and not error:
+            error = self._refused_now().behind(records)
         if error:
+            self._refuse(records, error)
             self._out.answer(done, self._refusal(error))
             return
         log = self._log
@@ -75,13 +81,13 @@ class Appender:
             time_ms = duplicate.timestamp if log.config.log_append_time else -1
             token = _Produce(done, duplicate.base_offset, time_ms)
         except KafkaError as refusal:
-            code = self._seen_by_producer(refusal.code, records)
-            self._out.answer(done, self._refusal(code, refusal.message))
+            self._refuse(records, refusal.code)
+            self._out.answer(done, self._refusal(refusal.code, refusal.message))
             if log.failed or self._should_resign(refusal.code):
                 self._failed(refusal.message)
             return
-        if self._refused_by_disk:
-            self._refused_by_disk.discard(read_header(records, 0).producer_id)
+        if self._refused:
+            self._refused.taken(records)
         if self._upkeep.must_flush():
             self._out.hold(log.log_end_offset)
             self._upkeep.flush()
@@ -89,6 +95,16 @@ class Appender:
         self._steps.step(Wrote(token, acks, last_offset, now_ms + timeout_ms), now_ms)
         self._out.view_changes()
         self._upkeep.wrote()
+
+    def _refuse(self, records: memoryview, error: ErrorCode) -> None:
+        if self._partition.leading is not None:
+            self._refused_now().refused(records, error)
+
+    def _refused_now(self) -> RefusedProducers:
+        """What was refused in this leadership: another leader may have taken what was refused before."""
+        if self._partition.epoch != self._refused_in:
+            self._refused, self._refused_in = RefusedProducers(), self._partition.epoch
+        return self._refused
 
     def reply(self, reply: Reply) -> None:
         """Answer an append that the rules have decided."""
@@ -98,19 +114,6 @@ class Appender:
 
     def _refusal(self, error: ErrorCode, message: str = "") -> Appended:
         return Appended(-1, error, log_start_offset=self._log.log_start_offset, message=message)
-
-    def _seen_by_producer(self, code: ErrorCode, records: memoryview) -> ErrorCode:
-        """What to answer for a refused batch. Batches in flight behind one that the disk refused are out of order only
-        for that: they get the same answer, after which an idempotent producer sends all of them again, in order. For an
-        order that it can't explain it would begin a new epoch, and write again what is there."""
-        if code is ErrorCode.KAFKA_STORAGE_ERROR:
-            self._refused_by_disk.add(read_header(records, 0).producer_id)
-        elif (
-            code is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
-            and read_header(records, 0).producer_id in self._refused_by_disk
-        ):
-            return ErrorCode.KAFKA_STORAGE_ERROR
-        return code
 
     def _should_resign(self, code: ErrorCode) -> bool:
         """Whether another replica can take what this one's disk does not."""

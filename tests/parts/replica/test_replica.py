@@ -14,7 +14,8 @@ from raykafka.log import DirectoryLocked, Log, LogReader
 from raykafka.partition.view import View
 from raykafka.replica import upkeep
 from tests.lab.loop_waiting import until
-from tests.parts.replica.opened import BROKER, Broker, OpenReplica, batch, state, stored, with_replica
+from tests.parts.replica.opened import BROKER, Broker, OpenReplica, batch, led, state, stored, with_replica
+from tests.parts.replica.streams import FollowersBroker
 
 
 @with_replica
@@ -367,3 +368,46 @@ def test_an_answer_that_waits_for_a_flush_that_fails_is_no_success(
         assert (await answer).error == ErrorCode.NOT_LEADER_OR_FOLLOWER
 
     test(tmp_path)
+
+
+@with_replica
+async def test_batches_in_flight_behind_one_that_too_few_replicas_refused_get_its_answer(leader: OpenReplica) -> None:
+    """Also when there are enough by then. For an order that it can't explain, librdkafka begins a new producer epoch,
+    and writes again what is there."""
+
+    def numbered(sequence: int) -> bytearray:
+        return batch(b"x", producer_id=7, producer_epoch=0, base_sequence=sequence)
+
+    config = {"min.insync.replicas": "2"}
+    broker = FollowersBroker()
+    holders = await broker.start()
+    await leader.open(led(isr=(BROKER,)), holders=holders, config=config)
+    follower = await broker.stream()
+    follower.answer(0, -1)
+    assert (await leader.append(numbered(0))).error is ErrorCode.NOT_ENOUGH_REPLICAS
+    await leader.tell(led(version=1), holders=holders)
+    assert (await leader.append(numbered(1))).error is ErrorCode.NOT_ENOUGH_REPLICAS
+    again = [leader.append(numbered(sequence)) for sequence in (0, 1)]
+    await until(lambda: leader.replica.log.log_end_offset == 2)
+    await follower.data()
+    follower.ack(2)
+    answers = await asyncio.gather(*again)
+    assert [(answer.error, answer.base_offset) for answer in answers] == [(ErrorCode.NONE, 0), (ErrorCode.NONE, 1)]
+    assert (await leader.append(numbered(9))).error is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+    broker.close()
+
+
+@with_replica
+async def test_what_one_leadership_refused_does_not_hold_back_the_next(leader: OpenReplica) -> None:
+    """Another leader may have taken it between them."""
+
+    def numbered(sequence: int) -> bytearray:
+        return batch(b"x", producer_id=7, producer_epoch=0, base_sequence=sequence)
+
+    config = {"min.insync.replicas": "2"}
+    await leader.open(led(isr=(BROKER,)), config=config)
+    assert (await leader.append(numbered(0))).error is ErrorCode.NOT_ENOUGH_REPLICAS
+    leader.replica.configure({"min.insync.replicas": "1"})
+    assert (await leader.append(numbered(1))).error is ErrorCode.NOT_ENOUGH_REPLICAS
+    await leader.tell(led(1, isr=(BROKER,), version=1))
+    assert (await leader.append(numbered(1))).error is ErrorCode.NONE
