@@ -254,8 +254,8 @@ class ReplicaActors:
             self.take_stream(connection, peer)
 
     def _are_together(self) -> None:
-        """The first actors are there, or late: from here on each gets replicas when it comes. The first of several would
-        otherwise get all that there are."""
+        """The first actors are there, or late: from here on each gets replicas when it comes. The first of several
+        would otherwise get all that there are."""
         if not self._is_together and self._partitions is not None:
             self._is_together = True
             for actor in tuple(self._living.values()):

@@ -17,12 +17,10 @@ from raykafka.errors import UnanswerableRequestError
 from raykafka.front.api import produce
 from raykafka.log.batch import iter_batches, iter_records
 from raykafka.partition.appends import Appended
-from raykafka.process.clock import boot_clock
 from raykafka.protocol.wire import MalformedError
 from raykafka.replica_actor import partition as served_partition
 from raykafka.types import TopicPartition
 from tests.lab.dataplane import TOPIC, Dataplane, batch, decode_response, produce_body
-from tests.lab.loop_waiting import until
 
 SERVED = range(3, 12)
 
@@ -176,22 +174,6 @@ def test_without_the_lease_only_acks_all_is_taken(tmp_path: Path) -> None:
         assert (await dataplane.produce(batch(b"a"), acks=1)).error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
         assert (await dataplane.produce(batch(b"b"), acks=-1)).error_code.value == ErrorCode.NONE
         assert await stored(dataplane) == [b"b"]
-
-    run(tmp_path, test)
-
-
-def test_the_lease_runs_out_when_the_broker_tells_of_no_renewal(tmp_path: Path) -> None:
-    """Rule 15."""
-
-    async def test(dataplane: Dataplane) -> None:
-        await dataplane.create()
-        dataplane.lease = False
-        dataplane.broker.tell("lease", {"until": boot_clock() + 0.5})
-        await until(lambda: dataplane.lease)
-        assert (await dataplane.produce(batch(b"a"), acks=1)).error_code.value == ErrorCode.NONE
-        await until(lambda: not dataplane.lease)
-        assert (await dataplane.produce(batch(b"b"), acks=1)).error_code.value == ErrorCode.NOT_LEADER_OR_FOLLOWER
-        assert await stored(dataplane) == [b"a"]
 
     run(tmp_path, test)
 

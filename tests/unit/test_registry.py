@@ -137,3 +137,13 @@ def test_an_error_response_can_be_written_in_every_version_with_an_error_code(ke
         assert again.error_code.value == ErrorCode.NOT_COORDINATOR
         written += 1
     assert written
+
+
+def test_an_api_with_a_codec_of_its_own_tells_without_schemas_which_headers_are_flexible() -> None:
+    raw = [api for api in APIS if api.handle_raw is not None]
+    assert {api.name for api in raw} == {"Fetch", "Produce"}
+    for api in raw:
+        version = api.flexible_from
+        assert version is not None, api.name
+        for flexible in (codec.request_is_flexible, codec.response_header_is_flexible):
+            assert [flexible(api.key, asked) for asked in (version - 1, version)] == [False, True]

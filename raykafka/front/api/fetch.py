@@ -18,6 +18,7 @@ import asyncio
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, UnanswerableRequestError
+from raykafka.front.fetch_codec import FLEXIBLE_FROM as FLEXIBLE_FROM
 from raykafka.front.fetch_codec import FetchRequest, Read, ResponseWriter, parse
 from raykafka.front.fetch_sessions import NO_SESSION, FetchPartition, FetchPlan
 from raykafka.front.leader_hints import LeaderHints

@@ -371,6 +371,7 @@ def test_streams_wait_for_their_follower_in_bounds(tmp_path: Path, monkeypatch: 
     async def test(replica: OpenReplica) -> None:
         leaders = await PlayedLeaders.connect(replica.actor)
         monkeypatch.setattr(hubs, "MOST_WAITING", 2)
+        monkeypatch.setattr(hubs, "WAIT_S", 10 * DEADLINE_S)
         first, second, third = (leaders.leader(0, key=key(n)) for n in range(3))
         for stream in (first, second, third):
             stream.hello([(0, 0)], 0)
