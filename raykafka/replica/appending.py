@@ -10,9 +10,9 @@ from raykafka.errors import KafkaError
 from raykafka.log import DuplicateSequence, Log
 from raykafka.log.batch import read_header
 from raykafka.partition.appends import Appended, Done
-from raykafka.partition.refused_producers import RefusedProducers
 from raykafka.process.clock import boot_clock_ms, wall_clock_ms
 from raykafka.replica.outbox import Outbox
+from raykafka.replica.refused_producers import RefusedProducers
 from raykafka.replica.rules.events import Reply, Wrote
 from raykafka.replica.rules.partition import Partition
 from raykafka.replica.sending import Streams

@@ -306,6 +306,8 @@ class Hosting:
         self, served: ServedPartition, key: PartitionKey, config: Mapping[str, str], args: Mapping[str, Any]
     ) -> Log:
         def opened() -> Log:
+            if self._closed:
+                raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "the replica actor ends")
             return Log.open(
                 served.log.directory,
                 LogConfig.from_topic_config(config),
@@ -399,11 +401,11 @@ class Hosting:
         """The broker is gone: close everything at once, so that its next life finds whole logs. Nothing is synced: the
         machine lives."""
         self._closed = True
-        if self._opening:
-            await asyncio.wait(self._opening.values())
         hosted = tuple(self._open.values())
         self._open.clear()
         closings = [asyncio.ensure_future(one.replica.close(flush=False)) for one in hosted]
+        if self._opening:
+            await asyncio.wait(self._opening.values())  # each closes itself
         if closings:
             for closing in (await asyncio.wait(closings))[0]:
                 if closing.exception() is not None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from raykafka.cluster.image import ImageDelta
-from raykafka.errors import KafkaError
-from raykafka.log import Log
+from raykafka.errors import KafkaError, LinkError
+from raykafka.log import Log, lock_holder
 from raykafka.replica.host import PartitionKey
 from raykafka.types import TopicPartition
 from tests.lab.dataplane import TOPIC, Dataplane, batch
@@ -82,5 +82,35 @@ def test_configs_of_topics_that_are_gone_are_forgotten(tmp_path: Path) -> None:
             await dataplane.delete(f"brief-{number}")
         await dataplane.create("kept")
         assert set(dataplane.server._hosting._topic_configs) == {"kept"}
+
+    run(tmp_path, test)
+
+
+def test_open_logs_are_closed_at_the_end_while_another_is_still_being_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next life of the broker waits for their locks."""
+    opens, goes_on, open_log = threading.Event(), threading.Event(), Log.open
+
+    def slowly(directory: Path, *args: object, **more: object) -> Log:
+        opens.set()
+        goes_on.wait(WITHIN_S)
+        return open_log(directory, *args, **more)  # type: ignore[arg-type]
+
+    async def test(dataplane: Dataplane) -> None:
+        topic_id = await dataplane.create()
+        hosted = dataplane.server._hosting.get(PartitionKey(TOPIC, topic_id, 0))
+        assert hosted is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(Log, "open", slowly)
+            opening = asyncio.ensure_future(dataplane.create("slow"))
+            await until(opens.is_set)
+            dataplane.broker.close()
+            try:
+                await until(lambda: lock_holder(hosted.replica.log.directory) is None, within_s=WITHIN_S / 2)
+            finally:
+                goes_on.set()
+            with pytest.raises(LinkError):
+                await opening
 
     run(tmp_path, test)
