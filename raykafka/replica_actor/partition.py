@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from raykafka.cluster.image import PartitionState
@@ -15,6 +16,8 @@ from raykafka.types import TopicPartition
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 _LONGEST_WAIT_S = 30.0
 _LOOK_EVERY_S = 0.25
+_ALL = -1
+_NO_LEASE = "the broker has lost touch with ZooKeeper"
 
 
 class Writer(Protocol):
@@ -37,10 +40,19 @@ class ServedPartition:
     """``access.PartitionAccess``. ``submit`` is what is to be done with an append now: handed to the writer, kept until
     there is one, or refused.
 
-    It is *opening* until somebody tells where it is (``attach``, ``nowhere``), and while it moves.
+    It is *opening* until somebody tells where it is (``attach``, ``nowhere``), and while it moves. ``holds_lease()``
+    says whether acks 0 and 1 may be answered; what was kept may outlast the lease with which it came (rule 15).
     """
 
-    def __init__(self, broker_id: int, tp: TopicPartition, topic_id: uuid.UUID, state: PartitionState, log: LogView):
+    def __init__(
+        self,
+        broker_id: int,
+        tp: TopicPartition,
+        topic_id: uuid.UUID,
+        state: PartitionState,
+        log: LogView,
+        holds_lease: Callable[[], bool],
+    ) -> None:
         self.tp = tp
         self.topic_id = topic_id
         self.state = state
@@ -48,6 +60,7 @@ class ServedPartition:
         self.submit = self._keep
         self.is_opening = True
         self._broker_id = broker_id
+        self._holds_lease = holds_lease
         self._source: object = None
         self._refusal = ""
         self._is_gone = False
@@ -94,7 +107,10 @@ class ServedPartition:
         self.submit = writer.append
         waiting = self._take_waiting()
         for append in waiting:
-            writer.append(append.records, append.acks, append.timeout_ms, append.leader_epoch, append.done)
+            if append.acks != _ALL and not self._holds_lease():
+                append.done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message=_NO_LEASE))
+            else:
+                writer.append(append.records, append.acks, append.timeout_ms, append.leader_epoch, append.done)
         self.log.changed()
 
     def detach(self) -> None:

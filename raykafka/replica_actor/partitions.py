@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,10 +21,11 @@ class ServedPartitions:
     """Every partition that ``image`` gives a replica on this broker, whichever of its actors has it open. ``traffic``
     counts what clients of this actor wrote and read."""
 
-    def __init__(self, broker_id: int, log_dir: Path) -> None:
+    def __init__(self, broker_id: int, log_dir: Path, holds_lease: Callable[[], bool]) -> None:
         self.traffic = Traffic()
         self.image: ClusterImage | None = None
         self._broker_id = broker_id
+        self._holds_lease = holds_lease
         self._log_dir = log_dir
         self._partitions: dict[tuple[str, int], ServedPartition] = {}
         self._cold_reads = ThreadPoolExecutor(_COLD_READS, thread_name_prefix="cold-read")
@@ -85,7 +86,9 @@ class ServedPartitions:
             if served is None:
                 tp = TopicPartition(*key)
                 log = LogView(self._log_dir / f"{tp.topic}-{tp.partition}", self._cold_reads)
-                served = self._partitions[key] = ServedPartition(self._broker_id, tp, topic.id, state, log)
+                served = self._partitions[key] = ServedPartition(
+                    self._broker_id, tp, topic.id, state, log, self._holds_lease
+                )
             else:
                 served.told(state)
             changed.append(served)

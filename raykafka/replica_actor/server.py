@@ -71,7 +71,7 @@ class ReplicaActorServer:
         self.configs = Configs(self.broker_id, begin["config"])
         self.gate = Gate(Registry(front_api, broker_api, coordinator_api, controller_api))
         self.image = ClusterImage("")
-        self.partitions = ServedPartitions(self.broker_id, Path(begin["log_dir"]))
+        self.partitions = ServedPartitions(self.broker_id, Path(begin["log_dir"]), self.holds_lease)
         self.fetch_sessions = FetchSessions(self.configs.number("max.incremental.fetch.session.cache.slots"))
         self.suspects: Set[int] = frozenset()
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()

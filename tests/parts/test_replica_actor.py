@@ -260,6 +260,22 @@ def test_when_the_lease_has_run_out_only_acks_all_is_taken(tmp_path: Path) -> No
     run(tmp_path, test)
 
 
+def test_what_waited_for_its_log_needs_the_lease_that_holds_then(tmp_path: Path) -> None:
+    """Rule 15: acks=1 that came while the lease held is not answered once it has run out."""
+
+    async def test(dataplane: Dataplane) -> None:
+        dataplane.opens = False
+        await dataplane.create()
+        waiting = [asyncio.ensure_future(error_of(dataplane, acks=acks)) for acks in (1, -1)]
+        await until(lambda: all(not one.done() for one in waiting) and dataplane.partitions.get((TOPIC, 0)) is not None)
+        await asyncio.sleep(0)
+        dataplane.lease = False
+        await dataplane.open(TopicPartition(TOPIC, 0))
+        assert await asyncio.gather(*waiting) == [ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.NONE]
+
+    run(tmp_path, test)
+
+
 def test_images_are_taken_in_order_and_answered_when_replicas_go_by_them(tmp_path: Path) -> None:
     """Many at once: none waits for the answer to the one before it."""
     elections = 20

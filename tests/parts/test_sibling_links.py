@@ -86,9 +86,9 @@ class Pair:
         self.open: dict[PartitionKey, Opened] = {KEY: opened}
         self.watchers = Watchers(self.open.get)
         self.siblings = Siblings(SECRET, WATCHER)
-        self.served = ServedPartition(
-            0, TopicPartition(KEY.topic, KEY.partition), KEY.topic_id, STATE, LogView(directory, ThreadPoolExecutor(1))
-        )
+        log = LogView(directory, ThreadPoolExecutor(1))
+        tp = TopicPartition(KEY.topic, KEY.partition)
+        self.served = ServedPartition(0, tp, KEY.topic_id, STATE, log, lambda: True)
 
     def watch(self) -> None:
         self.siblings.watch(KEY, self.served, OWNER)

@@ -76,7 +76,7 @@ def run(directory: Path, test: Test) -> None:
         threads = ThreadPoolExecutor(1)
         state = PartitionState((0,), 0, 0, (0,), 0)
         log = LogView(directory / "events-0", threads)
-        served = ServedPartition(0, TopicPartition("events", 0), KEY.topic_id, state, log)
+        served = ServedPartition(0, TopicPartition("events", 0), KEY.topic_id, state, log, lambda: True)
         siblings = Siblings(SECRET, 0)
         siblings.living({SIBLING: str(directory / "s")})
         try:
