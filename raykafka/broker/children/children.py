@@ -24,6 +24,8 @@ from raykafka.process.clock import boot_clock
 from raykafka.process.tasks import TaskSet
 
 SILENT_AFTER_S = 3.0
+# silence is noticed so much later at most: the last answered ping may be that old when it begins
+_PING_EACH_S = 0.3
 CONNECT_WITHIN_S = 60.0
 _STEADY_AFTER_S = 30.0
 _STOP_WITHIN_S = 5.0
@@ -157,7 +159,7 @@ class Children:
     async def _watch(self, child: Child) -> None:
         """Kill a child whose event loop does not answer (rule 14)."""
         try:
-            await child.link.until_silent(SILENT_AFTER_S)
+            await child.link.until_silent(SILENT_AFTER_S, _PING_EACH_S)
         except LinkError:
             return
         except TimeoutError:
