@@ -620,7 +620,7 @@ def test_more_partitions_than_one_transaction_takes(zookeeper: str) -> None:
 def test_topics_that_clients_ask_for_are_capped_and_internal_ones_have_their_own_configs(zookeeper: str) -> None:
     async def scenario(made: Parts) -> None:
         broker = await made.broker(0)
-        config = {"auto.create.max.partitions.per.broker": "8", "num.partitions": "2"}
+        config = {"auto.create.max.partitions.per.broker": "52", "num.partitions": "2"}
         await made.active(0, config | {"offsets.topic.replication.factor": "1"})
         asked = ["__consumer_offsets", "t", "u", "bad name"]
         assert await broker.controller_calls.create_topics(asked) == {
@@ -631,7 +631,7 @@ def test_topics_that_clients_ask_for_are_capped_and_internal_ones_have_their_own
         }
         assert await broker.controller_calls.create_topics(["t"]) == {"t": ErrorCode.NONE}
         offsets = broker.image.topics["__consumer_offsets"]
-        assert len(offsets.partitions) == 6
+        assert len(offsets.partitions) == 50
         assert offsets.config == {
             "cleanup.policy": "compact",
             "compression.type": "producer",
