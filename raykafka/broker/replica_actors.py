@@ -36,6 +36,7 @@ _CLOSE_LISTENERS_WITHIN_S = 3.0
 _STEADY_AFTER_S = 30.0
 _REBALANCE_S = 1.0
 _TOGETHER_WITHIN_S = 2.0
+_KILL_AFTER_S = 0.15
 _CLIENT = "client"
 
 logger = logging.getLogger(__name__)
@@ -220,6 +221,7 @@ class ReplicaActors:
         link = actor.link
         child, number = actor.child, actor.number
         child.note = f"number {number}"
+        child.before_kill = partial(self._silent, actor)
 
         async def on_call(method: str, args: dict[str, Any]) -> dict[str, Any]:
             return await self._hear(actor, method, args)
@@ -265,6 +267,12 @@ class ReplicaActors:
         paths = {number: actor.child.links for number, actor in self._living.items()}
         self._tell_all("actors", {"actors": paths})
         self._paths_changed(paths)
+
+    async def _silent(self, actor: ReplicaActorProcess) -> None:
+        """It is about to be killed: end its leaderships first. Its clients, who notice the kill, ask at once who leads,
+        and should hear of the next leaders."""
+        self._gone(actor)
+        await asyncio.sleep(_KILL_AFTER_S)
 
     def _gone(self, actor: ReplicaActorProcess) -> None:
         was_living = self._living.pop(actor.number, None) is not None

@@ -125,6 +125,12 @@ class KafkaConnection(FrameProtocol):
         if not self.ended.done():
             self.ended.set_result(None)
 
+    def hold(self) -> None:
+        """Take and answer nothing any more, though the connection stays open."""
+        self._ending = True
+        self._waiting.clear()
+        self._unmute()
+
     def finish(self) -> None:
         """Begin nothing more; close once what was begun is answered."""
         self._finishing = True

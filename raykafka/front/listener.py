@@ -71,6 +71,12 @@ class Listener:
             await asyncio.wait([connection.ended for connection in self._connections], timeout=_STOP_WITHIN_S)
         self.abort()
 
+    def hold(self) -> None:
+        """Take and answer nothing any more, on connections that stay open until ``abort``."""
+        self._stopped = True
+        for connection in list(self._connections):
+            connection.hold()
+
     def abort(self) -> None:
         """End all connections at once."""
         self._stopped = True

@@ -46,6 +46,7 @@ CLIENT = "client"
 _HANDED_AT_ONCE = 64
 _REST_READERS_EACH = 30  # reports
 NOWHERE = -1
+_LET_GO_AFTER_S = 0.15
 
 logger = logging.getLogger(__name__)
 
@@ -292,16 +293,21 @@ class ReplicaActorServer:
         self._tasks.run(self._end())
 
     async def _end(self) -> None:
-        """The broker is gone: nobody can be answered, so let clients go, and leave the logs whole."""
+        """The broker is gone: nobody can be answered, so leave the logs whole, and let clients go. These ask others at
+        once who leads: so they are let go when others have had the time to decide that."""
+        let_go_at_s = self._loop.time() + _LET_GO_AFTER_S
         self._takes_clients = False
         self._loop.remove_reader(self._handed)
         if self._reporting is not None:
             self._reporting.cancel()
         for listener in self._listeners.values():
-            listener.abort()
+            listener.hold()
         self._siblings.close()
         await self._hosting.end()
         self.partitions.close()
+        await asyncio.sleep(let_go_at_s - self._loop.time())
+        for listener in self._listeners.values():
+            listener.abort()
         if not self.ended.done():
             self.ended.set_result(None)
 

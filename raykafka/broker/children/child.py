@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -39,7 +40,8 @@ class ChildStarter(Protocol):
 class Child:
     """One child. ``link`` exists once it has connected; ``pid`` is 0 before. ``started_at`` is a moment of
     ``boot_clock``. ``note`` says to people what it serves, "" while nothing. ``links`` is the path at which a
-    replica actor listens for links, ``fds`` the one at which it takes connections over."""
+    replica actor listens for links, ``fds`` the one at which it takes connections over. ``before_kill`` is awaited
+    before it is killed for its silence."""
 
     role: str
     token: str
@@ -50,6 +52,7 @@ class Child:
     note: str = ""
     links: str = ""
     fds: str = ""
+    before_kill: Callable[[], Awaitable[None]] | None = None
 
     @property
     def link(self) -> Link:

@@ -164,4 +164,6 @@ class Children:
             return
         except TimeoutError:
             logger.error("%s process %d was silent for %.0f s and is killed", child.role, child.pid, SILENT_AFTER_S)
+            if child.before_kill is not None:
+                await child.before_kill()
             child.kill()
