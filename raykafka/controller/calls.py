@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raykafka.controller.decisions.controlled_shutdown import shut_down
-from raykafka.controller.decisions.elections import FailedLeader, partitions_failed
+from raykafka.controller.decisions.elections import FailedReplica, partitions_failed
 from raykafka.controller.decisions.isr_changes import IsrChanges, IsrProposal
 from raykafka.controller.decisions.topics import create_automatically
 from raykafka.controller.ledger.ledger import Ledger
@@ -25,7 +25,7 @@ async def answer(ledger: Ledger, isr_changes: IsrChanges, broker: int, method: s
             refusals = await isr_changes.ask([_proposal(one) for one in args["partitions"]])
             return {"codes": [int(refusal.code if refusal else ErrorCode.NONE) for refusal in refusals]}
         case "partitions_failed":
-            await partitions_failed(ledger, [_failed_leader(one) for one in args["partitions"]])
+            await partitions_failed(ledger, broker, [_failed_replica(one) for one in args["partitions"]])
         case "controlled_shutdown":
             await shut_down(ledger, broker)
         case _:
@@ -46,8 +46,8 @@ def _proposal(args: Mapping[str, Any]) -> IsrProposal:
     )
 
 
-def _failed_leader(args: Mapping[str, Any]) -> FailedLeader:
-    return FailedLeader(
+def _failed_replica(args: Mapping[str, Any]) -> FailedReplica:
+    return FailedReplica(
         TopicPartition(args["topic"], args["partition"]),
         uuid.UUID(args["topic_id"]),
         leader_epoch=args["leader_epoch"],

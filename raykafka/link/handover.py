@@ -75,6 +75,8 @@ class Giver:
 
     def close(self) -> None:
         """Give no more; ``lost`` gets what waits."""
+        if self._sock.fileno() < 0:
+            return
         self._loop.remove_writer(self._sock)
         self._sock.close()
         while self._waiting:

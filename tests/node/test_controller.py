@@ -275,6 +275,27 @@ def test_a_failed_replica_leads_again_only_in_a_new_epoch(zookeeper: str) -> Non
     play(zookeeper, scenario)
 
 
+def test_a_follower_that_failed_is_out_of_the_isr_and_its_leader_leads_on(zookeeper: str) -> None:
+    """No write waits for a replica whose actor has ended, though its broker lives."""
+
+    async def scenario(made: Parts) -> None:
+        leading, failing = [await made.broker(b) for b in range(2)]
+        active = await made.active(0)
+        request = TopicRequest("t", assignments=((0, (0, 1)),))
+        (result,) = await create_topics(active.ledger, [request], timeout_s=WITHIN_S)
+        assert result.error is None
+        before = failing.image.topics["t"].partitions[0]
+        assert (before.leader, set(before.isr)) == (0, {0, 1})
+        await failing.report_failed("t", "its replica actor ended", before)
+        await until(lambda: (s := leading.partition("t")) is not None and s.isr == (0,), "the follower is out")
+        after = leading.partition("t")
+        assert after is not None and (after.leader, after.leader_epoch) == (0, before.leader_epoch)
+        await failing.report_failed("t", "its replica actor ended", before)
+        assert active.state.records["t"].states[0].isr == (0,)
+
+    play(zookeeper, scenario)
+
+
 def test_leaders_that_failed_together_are_followed_in_one_transaction_and_one_update(zookeeper: str) -> None:
     """Rule 1: those that are not led so any more, or never were, keep nobody else waiting."""
 

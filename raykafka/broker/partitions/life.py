@@ -16,7 +16,8 @@ seconds of the boot clock. What every phase waits for, and where it goes from th
 
 The broker's release of the partition leads to closing from every phase in which an actor has it, and to gone from the
 others. Whenever a log was open, or to be opened, and that ended without a seal, so did the leadership of this broker
-(rule 1), which is reported; the log is opened again at once, and from the second failure on with growing delays. An
+(rule 1), which is reported, and so is a follower that is in sync: nobody should wait for it. The log is opened again at
+once, and from the second failure on with growing delays. An
 epoch that the replica can't go on leading it refuses, and that is reported too.
 
 An opening has a number, which comes back in what is answered to it: answers to an earlier one count for nothing. A
@@ -278,7 +279,7 @@ class Life:
         self._failed_epoch = self.state.leader_epoch
         if not self._released:
             self.failures.failed(reason, self._now)
-            if self.leads:
+            if self.leads or self._broker in self.state.isr:
                 self._do(Report(self.state, reason))
             if diverged:
                 self.phase = Phase.FAILED

@@ -24,9 +24,8 @@ _NAMED = 5
 logger = logging.getLogger(__name__)
 
 
-class FailedLeader(NamedTuple):
-    """A leadership that is over as its replica was closed or lost part of its log. ``short_log``: committed records are
-    missing from it."""
+class FailedReplica(NamedTuple):
+    """A replica that was closed or lost part of its log, in a leader epoch. ``short_log``: it lacks committed records."""
 
     tp: TopicPartition
     topic_id: uuid.UUID
@@ -38,23 +37,23 @@ class FailedLeader(NamedTuple):
 _NONE: Mapping[TopicPartition, int] = MappingProxyType({})
 
 
-async def partitions_failed(ledger: Ledger, failures: Sequence[FailedLeader]) -> None:
-    """End leaderships that are over though their broker lives (rule 1), all in one turn and one update to the brokers.
-    One that had ended before is passed over."""
+async def partitions_failed(ledger: Ledger, broker: int, failures: Sequence[FailedReplica]) -> None:
+    """Replicas of ``broker`` failed though it lives: end the leaderships of those that lead (rule 1), and take the
+    others out of their ISRs, so that no write waits for them. All in one turn and one update to the brokers. What had
+    ended before is passed over."""
     async with ledger.turn(Urgency.FAILED_LEADER) as turn:
-        over = [failure for failure in failures if _leads(turn.state, failure)]
-        records = turn.state.records
-        leaders = {failure.tp: records[failure.tp.topic].states[failure.tp.partition].leader for failure in over}
+        over = [failure for failure in failures if _goes_on(turn.state, failure)]
         for tp, _, epoch, reason, _ in over[:_NAMED]:
-            logger.warning("%s: leader %d failed in epoch %d: %s", tp, leaders[tp], epoch, reason)
+            logger.warning("%s: the replica on broker %d failed in leader epoch %d: %s", tp, broker, epoch, reason)
         if len(over) > _NAMED:
-            logger.warning("%d leaders failed in all", len(over))
+            logger.warning("%d replicas on broker %d failed in all", len(over), broker)
         if over:
-            await elect(turn, leaders, failed=leaders, short={failure.tp for failure in over if failure.short_log})
+            failed = {failure.tp: broker for failure in over}
+            await elect(turn, failed, failed=failed, short={failure.tp for failure in over if failure.short_log})
 
 
-def _leads(state: State, failure: FailedLeader) -> bool:
-    """Whether that leadership is the newest of its partition, and not over yet."""
+def _goes_on(state: State, failure: FailedReplica) -> bool:
+    """Whether that leader epoch is the newest of its partition, and not over yet."""
     record = state.records.get(failure.tp.topic)
     if record is None or record.node.id != failure.topic_id:
         return False
@@ -71,8 +70,8 @@ async def elect(
     dead: Sequence[Registration] = (),
     news: ImageDelta | None = None,
 ) -> None:
-    """Settle ``partitions`` as the registered brokers ask for; ``failed`` says of some which broker leads them no
-    further, ``short`` of which of those the log lacks committed records (``rules.elections.after_changes``). The
+    """Settle ``partitions`` as the registered brokers ask for; ``failed`` says of some on which broker the
+    replica failed, ``short`` of which of those the log lacks committed records (``rules.elections.after_changes``). The
     registrations of ``dead`` brokers are removed with that; the brokers are told of it, and of ``news``, together with
     the outcome."""
     wanted = list(partitions)

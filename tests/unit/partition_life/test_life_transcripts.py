@@ -112,7 +112,7 @@ def _effect(effect: events.Effect) -> str:
         case events.Place(actor):
             return f"> tell that it is {'nowhere' if actor == events.NOWHERE else f'at {actor}'}"
         case events.Report(state, reason):
-            return f"> report that leading epoch {state.leader_epoch} is over: {reason}"
+            return f"> report that the replica of leader epoch {state.leader_epoch} failed: {reason}"
         case events.SetTimer(at_s):
             return f"> timer at {at_s:.2f}"
         case events.Ended(clean):

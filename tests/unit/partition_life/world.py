@@ -270,8 +270,11 @@ class World:
     # the controller
 
     def decide(self, leader: int, epochs: int = 1) -> None:
-        state = self.state
-        self.state = replace(state, leader=leader, leader_epoch=state.leader_epoch + epochs, version=state.version + 1)
+        isr, epoch = (BROKER, OTHER), self.state.leader_epoch + epochs
+        self._write(replace(self.state, leader=leader, leader_epoch=epoch, isr=isr))
+
+    def _write(self, state: PartitionState) -> None:
+        self.state = replace(state, version=state.version + 1)
         self.untold.append(self.state)
         for actor in self.actors.values():
             if actor.replica is not None and actor.connected:
@@ -280,8 +283,12 @@ class World:
     def take_report(self) -> None:
         reported = self.reports.pop(0)
         if reported.leader != BROKER:
-            raise Violation(LEADS, "a leadership of another was reported")
-        if reported.leader_epoch == self.state.leader_epoch:
+            if BROKER not in reported.isr:
+                raise Violation(LEADS, "a follower was reported that nobody waits for")
+            if reported.leader_epoch == self.state.leader_epoch and BROKER in self.state.isr:
+                self.counts["out of the ISR"] += 1
+                self._write(replace(self.state, isr=tuple(b for b in self.state.isr if b != BROKER)))
+        elif reported.leader_epoch == self.state.leader_epoch:
             self.counts["elected again"] += 1
             self.decide(self.random.choice((BROKER, BROKER, OTHER)))
 
