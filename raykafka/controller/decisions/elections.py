@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 
 
 class FailedReplica(NamedTuple):
-    """A replica that was closed or lost part of its log, in a leader epoch. ``short_log``: it lacks committed records."""
+    """A replica that was closed or lost part of its log, in a leader epoch. ``short_log``: it lacks committed
+    records."""
 
     tp: TopicPartition
     topic_id: uuid.UUID
