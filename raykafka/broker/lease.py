@@ -20,7 +20,7 @@ class Lease:
 
     def holds(self, now: float) -> bool:
         """Whether it has not run out."""
-        return now - self._renewed_at < self.timeout_s
+        return now < self.until
 
     @property
     def until(self) -> float:

@@ -17,18 +17,17 @@ from typing import Any
 from raykafka.broker.children.child import REPLICA, Child
 from raykafka.broker.children.children import Children
 from raykafka.broker.neighbourhood.controller_link import ImageUpdate
-from raykafka.broker.partitions.life_events import NOWHERE
 from raykafka.broker.partitions.partitions import Partitions
 from raykafka.broker.settings import EACH
 from raykafka.broker.status import ActorRow
 from raykafka.cluster.image import ClusterImage, delta_to_json
 from raykafka.errors import KafkaError, LinkError, RaykafkaError
 from raykafka.link import Link
-from raykafka.link.handover import Giver
+from raykafka.link.handover import CLIENT, Giver
 from raykafka.process.backoff import Backoff
 from raykafka.process.clock import boot_clock
 from raykafka.process.tasks import TaskSet
-from raykafka.types import TopicPartition
+from raykafka.types import NOWHERE, TopicPartition
 
 # a replica that hangs must not keep its broker from what else the controller decides
 TELL_WITHIN_S = 0.25
@@ -37,7 +36,6 @@ _STEADY_AFTER_S = 30.0
 _REBALANCE_S = 1.0
 _TOGETHER_WITHIN_S = 2.0
 _KILL_AFTER_S = 0.15
-_CLIENT = "client"
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +59,6 @@ class ReplicaActorProcess:
         self.leaves = False
         self.is_deaf = False
         self.connections: Mapping[str, int] = {}
-        self.sessions = 0
         self.given = 0
         self.taken = 0
         self.giver = Giver(child.fds, partial(lost, self))
@@ -242,8 +239,7 @@ class ReplicaActors:
             update = ImageUpdate(True, delta_to_json(image.as_delta()))
             self._tasks.run(self._tell_image(actor, self._image_number, update, image.cluster_id))
         self._tell_paths()
-        placed = [[*tp, str(topic_id), number] for (tp, topic_id), number in self._placed.items()]
-        link.tell("placed", {"partitions": [[topic, tid, p, n] for topic, p, tid, n in placed]})
+        link.tell("placed", _placed_told((tp, topic_id, n) for (tp, topic_id), n in self._placed.items()))
         if self._is_together:
             self._partitions.actor_came(actor)
         elif len(self._living) >= self.wanted:
@@ -302,7 +298,6 @@ class ReplicaActors:
             actor.busy = float(args["busy"])
             actor.connections = args["connections"]
             actor.taken = int(args["taken"])
-            actor.sessions = int(args["sessions"])
         if method in ("failed", "refused", "propose"):
             if self._partitions is not None:
                 self._partitions.said(actor.number, method, args)
@@ -350,8 +345,7 @@ class ReplicaActors:
                 self._placed.pop((tp, topic_id), None)
             else:
                 self._placed[tp, topic_id] = number
-        told = [[tp.topic, str(topic_id), tp.partition, number] for tp, topic_id, number in rows]
-        self._tell_all("placed", {"partitions": told})
+        self._tell_all("placed", _placed_told(rows))
         self._homes_changed(rows)
 
     async def ends(self, partitions: Iterable[TopicPartition], within_s: float) -> dict[TopicPartition, int]:
@@ -379,7 +373,7 @@ class ReplicaActors:
             self._homeless.append((listener, connection))
             return False
         actor.given += 1
-        actor.giver.give(connection, {_CLIENT: listener})
+        actor.giver.give(connection, {CLIENT: listener})
         return True
 
     def take_stream(self, connection: socket.socket, peer: dict[str, Any]) -> None:
@@ -397,8 +391,8 @@ class ReplicaActors:
     def _not_given(self, actor: ReplicaActorProcess, connection: socket.socket, peer: dict[str, Any]) -> None:
         """The actor that it was meant for has ended: another one serves it, or the next one that comes."""
         actor.is_deaf = True
-        if _CLIENT in peer and not self._stopping:
-            self.serve(peer[_CLIENT], connection)
+        if CLIENT in peer and not self._stopping:
+            self.serve(peer[CLIENT], connection)
         else:
             connection.close()
 
@@ -442,3 +436,8 @@ class ReplicaActors:
             has = (replicas[number], leaders[number], actor.connections, actor.busy)
             rows.append(ActorRow(number, child.pid, child.actor_id, *has, age_s))
         return rows
+
+
+def _placed_told(rows: Iterable[tuple[TopicPartition, uuid.UUID, int]]) -> dict[str, Any]:
+    """Which actor has which replica, as actors are told."""
+    return {"partitions": [[tp.topic, str(topic_id), tp.partition, number] for tp, topic_id, number in rows]}

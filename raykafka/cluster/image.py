@@ -101,6 +101,12 @@ class ClusterImage:
         topic = self.topics.get(tp.topic)
         return topic.partitions.get(tp.partition) if topic else None
 
+    def replica_on(self, broker: int, topic: str, topic_id: uuid.UUID, partition: int) -> PartitionState | None:
+        """The state of that very topic's partition, where it has a replica on ``broker``; None elsewhere."""
+        found = self.topics.get(topic)
+        state = found.partitions.get(partition) if found is not None and found.id == topic_id else None
+        return state if state is not None and broker in state.replicas else None
+
     def apply(self, delta: ImageDelta) -> ClusterImage:
         brokers = {**self.brokers, **delta.brokers}
         for broker in delta.removed_brokers:

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 SUFFIX = ".fds"
+# in what is said of a connection: the name of the listener by which a client came
+CLIENT = "client"
 _PEER_BYTES = 64 * 1024
 
 

@@ -128,14 +128,6 @@ class Link(FrameProtocol):
             length += len(part)
         self.transport.writelines((_FRAME_HEAD.pack(length, kind), *parts))
 
-    def send_batches(self, kind: FrameKind, batches: Iterable[tuple[bytes, memoryview]]) -> None:
-        """Queue one frame for each (head, records), with one write. Records are not copied, as in ``send``."""
-        parts: list[bytes | memoryview] = []
-        for head, records in batches:
-            parts.append(_FRAME_HEAD.pack(len(head) + len(records) + 1, kind) + head)
-            parts.append(records)
-        self.transport.writelines(parts)
-
     def send_gathered(self, frames: Iterable[tuple[FrameKind, bytes, memoryview | None]]) -> None:
         """Queue one frame for each (kind, head, records or None), with one write. Records are not copied, as in
         ``send``."""
@@ -147,10 +139,6 @@ class Link(FrameProtocol):
                 parts.append(_FRAME_HEAD.pack(len(head) + len(records) + 1, kind) + head)
                 parts.append(records)
         self.transport.writelines(parts)
-
-    def send_many(self, frames: Iterable[tuple[FrameKind, bytes]]) -> None:
-        """Queue small frames, (kind, payload) each, with one write."""
-        self.transport.write(b"".join([_FRAME_HEAD.pack(len(body) + 1, kind) + body for kind, body in frames]))
 
     def _dispatch(self, frame: memoryview) -> None:
         kind = frame[0]

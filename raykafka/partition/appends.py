@@ -17,6 +17,9 @@ APPEND = FrameKind(16)
 APPENDED = FrameKind(17)
 
 ANY_EPOCH = -1
+# acks: answered once all in-sync replicas have it
+ALL = -1
+NO_LEASE = "the broker has lost touch with ZooKeeper"
 _ERRORS = {int(error): error for error in ErrorCode}
 
 _APPENDED = struct.Struct(">Qhqqq")
@@ -38,14 +41,10 @@ class Appended:
     message: str = ""
 
     def pack(self) -> bytes:
-        return pack_appended(
-            self.correlation,
-            self.error,
-            self.base_offset,
-            self.log_append_time_ms,
-            self.log_start_offset,
-            self.message,
-        )
+        """The payload of an APPENDED frame."""
+        offsets = (self.base_offset, self.log_append_time_ms, self.log_start_offset)
+        head = _APPENDED.pack(self.correlation, self.error, *offsets)
+        return head + self.message.encode() if self.message else head
 
     @staticmethod
     def unpack(payload: memoryview) -> Appended:
@@ -56,11 +55,3 @@ class Appended:
 
 # Called once with the outcome of an append.
 Done = Callable[[Appended], None]
-
-
-def pack_appended(
-    correlation: int, error: ErrorCode, base_offset: int, log_append_time_ms: int, log_start_offset: int, message: str
-) -> bytes:
-    """The payload of an APPENDED frame."""
-    head = _APPENDED.pack(correlation, error, base_offset, log_append_time_ms, log_start_offset)
-    return head + message.encode() if message else head

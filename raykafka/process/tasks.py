@@ -12,6 +12,16 @@ _T = TypeVar("_T")
 logger = logging.getLogger(__name__)
 
 
+def call_alone(call: Callable[[], _T]) -> _T | None:
+    """What ``call`` returns; None where it raises, which the event loop is told of: one call that fails takes no other
+    along."""
+    try:
+        return call()
+    except Exception as error:
+        asyncio.get_running_loop().call_exception_handler({"message": f"{call!r} failed", "exception": error})
+        return None
+
+
 class TaskSet:
     """The tasks of one owner. asyncio holds tasks weakly, so one that nobody keeps may vanish half done.
 

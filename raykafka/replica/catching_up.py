@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from raykafka.process.tasks import call_alone
+
 PIECES_A_PASS = 4
 
 
@@ -39,12 +41,7 @@ class Rotation:
             if work is None:
                 return
             del waiting[work]
-            try:
-                more = work()
-            except Exception as error:
-                self._loop.call_exception_handler({"message": f"{work!r} failed", "exception": error})
-                continue
-            if more:
+            if call_alone(work):
                 waiting[work] = None
         if waiting and not self._scheduled:
             self._schedule()

@@ -12,9 +12,10 @@ from raykafka.errors import LinkError
 from raykafka.link import connect_tcp
 from raykafka.process.tasks import TaskSet
 from raykafka.replica import stream_frames as frames
-from raykafka.replica.host import Holder, PartitionKey
+from raykafka.replica.host import Holder
 from raykafka.replica.out_connection import OutConnection, OutStream
 from raykafka.replica.turn import Turn
+from raykafka.types import PartitionKey
 
 CONNECT_WITHIN_S = 2.0
 _MOST_HOPS = 4

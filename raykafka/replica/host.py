@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any, NamedTuple, Protocol
 
 from raykafka.partition.view import View
 from raykafka.replica.rules.events import Propose
-
-
-class PartitionKey(NamedTuple):
-    """Names a partition to other brokers. A topic that is deleted and made again has another topic id."""
-
-    topic: str
-    topic_id: uuid.UUID
-    partition: int
 
 
 class Holder(NamedTuple):

@@ -16,12 +16,13 @@ from raykafka.link import adopt
 from raykafka.process.tasks import TaskSet
 from raykafka.replica.catching_up import Rotation
 from raykafka.replica.follower_broker import Dialler, FollowerBroker
-from raykafka.replica.host import Holder, PartitionKey
+from raykafka.replica.host import Holder
 from raykafka.replica.in_connection import FollowerEnd, InConnection, InStream
 from raykafka.replica.out_connection import LeaderEnd, OutStream
 from raykafka.replica.rules.events import Hello
 from raykafka.replica.stream_connection import BEAT_S
 from raykafka.replica.turn import Turn
+from raykafka.types import PartitionKey
 
 # a leader that comes before its follower is open, or knows of the epoch, waits for it this long, and so many do
 WAIT_S = 10.0

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from raykafka.replica import stream_frames as frames
-from raykafka.replica.host import PartitionKey
 from raykafka.replica.rules.events import Hello
 from raykafka.replica.stream_connection import StreamConnection
 from raykafka.replica.turn import Turn
+from raykafka.types import PartitionKey
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from typing import Protocol
 from raykafka.errors import LinkError
 from raykafka.process.tasks import TaskSet
 from raykafka.replica import stream_frames as frames
-from raykafka.replica.host import PartitionKey
 from raykafka.replica.rules.events import Hello
 from raykafka.replica.stream_connection import StreamConnection
 from raykafka.replica.turn import Turn
+from raykafka.types import PartitionKey
 
 # what may be unacknowledged of a stream; of all streams of a connection before each has only its LEAST_WINDOW_BYTES
 WINDOW_BYTES = 8 * 1024 * 1024

@@ -17,7 +17,7 @@ from raykafka.process.clock import boot_clock_ms
 from raykafka.process.tasks import TaskSet
 from raykafka.replica import seal_note
 from raykafka.replica.appending import Appender
-from raykafka.replica.host import Holder, Left, PartitionKey, ReplicaHost
+from raykafka.replica.host import Holder, Left, ReplicaHost
 from raykafka.replica.hub import StreamHub
 from raykafka.replica.outbox import Outbox
 from raykafka.replica.receiving import Receiver
@@ -44,7 +44,7 @@ from raykafka.replica.throttle import Throttle
 from raykafka.replica.timers import NEVER_MS, Timers
 from raykafka.replica.upkeep import Upkeep
 from raykafka.replica.work_queue import WorkQueue
-from raykafka.types import NO_EPOCH
+from raykafka.types import NO_EPOCH, PartitionKey
 
 logger = logging.getLogger(__name__)
 

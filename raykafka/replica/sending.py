@@ -19,13 +19,14 @@ from raykafka.errors import KafkaError, LinkError
 from raykafka.log import Log, LogReader, WouldBlock
 from raykafka.log.batch import iter_batches
 from raykafka.process.tasks import TaskSet
-from raykafka.replica.host import Holder, PartitionKey
+from raykafka.replica.host import Holder
 from raykafka.replica.hub import StreamHub
 from raykafka.replica.out_connection import OutStream
 from raykafka.replica.rules.events import Acked, Answered, Hello, OpenStream, StreamId, StreamLost
 from raykafka.replica.rules.partition import Partition
 from raykafka.replica.stream_frames import Position
 from raykafka.replica.throttle import StreamThrottle, Throttle
+from raykafka.types import PartitionKey
 
 READ_BYTES = 512 * 1024
 

@@ -22,9 +22,8 @@ from typing import NamedTuple
 from raykafka.epoch_history import EpochHistory
 from raykafka.errors import LinkError
 from raykafka.log.batch_layout import HEADER_BYTES
-from raykafka.replica.host import PartitionKey
 from raykafka.replica.rules.events import Hello, StreamId
-from raykafka.types import FrameKind
+from raykafka.types import FrameKind, PartitionKey
 
 REPLICATION_ROLE = "replication"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from raykafka.process.tasks import call_alone
+
 
 class Turn:
     """Work first, which may add to what is written, then writes: one write for each connection carries what all
@@ -36,16 +38,9 @@ class Turn:
         self._scheduled = False
         work, self._work = self._work, []
         for call in work:
-            self._call(call)
+            call_alone(call)
         if self._scheduled:
             return  # the work made more of it: what is written waits for that
         writes, self._writes = self._writes, []
         for call in writes:
-            self._call(call)
-
-    def _call(self, call: Callable[[], None]) -> None:
-        """One that fails takes no other along."""
-        try:
-            call()
-        except Exception as error:
-            self._loop.call_exception_handler({"message": f"{call!r} failed", "exception": error})
+            call_alone(call)

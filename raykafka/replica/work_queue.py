@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from raykafka.process.tasks import call_alone
+
 T = TypeVar("T")
 
 
@@ -63,13 +65,6 @@ class WorkQueue:
         finally:
             self.busy = False
             while self._waiting and not self.busy:
-                self._do(self._waiting.popleft())
+                call_alone(self._waiting.popleft())
             if not self.busy:
                 self._resume()
-
-    def _do(self, work: Callable[[], None]) -> None:
-        """One that fails takes no other along, nor what waits for ``resume``."""
-        try:
-            work()
-        except Exception as error:
-            asyncio.get_running_loop().call_exception_handler({"message": f"{work!r} failed", "exception": error})

@@ -9,8 +9,7 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, UnanswerableRequestError
 from raykafka.link import Link
 from raykafka.protocol.context import RequestContext, pack_forward
-from raykafka.replica.host import PartitionKey
-from raykafka.replica_actor.keys import key_to_json
+from raykafka.types import PartitionKey
 
 # the slowest answers are those of the controller, which the broker bounds itself
 _ANSWER_WITHIN_S = 120.0
@@ -35,7 +34,7 @@ class BrokerLink:
     def tell(self, method: str, key: PartitionKey, args: Mapping[str, Any]) -> None:
         """Tell something of one replica. Nothing once the link has ended."""
         if not self._link.is_closed:
-            self._link.tell(method, {**key_to_json(key), **args})
+            self._link.tell(method, {**key.to_json(), **args})
 
     def report(self, report: Mapping[str, Any]) -> None:
         if not self._link.is_closed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from raykafka.log import DirectoryLocked, Log, LogConfig
 from raykafka.partition.view import View
 from raykafka.process.clock import wall_clock_ms
 from raykafka.process.tasks import TaskSet
-from raykafka.replica.host import Left, PartitionKey
+from raykafka.replica.host import Left
 from raykafka.replica.hub import StreamHub
 from raykafka.replica.receiving import Receiver
 from raykafka.replica.replica import Replica
@@ -29,6 +29,7 @@ from raykafka.replica.sending import Holder
 from raykafka.replica_actor.partition import ServedPartition
 from raykafka.replica_actor.partitions import ServedPartitions
 from raykafka.replica_actor.siblings import Watchers
+from raykafka.types import NOWHERE, PartitionKey
 
 # broker configs that replicas go by, beside their topic's
 REPLICA_CONFIGS = ("replica.lag.time.max.ms",)
@@ -150,9 +151,6 @@ class Hosting:
         """Whether any sibling watches a replica here."""
         return self.watchers.any
 
-    def __iter__(self) -> Iterator[Hosted]:
-        return iter(self._open.values())
-
     def __len__(self) -> int:
         return len(self._open)
 
@@ -169,7 +167,7 @@ class Hosting:
         if hosted is not None:
             return hosted.replica.receiver
         number = self._placed.get(key)
-        return number if number is not None and number not in (-1, self._number) else None
+        return number if number is not None and number not in (NOWHERE, self._number) else None
 
     # the image
 
@@ -195,7 +193,7 @@ class Hosting:
             # a log whose topic is gone is about to be closed
             concerned: Iterable[Hosted] = [h for h in self._open.values() if self._served.of(*h.key) is h.served]
         else:
-            told = {PartitionKey(s.tp.topic, s.topic_id, s.tp.partition) for s in changed}
+            told = {served.key for served in changed}
             if others:
                 told |= {key for key, hosted in self._open.items() if hosted.served.is_leader}
             concerned = [hosted for key in told if (hosted := self._open.get(key)) is not None]

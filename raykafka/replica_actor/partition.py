@@ -9,15 +9,13 @@ from typing import NamedTuple, Protocol
 
 from raykafka.cluster.image import PartitionState
 from raykafka.error_code import ErrorCode
-from raykafka.partition.appends import ANY_EPOCH, Appended, Done
+from raykafka.partition.appends import ALL, ANY_EPOCH, NO_LEASE, Appended, Done
 from raykafka.partition.log_view import LogView
-from raykafka.types import TopicPartition
+from raykafka.types import PartitionKey, TopicPartition
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 _LONGEST_WAIT_S = 30.0
 _LOOK_EVERY_S = 0.25
-_ALL = -1
-_NO_LEASE = "the broker has lost touch with ZooKeeper"
 
 
 class Writer(Protocol):
@@ -55,6 +53,7 @@ class ServedPartition:
     ) -> None:
         self.tp = tp
         self.topic_id = topic_id
+        self.key = PartitionKey(tp.topic, topic_id, tp.partition)
         self.state = state
         self.log = log
         self.submit = self._keep
@@ -107,8 +106,8 @@ class ServedPartition:
         self.submit = writer.append
         waiting = self._take_waiting()
         for append in waiting:
-            if append.acks != _ALL and not self._holds_lease():
-                append.done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message=_NO_LEASE))
+            if append.acks != ALL and not self._holds_lease():
+                append.done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message=NO_LEASE))
             else:
                 writer.append(append.records, append.acks, append.timeout_ms, append.leader_epoch, append.done)
         self.log.changed()

@@ -51,9 +51,8 @@ class ServedPartitions:
         changed: list[ServedPartition] = []
         gone: list[ServedPartition] = []
         for name, topic in known.items():
-            now = image.topics.get(name)
-            if now is not topic:
-                gone += self._drop_missing(topic, now)
+            if image.topics.get(name) is not topic:
+                gone += self._drop_missing(topic, image)
         for name, topic in image.topics.items():
             old = known.get(name)
             if old is not topic:
@@ -62,13 +61,13 @@ class ServedPartitions:
             self.traffic.forget_others(image.topics)
         return changed, gone
 
-    def _drop_missing(self, before: Topic, now: Topic | None) -> list[ServedPartition]:
+    def _drop_missing(self, before: Topic, image: ClusterImage) -> list[ServedPartition]:
+        now = image.topics.get(before.name)
         same = now is not None and now.id == before.id
         gone = []
         for partition in before.partitions:
-            state = now.partitions.get(partition) if now is not None and same else None
             served = self._partitions.get((before.name, partition))
-            if served is not None and (state is None or self._broker_id not in state.replicas):
+            if served is not None and image.replica_on(self._broker_id, *served.key) is None:
                 del self._partitions[before.name, partition]
                 served.gone(ErrorCode.NOT_LEADER_OR_FOLLOWER if same else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
                 gone.append(served)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from raykafka.front.fetch_sessions import FetchSessions
 from raykafka.front.listener import Listener
 from raykafka.process.clock import boot_clock, boot_clock_ms
 from raykafka.replica_actor.hosting import Hosting
@@ -25,7 +24,6 @@ class Report:
         traffic: Traffic,
         durations: RequestDurations,
         listeners: Mapping[str, Listener],
-        sessions: Callable[[], FetchSessions],
         taken: Callable[[], int],
     ) -> None:
         """``taken`` tells how many clients' connections were handed over so far."""
@@ -33,7 +31,6 @@ class Report:
         self._traffic = traffic
         self._durations = durations
         self._listeners = listeners
-        self._sessions = sessions
         self._taken = taken
         self._at_s = boot_clock()
         self._used_s = time.process_time()
@@ -49,7 +46,6 @@ class Report:
             "durations": self._durations.delta(),
             "connections": {name: listener.connections for name, listener in self._listeners.items()},
             "taken": self._taken(),
-            "sessions": len(self._sessions()),
             "busy": round(busy, 3),
         }
 

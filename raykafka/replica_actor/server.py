@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 import socket
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -29,23 +30,19 @@ from raykafka.process.tasks import TaskSet
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.gate import Gate
 from raykafka.protocol.registry import Place, Registry
-from raykafka.replica.host import PartitionKey
 from raykafka.replica.hub import StreamHub
 from raykafka.replica_actor import report, siblings
 from raykafka.replica_actor.broker_link import BrokerLink
 from raykafka.replica_actor.coordination import Coordination
 from raykafka.replica_actor.hosting import Hosting
-from raykafka.replica_actor.keys import key_from_json
 from raykafka.replica_actor.partition import ServedPartition
 from raykafka.replica_actor.partitions import ServedPartitions
 from raykafka.replica_actor.siblings import Siblings
 from raykafka.telemetry.durations import RequestDurations
+from raykafka.types import NOWHERE, PartitionKey
 
-COORDINATOR_ROLE = "coordinator"
-CLIENT = "client"
 _HANDED_AT_ONCE = 64
 _REST_READERS_EACH = 30  # reports
-NOWHERE = -1
 _LET_GO_AFTER_S = 0.15
 
 logger = logging.getLogger(__name__)
@@ -76,7 +73,6 @@ class ReplicaActorServer:
         self.fetch_sessions = FetchSessions(self.configs.number("max.incremental.fetch.session.cache.slots"))
         self.suspects: Set[int] = frozenset()
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._secret = secret
         self._handed = handed
         self._loop = asyncio.get_running_loop()
         self._lease_until = 0.0
@@ -116,7 +112,6 @@ class ReplicaActorServer:
             self.partitions.traffic,
             self._durations,
             self._listeners,
-            lambda: self.fetch_sessions,
             lambda: self._taken,
         )
         if named is not None:
@@ -149,27 +144,27 @@ class ReplicaActorServer:
         changed, gone = self.partitions.apply(image)
         waits = self._hosting.apply(image, changed)
         for served in gone:
-            key = _key_of(served)
+            key = served.key
             self._placed.pop(key, None)
             self._siblings.forget(key)
         for served in changed:
             self._settle(served)
-            self._hosting.hub.look_again(_key_of(served))
+            self._hosting.hub.look_again(served.key)
         self._coordination.apply(image, args["number"])
         if waits:
             await asyncio.wait(waits)
         return {}
 
     async def _open(self, args: dict[str, Any]) -> dict[str, Any]:
-        key = key_from_json(args)
+        key = PartitionKey.of_json(args)
         self._siblings.forget(key)
         return await self._hosting.open(key, args)
 
     async def _close(self, args: dict[str, Any]) -> dict[str, Any]:
-        return (await self._hosting.close(key_from_json(args))).to_json()
+        return (await self._hosting.close(PartitionKey.of_json(args))).to_json()
 
     async def _leave(self, args: dict[str, Any]) -> dict[str, Any]:
-        left = await self._hosting.leave(key_from_json(args))
+        left = await self._hosting.leave(PartitionKey.of_json(args))
         return {"left": False} if left is None else {"left": True, **left.to_json()}
 
     async def _ends(self, args: dict[str, Any]) -> dict[str, Any]:
@@ -179,7 +174,7 @@ class ReplicaActorServer:
 
     def _end_of(self, topic: str, partition: int) -> int | None:
         served = self.partitions.get((topic, partition))
-        if served is None or not served.is_leader or self._hosting.get(_key_of(served)) is None:
+        if served is None or not served.is_leader or self._hosting.get(served.key) is None:
             return None
         view = served.log.view
         if view is None or view.leader_epoch != served.state.leader_epoch:
@@ -189,7 +184,7 @@ class ReplicaActorServer:
     async def _take_placed(self, args: dict[str, Any]) -> dict[str, Any]:
         """``placed``: which actor has a replica, or is about to open it; -1: none, for now."""
         for topic, topic_id, partition, number in args["partitions"]:
-            key = key_from_json({"topic": topic, "topic_id": topic_id, "partition": partition})
+            key = PartitionKey(topic, uuid.UUID(topic_id), partition)
             served = self.partitions.of(*key)
             if number == NOWHERE and served is None:
                 self._placed.pop(key, None)
@@ -202,7 +197,7 @@ class ReplicaActorServer:
 
     def _settle(self, served: ServedPartition) -> None:
         """Have a partition that this actor does not hold served by whoever does."""
-        key = _key_of(served)
+        key = served.key
         number = self._placed.get(key)
         if number in (None, NOWHERE, self.number) or self._hosting.has(key) or not served.is_leader:
             self._siblings.forget(key)
@@ -239,8 +234,8 @@ class ReplicaActorServer:
             if taken is None:
                 return
             connection, peer = taken
-            if CLIENT in peer:
-                self._tasks.run(self._serve_client(peer[CLIENT], connection))
+            if handover.CLIENT in peer:
+                self._tasks.run(self._serve_client(peer[handover.CLIENT], connection))
             else:
                 self._hosting.hub.take(connection, peer)
 
@@ -268,7 +263,7 @@ class ReplicaActorServer:
         match link.peer.get("role"):
             case siblings.ROLE:
                 self._hosting.watchers.accept(link)
-            case handed if handed == COORDINATOR_ROLE:
+            case "coordinator":
                 self._coordination.adopt(link)
             case _:
                 link.start()
@@ -310,7 +305,3 @@ class ReplicaActorServer:
             listener.abort()
         if not self.ended.done():
             self.ended.set_result(None)
-
-
-def _key_of(served: ServedPartition) -> PartitionKey:
-    return PartitionKey(served.tp.topic, served.topic_id, served.tp.partition)

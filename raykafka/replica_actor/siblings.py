@@ -21,11 +21,9 @@ from raykafka.partition.appends import Appended, Done
 from raykafka.partition.view import View
 from raykafka.process.backoff import Backoff
 from raykafka.process.tasks import TaskSet
-from raykafka.replica.host import PartitionKey
 from raykafka.replica_actor import sibling_frames as frames
-from raykafka.replica_actor.keys import key_from_json, key_to_json
 from raykafka.replica_actor.partition import ServedPartition, Writer
-from raykafka.types import FrameKind
+from raykafka.types import FrameKind, PartitionKey
 
 ROLE = "sibling"
 _HOLD_WITHIN_S = 1.0
@@ -90,7 +88,7 @@ class Watchers:
         async def on_call(method: str, args: dict[str, Any]) -> dict[str, Any]:
             match method:
                 case "watch":
-                    return self._watch(outgoing, key_from_json(args), int(args["handle"]))
+                    return self._watch(outgoing, PartitionKey.of_json(args), int(args["handle"]))
                 case "unwatch":
                     self._unwatch(link, int(args["handle"]))
                     return {}
@@ -250,7 +248,7 @@ class _Sibling:
         self._handles_of.setdefault(key, set()).add(remote.handle)
         served.go_by(remote)
         try:
-            answer = await self.link.call("watch", {**key_to_json(key), "handle": remote.handle})
+            answer = await self.link.call("watch", {**key.to_json(), "handle": remote.handle})
         except KafkaError:
             self._drop(remote)
             raise

@@ -16,11 +16,9 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.front.serving import ServedPartitions
 from raykafka.link import Link
-from raykafka.partition.appends import Appended
+from raykafka.partition.appends import ALL, Appended
 from raykafka.process.tasks import TaskSet
 from raykafka.types import TopicPartition
-
-_ALL = -1
 
 
 class TopicRelay:
@@ -50,7 +48,7 @@ class TopicRelay:
         if partition is None or partition.leader_error(append.leader_epoch) is not ErrorCode.NONE:
             self._tell(LogAppended(append.correlation, ErrorCode.NOT_LEADER_OR_FOLLOWER))
             return
-        partition.submit(records, _ALL, append.timeout_ms, append.leader_epoch, done)
+        partition.submit(records, ALL, append.timeout_ms, append.leader_epoch, done)
 
     def _tell(self, appended: LogAppended) -> None:
         if not self._link.is_closed:

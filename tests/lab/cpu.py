@@ -22,6 +22,11 @@ def cpu_seconds(pids: Iterable[int]) -> dict[int, float]:
     return seconds
 
 
+def used_s(before: Mapping[int, float], after: Mapping[int, float]) -> float:
+    """CPU seconds between two samples; a process that came in between counts from its start."""
+    return sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
+
+
 def began_at(pid: int) -> float:
     """The wall clock's time at which a process began. Counted back from now: psutil counts from the time at which the
     machine began, which it knows to a second."""

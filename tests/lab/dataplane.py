@@ -27,10 +27,9 @@ from raykafka.process.tasks import TaskSet
 from raykafka.protocol import acl, codec, dispatch
 from raykafka.protocol.gate import Gate
 from raykafka.protocol.session import ClientSession
-from raykafka.replica.host import PartitionKey
 from raykafka.replica_actor.partitions import ServedPartitions
 from raykafka.replica_actor.server import ReplicaActorServer
-from raykafka.types import TopicPartition
+from raykafka.types import PartitionKey, TopicPartition
 from tests.lab.loop_waiting import until
 from tests.lab.served import APIS, request_context
 

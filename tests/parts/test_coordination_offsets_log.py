@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from raykafka.coordinator.runtime.topic_log import NOBODY, LinkedTopicLog
+from raykafka.coordinator.runtime.topic_log import LinkedTopicLog
 from raykafka.error_code import ErrorCode
 from raykafka.link import Link, connect_unix, serve_unix
 from raykafka.log import LogReader, StaleRange
 from raykafka.log.batch import Record, build_batch
 from raykafka.replica_actor.coordination import Coordination
-from raykafka.types import OFFSETS_TOPIC
+from raykafka.types import NOWHERE, OFFSETS_TOPIC
 from tests.lab.led_partitions import BROKER, LedPartition, LedPartitions, led_partitions
 from tests.lab.loop_waiting import until
 from tests.lab.served import APIS
@@ -229,7 +229,7 @@ def test_no_append_overtakes_those_before_it_when_a_log_moves_to_another_actor(t
                 before = coordinator.append()
                 before.add_done_callback(partial(_note, decided, "before"))
                 await until(lambda: only(first).held == 1)
-                log.placed({0: NOBODY})
+                log.placed({0: NOWHERE})
                 meanwhile = coordinator.append()  # waits in the actor that had it
                 await until(lambda: only(first).held == 2)
                 log.placed({0: 1})

@@ -12,8 +12,7 @@ import pytest
 from raykafka.cluster.image import ImageDelta
 from raykafka.errors import KafkaError, LinkError
 from raykafka.log import Log, lock_holder
-from raykafka.replica.host import PartitionKey
-from raykafka.types import TopicPartition
+from raykafka.types import PartitionKey, TopicPartition
 from tests.lab.dataplane import TOPIC, Dataplane, batch
 from tests.lab.loop_waiting import until
 

@@ -21,10 +21,9 @@ from raykafka.link import handover
 from raykafka.log import Log, LogConfig
 from raykafka.log.seal import SEAL_FILE
 from raykafka.process.clock import boot_clock, wall_clock_ms
-from raykafka.replica.host import PartitionKey
 from raykafka.replica_actor import report
 from raykafka.replica_actor.hosting import Hosted
-from raykafka.types import TopicPartition
+from raykafka.types import PartitionKey, TopicPartition
 from tests.lab.actor_processes import Client
 from tests.lab.dataplane import BROKER, TOPIC, Dataplane, batch
 from tests.lab.loop_waiting import until

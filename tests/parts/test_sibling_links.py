@@ -20,10 +20,9 @@ from raykafka.log.batch import iter_batches
 from raykafka.partition.appends import ANY_EPOCH, Appended, Done
 from raykafka.partition.log_view import LogView
 from raykafka.partition.view import View
-from raykafka.replica.host import PartitionKey
 from raykafka.replica_actor.partition import ServedPartition
 from raykafka.replica_actor.siblings import Siblings, Watchers
-from raykafka.types import LogPosition, TopicPartition
+from raykafka.types import LogPosition, PartitionKey, TopicPartition
 from tests.lab.log_parts import NOW_MS, batch, open_log
 from tests.lab.loop_waiting import until
 

@@ -18,11 +18,10 @@ from raykafka.link import Link, serve_unix
 from raykafka.partition.appends import ANY_EPOCH, Appended
 from raykafka.partition.log_view import LogView
 from raykafka.partition.view import View
-from raykafka.replica.host import PartitionKey
 from raykafka.replica_actor import sibling_frames as frames
 from raykafka.replica_actor.partition import ServedPartition
 from raykafka.replica_actor.siblings import Siblings
-from raykafka.types import LogPosition, TopicPartition
+from raykafka.types import LogPosition, PartitionKey, TopicPartition
 from tests.lab.loop_waiting import until
 
 SECRET = b"k" * 32

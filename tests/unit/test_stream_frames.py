@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from raykafka.epoch_history import EpochHistory
 from raykafka.replica import stream_frames as frames
-from raykafka.replica.host import PartitionKey
 from raykafka.replica.rules.events import Hello, StreamId
+from raykafka.types import PartitionKey
 
 int32 = st.integers(-(2**31), 2**31 - 1)
 offsets = st.integers(0, 2**62)

@@ -17,8 +17,8 @@ seconds of the boot clock. What every phase waits for, and where it goes from th
 The broker's release of the partition leads to closing from every phase in which an actor has it, and to gone from the
 others. Whenever a log was open, or to be opened, and that ended without a seal, so did the leadership of this broker
 (rule 1), which is reported, and so is a follower that is in sync: nobody should wait for it. The log is opened again at
-once, and from the second failure on with growing delays. An
-epoch that the replica can't go on leading it refuses, and that is reported too.
+once, and from the second failure on with growing delays. An epoch that the replica can't go on leading it refuses, and
+that is reported too.
 
 An opening has a number, which comes back in what is answered to it: answers to an earlier one count for nothing. A
 number of an actor is never used twice.
@@ -31,7 +31,6 @@ from typing import Any
 
 from raykafka.broker.partitions.failures import Failures
 from raykafka.broker.partitions.life_events import (
-    NOWHERE,
     ActorGone,
     Answer,
     Assigned,
@@ -64,6 +63,7 @@ from raykafka.broker.partitions.life_events import (
     Tick,
 )
 from raykafka.cluster.image import PartitionState
+from raykafka.types import NOWHERE
 
 # A leader gives its replica up only while all is acknowledged (``replica.rules``): appends are held back meanwhile, so
 # that is soon, or its followers are slow.

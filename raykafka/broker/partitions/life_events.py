@@ -6,9 +6,6 @@ from typing import Any, NamedTuple
 
 from raykafka.cluster.image import PartitionState
 
-NOWHERE = -1
-
-
 # Events
 
 

@@ -22,7 +22,7 @@ from raykafka.broker.partitions.surroundings import Surroundings
 from raykafka.cluster.image import PartitionState
 from raykafka.errors import KafkaError, LinkError
 from raykafka.process.clock import boot_clock
-from raykafka.types import TopicPartition
+from raykafka.types import PartitionKey, TopicPartition
 
 # an actor that does not close a log in this time hangs, and is killed
 CLOSE_WITHIN_S = 30.0
@@ -208,7 +208,7 @@ class PartitionHost:
                 self._end(clean)
 
     def _named(self) -> dict[str, Any]:
-        return {"topic": self.tp.topic, "topic_id": str(self.topic_id), "partition": self.tp.partition}
+        return PartitionKey(self.tp.topic, self.topic_id, self.tp.partition).to_json()
 
     async def _open(self, asked: events.Open) -> None:
         actor = self._surroundings.seats.actor(asked.actor)

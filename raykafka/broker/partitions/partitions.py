@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -152,10 +151,10 @@ class Partitions:
 
     def _close_missing(self, before: Topic, image: ClusterImage) -> None:
         """Close the partitions of ``before`` that this broker holds no longer."""
-        gone = []
+        broker, gone = self._surroundings.broker_id, []
         for partition in before.partitions:
             host = self._hosts.get((before.name, partition))
-            if host is not None and self._local_state(image, (before.name, partition), host.topic_id) is None:
+            if host is not None and image.replica_on(broker, before.name, host.topic_id, partition) is None:
                 gone.append(host)
         if not gone:
             return
@@ -163,13 +162,6 @@ class Partitions:
         for host in gone:
             del self._hosts[host.tp]
             self._deletions.begin(host, delay_ms)
-
-    def _local_state(self, image: ClusterImage, key: tuple[str, int], topic_id: uuid.UUID) -> PartitionState | None:
-        topic = image.topics.get(key[0])
-        if topic is None or topic.id != topic_id:
-            return None
-        state = topic.partitions.get(key[1])
-        return state if state is not None and self._surroundings.broker_id in state.replicas else None
 
     def _apply_topic(self, topic: Topic, before: Topic | None) -> int:
         """Tell the partitions of ``topic`` what is new since ``before``, None for everything; how many were begun."""
@@ -206,11 +198,11 @@ class Partitions:
         """Rename directories that are no partition of ours in ``image`` (rule 19)."""
         for name, found in list(self._found.items()):
             topic_name, _, partition = name.rpartition("-")
-            key = (topic_name, int(partition))
             topic = image.topics.get(topic_name)
             # a directory without an id is one whose creation was cut short: the log writes the id first of all
             topic_id = found.topic_id or (topic.id if topic and not found.holds_log else None)
-            if topic_id is not None and self._local_state(image, key, topic_id) is not None:
+            broker = self._surroundings.broker_id
+            if topic_id is not None and image.replica_on(broker, topic_name, topic_id, int(partition)) is not None:
                 continue
             del self._found[name]
             path = await asyncio.to_thread(rename_away, found.path, STRAY)

@@ -19,10 +19,9 @@ from raykafka.coordinator.messages import (
 )
 from raykafka.error_code import ErrorCode
 from raykafka.link.link import Link
+from raykafka.types import NOWHERE
 
 AppendDone = Callable[[ErrorCode, int], None]
-
-NOBODY = -1
 
 
 class TopicLog(Protocol):
@@ -57,7 +56,7 @@ class _Way:
     wait for that."""
 
     partition: int
-    actor: int = NOBODY
+    actor: int = NOWHERE
     undecided: int = 0
     held: list[_Held] = field(default_factory=list)
 
@@ -98,20 +97,20 @@ class LinkedTopicLog:
                 future.set_result(_REFUSED)
 
     def placed(self, actors: Mapping[int, int]) -> None:
-        """By partition, the number of the actor that has its log, NOBODY while none has."""
+        """By partition, the number of the actor that has its log, NOWHERE while none has."""
         self._homes.update(actors)
 
     def _way(self, partition: int) -> _Way:
         return self._ways.setdefault(partition, _Way(partition))
 
     def _actor_for(self, way: _Way) -> int:
-        """The actor that the next request for a partition goes to, or NOBODY."""
+        """The actor that the next request for a partition goes to, or NOWHERE."""
         home = self._homes.get(way.partition)
         if home is not None and home in self._links:
             return home
         if way.actor in self._links:
             return way.actor
-        return min(self._links, default=NOBODY) if home is None else NOBODY
+        return min(self._links, default=NOWHERE) if home is None else NOWHERE
 
     # requests
 
@@ -123,7 +122,7 @@ class LinkedTopicLog:
         if way.held or (way.undecided and actor != way.actor):
             way.held.append(_Held(leader_epoch, records, timeout_ms, done))
             return
-        if actor == NOBODY:
+        if actor == NOWHERE:
             done(ErrorCode.NOT_LEADER_OR_FOLLOWER, -1)
             return
         way.actor = actor
@@ -138,7 +137,7 @@ class LinkedTopicLog:
     ) -> tuple[LogRecords, memoryview]:
         """Refused while no link leads there, and when the one that it was sent on ends."""
         actor = self._actor_for(self._way(partition))
-        if actor == NOBODY:
+        if actor == NOWHERE:
             return _REFUSED
         self._next_correlation += 1
         correlation = self._next_correlation
@@ -158,7 +157,7 @@ class LinkedTopicLog:
             self._decided(answer.correlation, answer.error, answer.base_offset)
         elif kind == LOG_RECORDS:
             head, records = LogRecords.unpack(payload)
-            _, future = self._reads.get(head.correlation, (NOBODY, None))
+            _, future = self._reads.get(head.correlation, (NOWHERE, None))
             if future is not None and not future.done():
                 future.set_result((head, records))
 

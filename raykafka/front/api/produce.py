@@ -31,7 +31,7 @@ from raykafka.log.batch_layout import (
     TRANSACTIONAL_BIT,
 )
 from raykafka.log.compression import ZSTD
-from raykafka.partition.appends import ANY_EPOCH, Appended
+from raykafka.partition.appends import ALL, ANY_EPOCH, NO_LEASE, Appended
 from raykafka.protocol import acl
 from raykafka.protocol.answer import Answer
 from raykafka.protocol.context import RequestContext
@@ -44,7 +44,6 @@ ADVERTISED = (0, 11)
 FLEXIBLE_FROM = 9
 NEEDS = (acl.WRITE_TOPIC,)
 
-ALL = -1
 _ADMIN_CLIENT_ID = "__admin_client"
 _HINTS_FROM = 10
 
@@ -172,7 +171,7 @@ def _refusal(version: int, request: ProduceRequest, server: PartitionsServer) ->
     if request.transactional_id is not None:
         return Appended(-1, ErrorCode.INVALID_REQUEST, message="transactions are not served by this cluster")
     if request.acks != ALL and not server.holds_lease():
-        return Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message="the broker has lost touch with ZooKeeper")
+        return Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message=NO_LEASE)
     return None
 
 

@@ -20,7 +20,7 @@ from tests.lab.bench.topics import Topics
 from tests.lab.bench.writers import Writer, to_each
 from tests.lab.clusters.deployed import ClusterError
 from tests.lab.clusters.systems import CountedCluster
-from tests.lab.cpu import cpu_seconds, used_by_role
+from tests.lab.cpu import cpu_seconds, used_by_role, used_s
 from tests.lab.peer.kafka import PeerError
 
 WARM_UP_RECORDS = 400_000
@@ -156,12 +156,8 @@ def settle(running: Sequence[CountedCluster]) -> None:
         before, began = [cpu_seconds(system.pids()) for system in running], time.monotonic()
         time.sleep(1.0)
         after, took_s = [cpu_seconds(system.pids()) for system in running], time.monotonic() - began
-        if all(_cores(*samples, took_s) <= SETTLED_CORES for samples in zip(before, after, strict=True)):
+        if all(used_s(*samples) / took_s <= SETTLED_CORES for samples in zip(before, after, strict=True)):
             return
-
-
-def _cores(before: Mapping[int, float], after: Mapping[int, float], took_s: float) -> float:
-    return sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items()) / took_s
 
 
 def describe(row: Row, sample: Sample) -> str:

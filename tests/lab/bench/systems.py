@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 from tests.lab.clusters.actors import AUTO, Actors
 from tests.lab.clusters.deployed import RaykafkaCluster
+from tests.lab.clusters.peer import Peer
 from tests.lab.clusters.systems import RAY, CountedCluster
-from tests.lab.peer.kafka import VERSIONS, ApacheKafka
+from tests.lab.peer.kafka import VERSIONS
 
-HEAP = "1G"  # that of Kafka's own start script
 # A row's files are gone before the next row begins: nobody's disk is busy with what another system has left.
 SOON_DELETED = {"log.segment.delete.delay.ms": "1000"}
-
-
-class Kafka:
-    def __init__(self, version: str, brokers: int) -> None:
-        self.name = f"Kafka {version}"
-        self._folder = Path(tempfile.mkdtemp(prefix="bench-kafka-"))
-        self._kafka = ApacheKafka(self._folder, brokers, heap=HEAP, version=version, settings=dict(SOON_DELETED))
-
-    @property
-    def bootstrap(self) -> str:
-        return self._kafka.bootstrap
-
-    def start(self) -> None:
-        self._kafka.start()
-
-    def stop(self) -> None:
-        try:
-            self._kafka.stop()
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def pids(self) -> list[int]:
-        return list(self._kafka.pids().values())
-
-    def roles(self) -> dict[int, str]:
-        return {pid: name.partition("-")[0] for name, pid in self._kafka.pids().items()}
 
 
 class Raykafka:
@@ -85,4 +56,6 @@ def systems(chosen: Sequence[str], actors: Sequence[Actors]) -> dict[str, Callab
     found: dict[str, Callable[[int], CountedCluster]] = {}
     if RAYKAFKA in chosen:
         found |= {raykafka_name(count): partial(Raykafka, count) for count in actors}
-    return found | {f"Kafka {KAFKAS[name]}": partial(Kafka, KAFKAS[name]) for name in chosen if name in KAFKAS}
+    return found | {
+        f"Kafka {KAFKAS[name]}": partial(Peer, KAFKAS[name], settings=SOON_DELETED) for name in chosen if name in KAFKAS
+    }

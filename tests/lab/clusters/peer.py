@@ -1,10 +1,11 @@
-"""Three brokers of Apache Kafka that are measured as ours are: killed, stopped in order, started again."""
+"""Brokers of Apache Kafka that are measured as ours are: killed, stopped in order, started again."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -14,15 +15,17 @@ from tests.lab.peer.kafka import ApacheKafka, PeerError
 
 HEAP = "1G"  # that of Kafka's own start script
 HEALED_WITHIN_S = 180.0
+NO_SETTINGS: Mapping[str, str] = {}
 
 
 class Peer:
-    """Kafka 3.9 with a ZooKeeper, or 4.3 in KRaft mode, where each process is broker and controller."""
+    """Kafka 3.9 with a ZooKeeper, or 4.3 in KRaft mode, where each process is broker and controller; ``settings`` are
+    more broker properties."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, brokers: int = BROKERS, settings: Mapping[str, str] = NO_SETTINGS) -> None:
         self.name = f"Kafka {version}"
         self._folder = Path(tempfile.mkdtemp(prefix="peer-kafka-"))
-        self._kafka = ApacheKafka(self._folder, BROKERS, heap=HEAP, version=version)
+        self._kafka = ApacheKafka(self._folder, brokers, heap=HEAP, version=version, settings=dict(settings))
 
     @property
     def bootstrap(self) -> str:

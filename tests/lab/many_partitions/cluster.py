@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.lab.clusters.systems import BROKERS, Restartable
 from tests.lab.clusters.topic import wait_all_brokers
-from tests.lab.cpu import cpu_seconds
+from tests.lab.cpu import cpu_seconds, used_s
 from tests.lab.many_partitions.probes import Place, states
 from tests.lab.waiting import until
 from tests.lab.wire import WireConnection
@@ -117,6 +117,4 @@ class Cluster:
         pids = self.system.pids()
         before, began = cpu_seconds(pids), time.monotonic()
         time.sleep(1)
-        after = cpu_seconds(pids)
-        used = sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
-        return used / (time.monotonic() - began) < QUIET_CORES
+        return used_s(before, cpu_seconds(pids)) / (time.monotonic() - began) < QUIET_CORES

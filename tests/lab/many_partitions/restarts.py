@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.lab.background import Background
 from tests.lab.clusters.systems import BROKERS, timeline
-from tests.lab.cpu import began_at, cpu_seconds
+from tests.lab.cpu import began_at, cpu_seconds, used_s
 from tests.lab.failover.load import Load
 from tests.lab.many_partitions.cluster import WRITTEN, Cluster
 from tests.lab.many_partitions.probes import Place, serves, states, until_read
@@ -197,7 +197,7 @@ class Census(Background):
     @property
     def cpu_s(self) -> float:
         """Since this was made."""
-        return sum(seconds - self._before.get(pid, 0.0) for pid, seconds in self._latest.items())
+        return used_s(self._before, self._latest)
 
     def end(self) -> None:
         """Count what there was until now, and no more."""

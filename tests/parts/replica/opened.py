@@ -18,7 +18,7 @@ from raykafka.log.batch import Record, build_batch, iter_batches, iter_records
 from raykafka.partition.appends import Appended
 from raykafka.partition.view import View
 from raykafka.process.clock import boot_clock_ms, wall_clock_ms
-from raykafka.replica.host import Holder, Left, PartitionKey
+from raykafka.replica.host import Holder, Left
 from raykafka.replica.hub import StreamHub
 from raykafka.replica.receiving import Receiver
 from raykafka.replica.replica import Replica
@@ -26,6 +26,7 @@ from raykafka.replica.rules.events import Propose
 from raykafka.replica.rules.log_state import Settings
 from raykafka.replica.rules.partition import Partition
 from raykafka.replica.seal_note import seal_of
+from raykafka.types import PartitionKey
 from tests.lab.loop_waiting import until
 
 SECRET = b"k" * 32

@@ -9,8 +9,9 @@ import socket
 from raykafka.epoch_history import EpochHistory
 from raykafka.link import Link, adopt, serve_tcp
 from raykafka.replica import stream_frames as frames
-from raykafka.replica.host import Holder, PartitionKey
+from raykafka.replica.host import Holder
 from raykafka.replica.rules.events import Hello, StreamId
+from raykafka.types import PartitionKey
 from tests.parts.replica.opened import BROKER, BROKER_EPOCH, DEADLINE_S, FOLLOWER, KEY, SECRET, Actor
 
 ACTOR = 5

@@ -16,9 +16,10 @@ from raykafka.error_code import ErrorCode
 from raykafka.replica import hub as hubs
 from raykafka.replica import out_connection
 from raykafka.replica import stream_frames as frames
-from raykafka.replica.host import Holder, PartitionKey
+from raykafka.replica.host import Holder
 from raykafka.replica.out_connection import WINDOW_BYTES
 from raykafka.replica.stream_connection import StreamConnection
+from raykafka.types import PartitionKey
 from tests.lab.loop_waiting import until
 from tests.parts.replica.opened import (
     BROKER,

@@ -92,15 +92,24 @@ class Play(World):
         return b
 
 
-def a_joining_follower_is_counted_from_the_asking(play: Play) -> None:
-    play.decide_state(isr=(1,))
-    play.hear_all()
+def ask_unheard(play: Play) -> None:
+    """Follower 2 catches up, and the ISR that the leader asks for is written; the leader does not hear of it."""
     play.shake(1, 2)
     play.propose(play.controller, play.proposals.pop(0), outcome_known=False)
     assert play.register.state.isr == (1, 2)
-    play.produce(play.brokers[1], -1)
+
+
+def write_and_hand_over(play: Play, leader: Broker) -> None:
+    play.produce(leader, -1)
     play.decide_state(leader=2, leader_epoch=1, isr=(2,))
     play.hear_all(2)
+
+
+def a_joining_follower_is_counted_from_the_asking(play: Play) -> None:
+    play.decide_state(isr=(1,))
+    play.hear_all()
+    ask_unheard(play)
+    write_and_hand_over(play, play.brokers[1])
 
 
 def a_follower_that_lacks_the_epochs_beginning_waits(play: Play) -> None:
@@ -290,29 +299,21 @@ def a_new_leader_does_not_know_yet_what_was_committed(play: Play) -> None:
 def a_leader_is_closed_while_it_asks_for_an_isr(play: Play) -> None:
     play.decide_state(isr=(1,))
     play.hear_all()
-    play.shake(1, 2)
-    play.propose(play.controller, play.proposals.pop(0), outcome_known=False)
-    assert play.register.state.isr == (1, 2)
+    ask_unheard(play)
     leader = play.brokers[1]
     play.close(leader)
     play.open(leader)
-    play.produce(leader, -1)
-    play.decide_state(leader=2, leader_epoch=1, isr=(2,))
-    play.hear_all(2)
+    write_and_hand_over(play, leader)
 
 
 def a_leader_leaves_while_it_asks_for_an_isr(play: Play) -> None:
     play.decide_state(isr=(1,))
     play.hear_all()
-    play.shake(1, 2)
-    play.propose(play.controller, play.proposals.pop(0), outcome_known=False)
-    assert play.register.state.isr == (1, 2)
+    ask_unheard(play)
     leader = play.brokers[1]
     if play.leave(leader):
         play.open(leader)
-    play.produce(leader, -1)
-    play.decide_state(leader=2, leader_epoch=1, isr=(2,))
-    play.hear_all(2)
+    write_and_hand_over(play, leader)
 
 
 def moved(play: Play) -> Broker:
@@ -329,14 +330,10 @@ def moved(play: Play) -> Broker:
 
 def a_leader_that_moved_dies_while_it_asks_for_an_isr(play: Play) -> None:
     leader = moved(play)
-    play.shake(1, 2)
-    play.propose(play.controller, play.proposals.pop(0), outcome_known=False)
-    assert play.register.state.isr == (1, 2)
+    ask_unheard(play)
     play.hosts.kill_actor(1, leader.actor)
     play.open(leader)
-    play.produce(leader, -1)
-    play.decide_state(leader=2, leader_epoch=1, isr=(2,))
-    play.hear_all(2)
+    write_and_hand_over(play, leader)
 
 
 def a_new_life_hears_of_an_older_isr_in_the_epoch_of_its_seal(play: Play) -> None:
@@ -353,9 +350,7 @@ def a_new_life_hears_of_an_older_isr_in_the_epoch_of_its_seal(play: Play) -> Non
     old.read_brokers()
     play.tell(old, 1)
     play.hear_all(1)
-    play.produce(leader, -1)
-    play.decide_state(leader=2, leader_epoch=1, isr=(2,))
-    play.hear_all(2)
+    write_and_hand_over(play, leader)
 
 
 def a_leader_moves_after_its_isr_has_grown(play: Play) -> None:
@@ -366,9 +361,7 @@ def a_leader_moves_after_its_isr_has_grown(play: Play) -> None:
     leader = play.brokers[1]
     assert play.leave(leader)
     play.open(leader)
-    play.produce(leader, -1)
-    play.decide_state(leader=2, leader_epoch=1, isr=(2,))
-    play.hear_all(2)
+    write_and_hand_over(play, leader)
 
 
 SCENARIOS: dict[str, tuple[Callable[[Play], None], str]] = {

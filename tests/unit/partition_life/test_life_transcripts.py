@@ -13,6 +13,7 @@ import pytest
 from raykafka.broker.partitions import life_events as events
 from raykafka.broker.partitions.life import Life, Phase
 from raykafka.cluster.image import PartitionState
+from raykafka.types import NOWHERE
 from tests.lab import transcripts
 from tests.lab.transcripts import Command
 
@@ -110,7 +111,7 @@ def _effect(effect: events.Effect) -> str:
         case events.Kill(actor):
             return f"> kill {actor}"
         case events.Place(actor):
-            return f"> tell that it is {'nowhere' if actor == events.NOWHERE else f'at {actor}'}"
+            return f"> tell that it is {'nowhere' if actor == NOWHERE else f'at {actor}'}"
         case events.Report(state, reason):
             return f"> report that the replica of leader epoch {state.leader_epoch} failed: {reason}"
         case events.SetTimer(at_s):

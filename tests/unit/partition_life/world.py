@@ -11,7 +11,6 @@ from typing import Any
 
 from raykafka.broker.partitions.life import Life, Phase
 from raykafka.broker.partitions.life_events import (
-    NOWHERE,
     ActorGone,
     Assigned,
     Changed,
@@ -43,6 +42,7 @@ from raykafka.broker.partitions.life_events import (
     Tick,
 )
 from raykafka.cluster.image import PartitionState
+from raykafka.types import NOWHERE
 
 BROKER = 1
 OTHER = 2
