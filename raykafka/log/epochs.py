@@ -34,6 +34,15 @@ def read_entries(directory: Path) -> EpochHistory:
     return entries
 
 
+def _content(history: EpochHistory) -> bytes:
+    lines = [_FORMAT, str(len(history)), *(f"{entry.epoch} {entry.start_offset}" for entry in history)]
+    return ("\n".join(lines) + "\n").encode()
+
+
+# what a new log has on disk before it goes by its first leader, who would have it written before anything else
+BEGIN_WITH = {EPOCH_FILE: _content(EpochHistory.of([(0, 0)]))}
+
+
 class LeaderEpochs:
     """The epochs of one log: ``history``, and its newest epoch at hand for every append.
 
@@ -41,10 +50,16 @@ class LeaderEpochs:
     has changed.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, ahead: bool = False) -> None:
+        """``ahead``: what the file holds was written for later, and is not this log's history yet."""
         self._directory = directory
-        self.history = read_entries(directory)
+        self._on_disk = read_entries(directory)
+        self.history = EpochHistory() if ahead else self._on_disk
         self.latest_epoch = self.history.latest_epoch
+
+    def is_on_disk(self, entries: Iterable[tuple[int, int]]) -> bool:
+        """Whether the file holds this history, and nothing has to be written for it."""
+        return EpochHistory.of(entries) == self._on_disk
 
     def assign(self, epoch: int, start_offset: int) -> None:
         """``epoch`` begins at ``start_offset``."""
@@ -78,10 +93,11 @@ class LeaderEpochs:
     def _replace(self, history: EpochHistory) -> None:
         if history == self.history:
             return
-        lines = [_FORMAT, str(len(history)), *(f"{entry.epoch} {entry.start_offset}" for entry in history)]
-        path = self._directory / EPOCH_FILE
-        try:
-            write_whole(path, ("\n".join(lines) + "\n").encode())
-        except OSError as error:
-            raise storage_error(f"writing {path}", error) from error
+        if history != self._on_disk:
+            path = self._directory / EPOCH_FILE
+            try:
+                write_whole(path, _content(history))
+            except OSError as error:
+                raise storage_error(f"writing {path}", error) from error
+            self._on_disk = history
         self.history, self.latest_epoch = history, history.latest_epoch

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import uuid
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.process.durable import sync_directory, write_whole
+from raykafka.process.durable import sync_directory, write_new, write_whole
 
 LOG = ".log"
 INDEX = ".index"
@@ -72,12 +74,24 @@ def topic_id_text(topic_id: uuid.UUID) -> str:
     return urlsafe_b64encode(topic_id.bytes).decode().rstrip("=")
 
 
+def _metadata(topic_id: uuid.UUID) -> bytes:
+    return f"version: 0\ntopic_id: {topic_id_text(topic_id)}\n".encode()
+
+
+_METADATA_BYTES = len(_metadata(uuid.UUID(int=0)))
+
+
 def read_topic_id(directory: Path) -> uuid.UUID | None:
-    """The topic id in ``directory``'s partition.metadata, or None without that file. Raises KafkaError if it is
-    unreadable.
+    """The topic id in ``directory``'s partition.metadata, or None without that file, or where its writing was cut
+    short. Raises KafkaError if it is unreadable.
     """
-    content = read_file(f"{directory}/{METADATA_FILE}")
+    content = _read_metadata(directory)
     return None if content is None else _topic_id_in(directory, content)
+
+
+def _read_metadata(directory: Path) -> bytes | None:
+    content = read_file(f"{directory}/{METADATA_FILE}")
+    return None if content is None or len(content) < _METADATA_BYTES else content
 
 
 def _topic_id_in(directory: Path, content: bytes) -> uuid.UUID:
@@ -90,14 +104,18 @@ def _topic_id_in(directory: Path, content: bytes) -> uuid.UUID:
         raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{directory / METADATA_FILE} is malformed: {error}") from error
 
 
-def claim(directory: Path, topic_id: uuid.UUID) -> bool:
-    """Write ``topic_id`` into a new partition directory; whether it was new. That directory's name is durable then, the
-    names in it are not yet: whatever is written into it before anything is done by it syncs them. Raises OSError, and
-    KafkaError with INCONSISTENT_TOPIC_ID if the directory is another topic's."""
-    ours = f"version: 0\ntopic_id: {topic_id_text(topic_id)}\n".encode()
-    content = read_file(f"{directory}/{METADATA_FILE}")
+def claim(directory: Path, topic_id: uuid.UUID, begin_with: Mapping[str, bytes] = MappingProxyType({})) -> bool:
+    """Write ``topic_id`` into a new partition directory; whether it was new. ``begin_with``: other files of a new log,
+    which are durable before the id is; a directory without a whole id is a new one. Raises OSError, and KafkaError with
+    INCONSISTENT_TOPIC_ID if the directory is another topic's."""
+    ours = _metadata(topic_id)
+    content = _read_metadata(directory)
     if content is None:
-        write_whole(directory / METADATA_FILE, ours, sync_name=False)
+        for name, first in begin_with.items():
+            write_whole(directory / name, first, sync_name=False)
+        write_new(f"{directory}/{METADATA_FILE}", ours)
+        # the names last: the disk has them with what was written, as a rule, and there is nothing left to wait for
+        sync_directory(directory)
         sync_directory(directory.parent)
         return True
     if content != ours and (found := _topic_id_in(directory, content)) != topic_id:

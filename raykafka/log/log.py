@@ -23,7 +23,7 @@ from raykafka.log.batch_layout import (
     PREFIX_BYTES,
 )
 from raykafka.log.config import LogConfig
-from raykafka.log.epochs import LeaderEpochs
+from raykafka.log.epochs import BEGIN_WITH, LeaderEpochs
 from raykafka.log.files import claim, storage_error, write_all
 from raykafka.log.lock import DirectoryLock, boot_id
 from raykafka.log.producers import ProducerStates
@@ -103,8 +103,10 @@ class Log:
         recovery_point: int,
         now_ms: int,
         log_start_offset: int = 0,
+        in_first_epoch: bool = False,
     ) -> Log:
-        """Take the log in ``directory``, or make a new one there.
+        """Take the log in ``directory``, or make a new one there: ``in_first_epoch``, if the partition has had no
+        leader epoch but 0, which is then on disk before it begins.
 
         A log that its last writer closed has an intact seal: it is taken away, and what ``close`` was given is
         ``note``. Without one, batches are checked from ``recovery_point`` on, the offset below which everything is
@@ -123,10 +125,14 @@ class Log:
         with ExitStack() as on_failure:
             on_failure.callback(lock.release)
             try:
-                claim(directory, topic_id)
+                begin_with = BEGIN_WITH if in_first_epoch and not log_start_offset else {}
+                is_new = claim(directory, topic_id, begin_with)
                 segments, bound = Segments(directory), RecoveryBound(directory)
                 on_failure.callback(segments.close)
-                epochs, producers = LeaderEpochs(directory), ProducerStates(directory)
+                epochs, producers = (
+                    LeaderEpochs(directory, ahead=is_new and bool(begin_with)),
+                    ProducerStates(directory),
+                )
                 recovered = recover(
                     directory,
                     config,

@@ -7,7 +7,7 @@ another one of its broker, or, for the moment, nowhere.
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Protocol
 
 from raykafka.cluster.image import PartitionState
@@ -101,6 +101,10 @@ class PartitionAccess(Protocol):
     def submit(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
         """Append ``records`` as leader; ``done`` is called once with the outcome, perhaps before this returns. Appends
         reach the log in the order of the calls. ``records`` must not change afterwards."""
+
+    def withdraw(self, appends: Collection[Done]) -> None:
+        """Whoever submitted these is gone: those that still wait for the log to be opened are not written any more, nor
+        answered."""
 
 
 class Partitions(Protocol):

@@ -20,7 +20,17 @@ def write_whole(path: Path, content: bytes, mode: int = 0o644, *, sync_name: boo
     Without ``sync_name`` it may be the old one until the directory is synced. OSError.
     """
     temporary = path.with_name(path.name + ".tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    write_new(temporary, content, mode)
+    os.replace(temporary, path)
+    if sync_name:
+        sync_directory(path.parent)
+
+
+def write_new(path: str | Path, content: bytes, mode: int = 0o644) -> None:
+    """Write ``content`` in place, and wait until the disk has it: a crash may leave any part of it. Its name is durable
+    once the directory is synced. OSError.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         view = memoryview(content)
         while view:
@@ -28,6 +38,3 @@ def write_whole(path: Path, content: bytes, mode: int = 0o644, *, sync_name: boo
         os.fsync(fd)
     finally:
         os.close(fd)
-    os.replace(temporary, path)
-    if sync_name:
-        sync_directory(path.parent)

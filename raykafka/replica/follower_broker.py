@@ -60,6 +60,10 @@ class FollowerBroker:
         """Open ``stream`` to the actor that had the replica when that was last heard, else to any."""
         self._connection_to(self._places.get(stream.key)).open(stream)
 
+    def forget(self, key: PartitionKey) -> None:
+        """No stream is opened for that partition any more."""
+        self._places.pop(key, None)
+
     def _connection_to(self, actor: int | None) -> OutConnection:
         for connection in self._connections:
             if actor is None or connection.actor == actor:

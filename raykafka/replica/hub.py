@@ -87,6 +87,11 @@ class StreamHub:
         self._start_beats()
         return stream
 
+    def forget(self, key: PartitionKey) -> None:
+        """That partition is gone from this broker."""
+        for broker in self._out.values():
+            broker.forget(key)
+
     def _broker_over(self, broker: FollowerBroker) -> None:
         if self._out.get((broker.broker, broker.holder)) is broker:
             del self._out[broker.broker, broker.holder]

@@ -64,7 +64,9 @@ class RefusedProducers:
             del self._refused[next(iter(self._refused))]
 
     def taken(self, records: memoryview) -> None:
-        """The batch is in the log."""
+        """The batch is in the log, or is handed to who writes it or refuses it."""
+        if len(records) < HEADER_BYTES:
+            return
         producer_id, epoch, sequence = PRODUCER.unpack_from(records, PRODUCER_POSITION)
         known = self._refused.get(producer_id)
         if known is not None and (epoch != known.epoch or sequence == known.sequence):

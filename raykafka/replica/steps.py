@@ -76,6 +76,8 @@ class Steps:
         self._stepped(now_ms)
 
     def _is_slow(self, effect: Effect) -> bool:
+        if type(effect) is SetHistory:
+            return not self._log.epochs.is_on_disk(effect.history)
         return type(effect) in _SLOW or (type(effect) is Answer and self._upkeep.must_flush())
 
     async def _carry_slowly(self, effects: list[Effect]) -> None:

@@ -40,6 +40,7 @@ class Coordination:
         self._apis = apis
         self._topic = topic
         self._link: Link | None = None
+        self._relay: TopicRelay | None = None
         self._arrived = asyncio.Event()
         self._number = 0
         self._topics: Mapping[str, Topic] = {}
@@ -51,9 +52,11 @@ class Coordination:
         sent and nobody has read yet is dropped, so that none of it gets into a log that its successor loads."""
         if self._link is not None:
             self._link.transport.abort()
+        if self._relay is not None:
+            self._relay.close()
         self._link = link
         self._arrived.set()
-        relay = TopicRelay(link, self._partitions, self._topic, self._tasks)
+        relay = self._relay = TopicRelay(link, self._partitions, self._topic, self._tasks)
         link.start(on_frame=relay.frame_received, on_close=lambda _: self._gone(link))
         if self._number:
             self._tell_whole(link)

@@ -313,6 +313,7 @@ class Hosting:
                 recovery_point=args["recovery_point"],
                 now_ms=wall_clock_ms(),
                 log_start_offset=args["log_start_offset"],
+                in_first_epoch=served.state.leader_epoch == 0,
             )
 
         try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol
 
 from raykafka.cluster.image import PartitionState
 from raykafka.error_code import ErrorCode
 from raykafka.partition.appends import ALL, ANY_EPOCH, NO_LEASE, Appended, Done
 from raykafka.partition.log_view import LogView
+from raykafka.replica.refused_producers import RefusedProducers
 from raykafka.types import PartitionKey, TopicPartition
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
@@ -40,6 +41,9 @@ class ServedPartition:
 
     It is *opening* until somebody tells where it is (``attach``, ``nowhere``), and while it moves. ``holds_lease()``
     says whether acks 0 and 1 may be answered; what was kept may outlast the lease with which it came (rule 15).
+
+    What is refused here is remembered as long as this broker leads, so that no later batch of an idempotent producer
+    gets into the log before one that it will send again.
     """
 
     def __init__(
@@ -62,6 +66,8 @@ class ServedPartition:
         self._holds_lease = holds_lease
         self._source: object = None
         self._refusal = ""
+        self._refused = RefusedProducers()
+        self._writer: Writer | None = None
         self._is_gone = False
         self._waiting: list[_Waiting] = []
         self._waiting_bytes = 0
@@ -82,7 +88,9 @@ class ServedPartition:
 
     def told(self, state: PartitionState) -> None:
         """Take the state that the image has."""
-        self.state = state
+        before, self.state = self.state, state
+        if not self.is_leader or state.leader_epoch > before.leader_epoch + 1:
+            self._refused = RefusedProducers()  # another leader may have taken what was refused
         if not self.is_leader:
             self._fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER, "this broker does not lead the partition any more")
         self.log.changed()
@@ -103,13 +111,14 @@ class ServedPartition:
     def attach(self, writer: Writer) -> None:
         """The replica is open: hand it what waits, and everything from now on."""
         self.is_opening = False
-        self.submit = writer.append
+        self._writer = writer
         waiting = self._take_waiting()
+        self.submit = self._look_behind if waiting or self._refused else writer.append
         for append in waiting:
             if append.acks != ALL and not self._holds_lease():
-                append.done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message=NO_LEASE))
+                self._answer(append, ErrorCode.NOT_LEADER_OR_FOLLOWER, NO_LEASE)
             else:
-                writer.append(append.records, append.acks, append.timeout_ms, append.leader_epoch, append.done)
+                self.submit(append.records, append.acks, append.timeout_ms, append.leader_epoch, append.done)
         self.log.changed()
 
     def detach(self) -> None:
@@ -117,6 +126,12 @@ class ServedPartition:
         self.is_opening = True
         self.submit = self._keep
         self.log.changed()
+
+    def withdraw(self, appends: Collection[Done]) -> None:
+        """As ``access.PartitionAccess.withdraw``."""
+        kept = [append for append in self._take_waiting() if append.done not in appends]
+        for append in kept:
+            self._wait(append)
 
     def nowhere(self, reason: str) -> None:
         """The replica is open nowhere, and nobody knows for how long."""
@@ -135,21 +150,42 @@ class ServedPartition:
         self._fail_waiting(error, self._refusal)
         self.log.changed()
 
-    # appends without a writer
+    # appends without a writer, or behind one that was refused
 
     def _refuse(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
+        if self.is_leader:
+            self._refused.refused(records, ErrorCode.NOT_LEADER_OR_FOLLOWER)
         done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message=self._refusal))
 
+    def _look_behind(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
+        """Hand it to the writer, unless one before it was refused here and has not come again."""
+        assert self._writer is not None
+        error = self._refused.behind(records)
+        if error is not ErrorCode.NONE:
+            done(Appended(-1, error, message="a batch before it was refused, and has not come again"))
+            return
+        self._refused.taken(records)
+        if not self._refused:
+            self.submit = self._writer.append
+        self._writer.append(records, acks, timeout_ms, leader_epoch, done)
+
     def _keep(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
+        until_s = self._loop.time() + min(timeout_ms / 1000, _LONGEST_WAIT_S)
+        append = _Waiting(records, acks, timeout_ms, leader_epoch, done, until_s)
         error = self.leader_error()
         if error is ErrorCode.NONE and self._waiting_bytes + len(records) > MAX_WAITING_BYTES:
             error = ErrorCode.REQUEST_TIMED_OUT
-        if error is not ErrorCode.NONE:
-            done(Appended(-1, error))
-            return
-        until_s = self._loop.time() + min(timeout_ms / 1000, _LONGEST_WAIT_S)
-        self._waiting.append(_Waiting(records, acks, timeout_ms, leader_epoch, done, until_s))
-        self._waiting_bytes += len(records)
+        if error is ErrorCode.NONE:
+            error = self._refused.behind(records)
+        if error is ErrorCode.NONE:
+            self._refused.taken(records)
+            self._wait(append)
+        else:
+            self._answer(append, error)
+
+    def _wait(self, append: _Waiting) -> None:
+        self._waiting.append(append)
+        self._waiting_bytes += len(append.records)
         if self._look is None:
             self._look = self._loop.call_later(_LOOK_EVERY_S, self._time_out)
 
@@ -165,7 +201,7 @@ class ServedPartition:
         if self._waiting:
             self._look = self._loop.call_later(_LOOK_EVERY_S, self._time_out)
         for append in gone:
-            append.done(Appended(-1, ErrorCode.REQUEST_TIMED_OUT, message="the log could not be opened in time"))
+            self._answer(append, ErrorCode.REQUEST_TIMED_OUT, "the log could not be opened in time")
 
     def _take_waiting(self) -> list[_Waiting]:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
@@ -176,4 +212,10 @@ class ServedPartition:
 
     def _fail_waiting(self, error: ErrorCode, message: str) -> None:
         for append in self._take_waiting():
-            append.done(Appended(-1, error, message=message))
+            self._answer(append, error, message)
+
+    def _answer(self, append: _Waiting, error: ErrorCode, message: str = "") -> None:
+        """It is not written."""
+        if self.is_leader:
+            self._refused.refused(append.records, error)
+        append.done(Appended(-1, error, message=message))

@@ -147,6 +147,7 @@ class ReplicaActorServer:
             key = served.key
             self._placed.pop(key, None)
             self._siblings.forget(key)
+            self._hosting.hub.forget(key)
         for served in changed:
             self._settle(served)
             self._hosting.hub.look_again(served.key)

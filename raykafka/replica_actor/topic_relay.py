@@ -16,7 +16,7 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.front.serving import ServedPartitions
 from raykafka.link import Link
-from raykafka.partition.appends import ALL, Appended
+from raykafka.partition.appends import ALL, Appended, Done
 from raykafka.process.tasks import TaskSet
 from raykafka.types import TopicPartition
 
@@ -29,6 +29,16 @@ class TopicRelay:
         self._partitions = partitions
         self._topic = topic
         self._tasks = tasks
+        self._unanswered: dict[Done, int] = {}
+
+    def close(self) -> None:
+        """The coordinator has ended: what it sent and still waits for its log to be opened is not written, as its
+        successor may have read the log before."""
+        for partition in set(self._unanswered.values()):
+            served = self._partitions.get(TopicPartition(self._topic, partition))
+            if served is not None:
+                served.withdraw(self._unanswered)
+        self._unanswered.clear()
 
     def frame_received(self, kind: int, payload: memoryview) -> None:
         if kind == LOG_APPEND:
@@ -39,6 +49,7 @@ class TopicRelay:
 
     def _append(self, append: LogAppend, records: memoryview) -> None:
         def done(appended: Appended) -> None:
+            self._unanswered.pop(done, None)
             if appended.error is ErrorCode.NONE:
                 self._partitions.traffic[self._topic].appended(records)
             self._tell(LogAppended(append.correlation, appended.error, appended.base_offset))
@@ -48,6 +59,7 @@ class TopicRelay:
         if partition is None or partition.leader_error(append.leader_epoch) is not ErrorCode.NONE:
             self._tell(LogAppended(append.correlation, ErrorCode.NOT_LEADER_OR_FOLLOWER))
             return
+        self._unanswered[done] = append.partition
         partition.submit(records, ALL, append.timeout_ms, append.leader_epoch, done)
 
     def _tell(self, appended: LogAppended) -> None:

@@ -6,20 +6,27 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from raykafka.cluster.image import ClusterImage, ImageDelta, PartitionState, Topic
+from raykafka.coordinator.messages import LOG_APPEND, LogAppend
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.link import Link, connect_unix, serve_unix
+from raykafka.partition.appends import Done
+from raykafka.partition.log_view import LogView
 from raykafka.protocol.context import RequestContext
 from raykafka.replica_actor import coordination
 from raykafka.replica_actor.coordination import Coordination
+from raykafka.replica_actor.partition import ServedPartition
 from raykafka.types import OFFSETS_TOPIC, TopicPartition
+from tests.lab.loop_waiting import until
 from tests.lab.served import APIS, request_context
 
 SECRET = b"s" * 32
@@ -60,6 +67,9 @@ class _Process:
     async def ended(self) -> None:
         await asyncio.wait_for(self._link.ended, 30)
 
+    def append(self, correlation: int, records: bytes) -> None:
+        self._link.send(LOG_APPEND, LogAppend(correlation, 0, 1, 60_000).pack(), records)
+
     async def _called(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
         self.heard.append(method)
         self.told.append(args)
@@ -73,10 +83,9 @@ class _Process:
 
 
 @asynccontextmanager
-async def _actor(folder: Path) -> AsyncIterator[tuple[Coordination, str]]:
+async def _actor(folder: Path, partitions: Any = None) -> AsyncIterator[tuple[Coordination, str]]:
     """An actor's side without a coordinator process, and where one connects."""
-    no_partitions: Any = None
-    made, path = Coordination(OWN, no_partitions, APIS), str(folder / "s")
+    made, path = Coordination(OWN, partitions, APIS), str(folder / "s")
     server = await serve_unix(path, SECRET, {"role": "actor"}, made.adopt)
     yield made, path
     server.close()
@@ -220,3 +229,39 @@ def test_only_what_changes_nothing_is_asked_again_when_the_coordinator_ends_over
                     assert "request" not in second.heard
 
     asyncio.run(run())
+
+
+class _Written:
+    """The writer of an open log: what it was handed, in order."""
+
+    def __init__(self) -> None:
+        self.records: list[bytes] = []
+
+    def append(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
+        self.records.append(bytes(records))
+
+
+def test_what_a_coordinator_sent_that_has_ended_is_not_written_when_the_log_opens(tmp_path: Path) -> None:
+    """Its successor may have read the log before (rule 24)."""
+
+    async def run() -> None:
+        with ThreadPoolExecutor(1) as threads:
+            log = LogView(tmp_path / f"{OFFSETS_TOPIC}-0", threads)
+            tp, topic_id = TopicPartition(OFFSETS_TOPIC, 0), uuid.UUID(int=1)
+            opening = ServedPartition(OWN, tp, topic_id, _led_by(OWN, 1), log, lambda: True)
+            partitions = SimpleNamespace(get={tp: opening}.get, traffic={})
+            async with _actor(tmp_path, partitions) as (actor, path):
+                actor.apply(_image(OWN, 1), 1)
+                old, new = _Process(), _Process()
+                await old.connect(path)
+                old.append(1, b"of the old one")
+                await until(lambda: opening._waiting)
+                await new.connect(path)
+                await old.ended()
+                new.append(1, b"of the new one")
+                await until(lambda: [append.records for append in opening._waiting] == [b"of the new one"])
+                writer = _Written()
+                opening.attach(writer)
+                assert writer.records == [b"of the new one"]
+
+    asyncio.run(asyncio.wait_for(run(), 60))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 import pytest
@@ -12,6 +13,7 @@ from raykafka.log import LogConfig
 from raykafka.log.batch import Record, build_batch, crc_of, iter_records
 from raykafka.log.batch_layout import CRC, CRC_POSITION, NO_TIMESTAMP
 from raykafka.log.compression import CODEC_OF_NAME, GZIP, ZSTD
+from raykafka.log.files import claim, read_topic_id
 from raykafka.types import LogPosition
 from tests.lab.log_parts import NOW_MS, TOPIC_ID, batch, open_log, read_all, reader_of, stored_bytes, stored_headers
 
@@ -270,6 +272,28 @@ def test_partition_metadata_is_kafkas(log):
     text = (log.directory / "partition.metadata").read_text()
     assert text == "version: 0\ntopic_id: a6e4EJ2tEdGAtADAT9QwyA\n"
     assert TOPIC_ID.hex.startswith("6ba7b810")
+
+
+@pytest.mark.parametrize("length", [0, 1, 30, 43])
+def test_a_directory_whose_id_was_cut_short_is_a_new_one(tmp_path, length):
+    log = open_log(tmp_path / "t-0")
+    log.close()
+    path = tmp_path / "t-0" / "partition.metadata"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:length])
+    assert read_topic_id(tmp_path / "t-0") is None
+    open_log(tmp_path / "t-0").close()
+    assert path.read_bytes() == whole
+
+
+def test_the_id_of_a_new_directory_is_durable_behind_what_it_begins_with_and_the_names_are_last(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda fd: synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))))
+    directory = tmp_path / "t-0"
+    directory.mkdir()
+    assert claim(directory, TOPIC_ID, {"first": b"1"})
+    assert synced == ["first.tmp", "partition.metadata", "t-0", tmp_path.name]
+    assert not claim(directory, TOPIC_ID, {"first": b"2"}) and (directory / "first").read_bytes() == b"1"
 
 
 def test_flush_moves_the_recovery_point_beside_appends(log):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from raykafka.errors import KafkaError
-from raykafka.log import LeaderEpochs
-from tests.lab.log_parts import NOW_MS, batch, crash, open_log
+from raykafka.log import LeaderEpochs, Log, LogConfig
+from tests.lab.log_parts import NOW_MS, TOPIC_ID, batch, crash, open_log
 
 
 def test_the_file_is_kafkas(tmp_path):
@@ -74,4 +74,44 @@ def test_a_lost_epoch_file_comes_back_from_the_batches(tmp_path):
     (tmp_path / "t-0" / "leader-epoch-checkpoint").unlink()
     log = open_log(tmp_path / "t-0")
     assert log.epochs.history == before
+    log.close()
+
+
+def new_log(directory):
+    return Log.open(
+        directory,
+        LogConfig.from_topic_config({}),
+        topic_id=TOPIC_ID,
+        recovery_point=0,
+        now_ms=NOW_MS,
+        in_first_epoch=True,
+    )
+
+
+def test_a_new_logs_first_epoch_is_on_disk_before_it_begins_and_is_not_written_again(tmp_path):
+    log, path = new_log(tmp_path / "t-0"), tmp_path / "t-0" / "leader-epoch-checkpoint"
+    assert path.read_text() == "0\n1\n0 0\n"
+    assert log.epochs.history == () and log.epochs.is_on_disk([(0, 0)]) and not log.epochs.is_on_disk([])
+    written = path.stat().st_ino
+    log.epochs.assign(0, 0)
+    assert path.stat().st_ino == written
+    crash(log)
+    log = new_log(tmp_path / "t-0")
+    assert log.epochs.history == ((0, 0),)
+    log.close()
+
+
+def test_a_new_log_whose_first_leader_has_another_epoch_takes_that_one(tmp_path):
+    log = new_log(tmp_path / "t-0")
+    log.epochs.replace([(3, 0)])
+    crash(log)
+    log = open_log(tmp_path / "t-0")
+    assert log.epochs.history == ((3, 0),)
+    log.close()
+
+
+def test_an_epoch_that_is_on_disk_and_was_not_begun_counts_after_a_crash(tmp_path):
+    crash(new_log(tmp_path / "t-0"))
+    log = open_log(tmp_path / "t-0")
+    assert log.epochs.history == ((0, 0),)
     log.close()

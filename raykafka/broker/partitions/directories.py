@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from raykafka.errors import RaykafkaError
-from raykafka.log.files import LOG, METADATA_FILE, offset_of_name, read_topic_id
+from raykafka.log.files import LOG, offset_of_name, read_topic_id
 from raykafka.process.durable import sync_directory
 
 DELETE = "-delete"
@@ -42,8 +42,7 @@ def scan(log_dir: Path) -> tuple[dict[str, FoundDirectory], list[Path]]:
 
 
 def _holds_segments(path: Path) -> bool:
-    names = os.listdir(path)
-    return any(n == METADATA_FILE or (n.endswith(LOG) and offset_of_name(n) is not None) for n in names)
+    return any(name.endswith(LOG) and offset_of_name(name) is not None for name in os.listdir(path))
 
 
 def rename_away(directory: Path, suffix: str) -> Path | None:
