@@ -157,7 +157,6 @@ class Broker:
         self.replica_actors.start(self.partitions)
         cluster_id = await self.session.open()
         meta = await asyncio.to_thread(directory.identify, cluster_id, settings.broker_id)
-        clean = await asyncio.to_thread(directory.take_clean_shutdown_mark)
         # A controller makes the brokers serve; one is enough, so the others start, as all other children do, later.
         if settings.controller_first:
             self.own_controller.keep()
@@ -165,7 +164,7 @@ class Broker:
         await self._take_ports()
         # in a thread, and not only when the first client asks: a silent event loop is a dead broker to others
         self._tasks.run(asyncio.to_thread(self.gate.apis.load, Place.BROKER))
-        await self._register(meta, clean)
+        await self._register(meta)
 
     def _lay_out_replicas(self, log_dir: Path, checkpointed: Mapping[str, Mapping[TopicPartition, int]]) -> None:
         settings = self.settings
@@ -193,9 +192,9 @@ class Broker:
             logger.warning("ended processes of an earlier life that still wrote here: %s", orphans)
         return directory
 
-    async def _register(self, meta: MetaProperties, clean_shutdown: bool) -> None:
+    async def _register(self, meta: MetaProperties) -> None:
         """Be there for others, from now on. Raises BrokerIdTaken."""
-        settings = self.settings
+        settings, directory = self.settings, self._directory
         info = BrokerInfo(
             id=settings.broker_id,
             epoch=-1,
@@ -204,10 +203,12 @@ class Broker:
             link_port=self.ports.link_port,
             directory_id=meta.directory_id,
             boot_id=boot_id(),
-            clean_shutdown=clean_shutdown,
+            clean_shutdown=False,  # until the registration finds that the mark is of the life before this one
             rack=settings.rack,
         )
-        self.registration = await self.session.register(info, _ID_FREE_WITHIN_S)
+        closed_in = await asyncio.to_thread(directory.clean_shutdown_epoch)
+        self.registration = await self.session.register(info, _ID_FREE_WITHIN_S, closed_in)
+        await asyncio.to_thread(directory.remove_clean_shutdown_mark)
         self.controller_link.begin(meta.cluster_id, self.registration.epoch)
         await self._inter_broker_port.serve(meta.cluster_id, settings.broker_id, self.registration.epoch)
         self._tasks.run(self.own_controller.keep_after(_OTHER_CONTROLLER_WITHIN_S))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import time
@@ -12,13 +13,15 @@ from pathlib import Path
 
 from raykafka.errors import RaykafkaError
 from raykafka.log.lock import DirectoryLock, DirectoryLocked, boot_id, lock_holder, process_start_time
-from raykafka.process.durable import sync_directory, write_whole
+from raykafka.process.durable import write_whole
 from raykafka.zookeeper.znodes import kafka_uuid_text, new_kafka_uuid
 
 META_PROPERTIES = "meta.properties"
 CLEAN_SHUTDOWN = ".kafka_cleanshutdown"
 _META_VERSION = "0"
 _LOCK_POLL_S = 0.05
+
+logger = logging.getLogger(__name__)
 
 
 class IdentityError(RaykafkaError):
@@ -118,15 +121,21 @@ class DataDirectory:
         )
         write_whole(self.path / META_PROPERTIES, text.encode())
 
-    def take_clean_shutdown_mark(self) -> bool:
-        """Whether the last life of this broker closed all its logs. The mark is removed: from now on only a clean stop
-        sets it again."""
+    def clean_shutdown_epoch(self) -> int | None:
+        """The broker epoch of the life that closed all its logs at its end, as its mark says; None without a mark. It
+        is of use only to the life that follows that one (rule 18)."""
         try:
-            os.unlink(self.path / CLEAN_SHUTDOWN)
+            mark = json.loads((self.path / CLEAN_SHUTDOWN).read_bytes())
+            return int(mark["brokerEpoch"])
         except FileNotFoundError:
-            return False
-        sync_directory(self.path)
-        return True
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            logger.warning("%s is no mark of a clean shutdown: %s", self.path / CLEAN_SHUTDOWN, error)
+            return None
+
+    def remove_clean_shutdown_mark(self) -> None:
+        """The life that follows has begun."""
+        (self.path / CLEAN_SHUTDOWN).unlink(missing_ok=True)
 
     def leave_clean_shutdown_mark(self, broker_epoch: int) -> None:
         """Note that this life of the broker has closed all its logs. Raises OSError."""

@@ -58,10 +58,13 @@ class ZooKeeperSession:
         client.add_listener(self._state_changed)
         return await self._run(lambda: store.ensure_cluster_id(client))
 
-    async def register(self, info: BrokerInfo, wait_s: float) -> BrokerInfo:
-        """Begin this life of the broker and its lease; the answer carries the broker epoch. Raises BrokerIdTaken."""
+    async def register(self, info: BrokerInfo, wait_s: float, closed_in: int | None) -> BrokerInfo:
+        """Begin this life of the broker and its lease; the answer carries the broker epoch. ``closed_in`` as
+        ``register_broker`` says. Raises BrokerIdTaken."""
         sent = boot_clock()
-        self.registration = await self._run(lambda: store.register_broker(self._connected, info, wait_s))
+        self.registration = await self._run(
+            lambda: store.register_broker(self._connected, info, wait_s, closed_in=closed_in)
+        )
         self.lease = Lease(self.timeout_s, sent)
         self._on_renewed(self.lease)
         self._registered = True

@@ -142,9 +142,15 @@ def stamp_log_append_time(buffer: memoryview, position: int, size: int, now_ms: 
     CRC.pack_into(buffer, position + CRC_POSITION, crc_of(buffer, position, size))
 
 
-def recompress(batch: memoryview, header: BatchHeader, codec: int, level: int | None) -> bytearray:
-    """``batch`` with its records under another codec; everything else as it was. Raises UnreadableRecords."""
-    records = compress(codec, decompress(header.codec, batch[HEADER_BYTES : header.size]), level)
+def put_max_timestamp(buffer: memoryview, position: int, size: int, timestamp: int) -> None:
+    """Have the header of the batch at ``position`` say that this is the largest timestamp of its records."""
+    MAX_TIMESTAMP.pack_into(buffer, position + MAX_TIMESTAMP_POSITION, timestamp)
+    CRC.pack_into(buffer, position + CRC_POSITION, crc_of(buffer, position, size))
+
+
+def recompress(records: Buffer, header: BatchHeader, codec: int, level: int | None) -> bytearray:
+    """The batch of ``header`` with ``records``, which are not compressed, under another codec."""
+    records = compress(codec, records, level)
     attributes = (header.attributes & ~CODEC_MASK) | codec
     return _assemble(header._replace(attributes=attributes), records)
 

@@ -28,23 +28,64 @@ _LZ4_NOT_COMPRESSED = 0x80000000
 _LZ4_END = bytes(4)
 
 
+# What the records of one batch may have at most, decompressed. Every consumer needs as much memory to read them.
+MOST_BYTES = 128 * 1024 * 1024
+_FIRST_GUESS = 4
+_LEAST_ROOM = 4096
+_NO_ROOM = "failed to write whole buffer"  # what cramjam says of an output that is too small
+
+
 class UnreadableRecords(ValueError):
-    """Compressed records that their codec cannot read, or a codec that does not exist."""
+    """Records that are not what their batch says, that their codec cannot read, or are too many bytes; or a codec that
+    does not exist."""
 
 
-def _snappy_decompress(data: Buffer) -> bytes:
+def _too_many(most: int) -> UnreadableRecords:
+    return UnreadableRecords(f"a batch has more than {most} bytes of records, decompressed")
+
+
+def _snappy_decompress(data: Buffer, most: int) -> bytes:
     view = memoryview(data)
     if bytes(view[:8]) != _XERIAL_MAGIC:
+        # a block says itself how long it is, and may lie
+        if cramjam.snappy.decompress_raw_len(view) > most:
+            raise _too_many(most)
         return bytes(cramjam.snappy.decompress_raw(view))
-    parts, position = [], len(_XERIAL_HEADER)
+    parts, position, total = [], len(_XERIAL_HEADER), 0
     while position < len(view):
         size = int.from_bytes(view[position : position + 4], "big")
         position += 4
         if position + size > len(view):
             raise ValueError("a snappy block reaches past the end of its batch")
-        parts.append(bytes(cramjam.snappy.decompress_raw(view[position : position + size])))
+        block = view[position : position + size]
+        total += cramjam.snappy.decompress_raw_len(block)
+        if total > most:
+            raise _too_many(most)
+        parts.append(bytes(cramjam.snappy.decompress_raw(block)))
         position += size
     return b"".join(parts)
+
+
+def _bounded(into: Callable[[Buffer, bytearray], int]) -> Callable[[Buffer, int], Buffer]:
+    """``into`` decompresses into a buffer that must be large enough: how large is found out by trying."""
+
+    def decompress(data: Buffer, most: int) -> Buffer:
+        room = min(most, max(_LEAST_ROOM, _FIRST_GUESS * len(data)))
+        while True:
+            out = bytearray(room)
+            try:
+                size = into(data, out)
+            except cramjam.DecompressionError as error:
+                if str(error) != _NO_ROOM:
+                    raise
+                if room == most:
+                    raise _too_many(most) from None
+                room = min(most, 4 * room)
+            else:
+                del out[size:]
+                return out
+
+    return decompress
 
 
 def _snappy_compress(data: Buffer) -> bytes:
@@ -73,11 +114,11 @@ def _lz4_compress(data: Buffer, level: int | None) -> bytes:
     return b"".join([*parts, _LZ4_END])
 
 
-_DECOMPRESS: dict[int, Callable[[Buffer], bytes]] = {
-    GZIP: lambda data: bytes(cramjam.gzip.decompress(data)),
+_DECOMPRESS: dict[int, Callable[[Buffer, int], Buffer]] = {
+    GZIP: _bounded(cramjam.gzip.decompress_into),
     SNAPPY: _snappy_decompress,
-    LZ4: lambda data: bytes(cramjam.lz4.decompress(data)),
-    ZSTD: lambda data: bytes(cramjam.zstd.decompress(data)),
+    LZ4: _bounded(cramjam.lz4.decompress_into),
+    ZSTD: _bounded(cramjam.zstd.decompress_into),
 }
 _COMPRESS: dict[int, Callable[[Buffer, int | None], bytes]] = {
     GZIP: lambda data, level: bytes(cramjam.gzip.compress(data, level)),
@@ -87,14 +128,16 @@ _COMPRESS: dict[int, Callable[[Buffer, int | None], bytes]] = {
 }
 
 
-def decompress(codec: int, data: Buffer) -> Buffer:
-    """The records section of a batch, uncompressed. Raises UnreadableRecords."""
+def decompress(codec: int, data: Buffer, most: int = MOST_BYTES) -> Buffer:
+    """The records section of a batch, uncompressed: ``most`` bytes of it. Raises UnreadableRecords."""
     if codec == NONE:
         return data
     if codec not in _DECOMPRESS:
         raise UnreadableRecords(f"there is no compression codec {codec}")
     try:
-        return _DECOMPRESS[codec](data)
+        return _DECOMPRESS[codec](data, most)
+    except UnreadableRecords:
+        raise
     except (ValueError, cramjam.DecompressionError) as error:
         raise UnreadableRecords(f"{CODEC_NAMES[codec]}: {error}") from error
 

@@ -33,7 +33,7 @@ from raykafka.log.retention import expired_count
 from raykafka.log.seal import LogSeal, write_seal
 from raykafka.log.segment import Segment
 from raykafka.log.segments import Segments
-from raykafka.log.validation import check_batches, check_stored_batches
+from raykafka.log.validation import Checked, check_batches, check_stored_batches
 from raykafka.types import LogPosition
 
 _REMEMBERED_BOUNDARIES = 4096
@@ -198,20 +198,31 @@ class Log:
 
     # appending
 
-    def append_as_leader(
-        self, records: memoryview, leader_epoch: int, now_ms: int, *, from_client: bool = True
-    ) -> AppendInfo:
-        """Check the batches in ``records``, give them offsets and ``leader_epoch`` in place, and write them.
+    def check(self, records: memoryview, now_ms: int, *, from_client: bool = True) -> Checked:
+        """What ``append_as_leader`` takes of the batches in ``records``, which may be changed. ``from_client`` is false
+        for what the broker itself writes: such batches may be control batches. Raises KafkaError. Safe in another
+        thread."""
+        if records.readonly:
+            records = memoryview(bytearray(records))
+        return check_batches(records, self.config, now_ms, from_client=from_client)
 
-        ``from_client`` is false for what the broker itself writes: such batches may be control batches. Raises
-        DuplicateSequence for a batch that was appended before, KafkaError otherwise; then nothing was appended.
+    def append_as_leader(
+        self,
+        records: memoryview,
+        leader_epoch: int,
+        now_ms: int,
+        *,
+        from_client: bool = True,
+        checked: Checked | None = None,
+    ) -> AppendInfo:
+        """Check the batches in ``records``, unless that is done, give them offsets and ``leader_epoch`` in place, and
+        write them. Raises DuplicateSequence for a batch that was appended before, KafkaError otherwise; then nothing
+        was appended.
         """
         if self._failure:
             raise self._failure
-        if records.readonly:
-            records = memoryview(bytearray(records))
         config = self.config
-        records, headers = check_batches(records, config, now_ms, from_client=from_client)
+        records, headers = checked or self.check(records, now_ms, from_client=from_client)
         base_offset = offset = self.log_end_offset
         position, max_timestamp = 0, -1
         pending: dict[int, tuple[int, int]] = {}

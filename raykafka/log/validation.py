@@ -4,22 +4,18 @@ sent."""
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 from crc32c import crc32c
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.log.batch import (
-    BatchHeader,
-    iter_records,
-    read_header,
-    recompress,
-    stamp_log_append_time,
-)
+from raykafka.log.batch import BatchHeader, put_max_timestamp, read_header, recompress, stamp_log_append_time
 from raykafka.log.batch_layout import (
     CODEC_MASK,
     CONTROL_BIT,
     CRC_START,
+    FLAGS_POSITION,
     HEADER_BYTES,
     LOG_APPEND_TIME_BIT,
     MAGIC,
@@ -27,51 +23,96 @@ from raykafka.log.batch_layout import (
     NO_PRODUCER_ID,
     NO_TIMESTAMP,
     PREFIX_BYTES,
+    RECORD_COUNT,
+    RECORD_COUNT_POSITION,
 )
-from raykafka.log.compression import ZSTD, UnreadableRecords
+from raykafka.log.compression import ZSTD, Buffer, UnreadableRecords, decompress
 from raykafka.log.config import LogConfig
+from raykafka.log.records import Walked, walk
 
-_MAX_INT64 = 2**63 - 1
-_MIN_RECORD_BYTES = 7
+# What is checked on the event loop at most, at some milliseconds for it: compressed bytes, and records.
+_MOST_COMPRESSED_BYTES = 32 * 1024
+_MANY_RECORDS = 10_000
+_MOST_NAMED = 20
 
 
-def check_batches(
-    records: memoryview, config: LogConfig, now_ms: int, *, from_client: bool
-) -> tuple[memoryview, list[BatchHeader]]:
-    """The batches in ``records`` as the log takes them, with their headers.
+class Checked(NamedTuple):
+    """Batches as the log takes them, with their headers."""
 
-    They are changed in place for LogAppendTime; another buffer comes back where the topic's compression is not the
-    producer's. Raises KafkaError.
+    records: memoryview
+    headers: list[BatchHeader]
+
+
+def is_slow_to_check(records: memoryview) -> bool:
+    """Whether ``check_batches`` takes so long that it should not hold up others."""
+    if len(records) < HEADER_BYTES:
+        return False
+    if records[FLAGS_POSITION] & CODEC_MASK:
+        return len(records) > _MOST_COMPRESSED_BYTES
+    return len(records) > _MANY_RECORDS and RECORD_COUNT.unpack_from(records, RECORD_COUNT_POSITION)[0] > _MANY_RECORDS
+
+
+def check_batches(records: memoryview, config: LogConfig, now_ms: int, *, from_client: bool) -> Checked:
+    """The batches in ``records`` as the log takes them.
+
+    Every record of a client's is looked at. Batches are changed in place for LogAppendTime, and where the header does
+    not say the largest timestamp; another buffer comes back where the topic's compression is not the producer's. Raises
+    KafkaError.
     """
     headers: list[BatchHeader] = []
     position, end = 0, len(records)
     log_append_time, compression_codec = config.log_append_time, config.compression_codec
-    check_keys = from_client and config.compact
+    plain: list[Buffer] = []
     while position < end:
         header = _check_header(records, position, end - position, config, from_client)
         size = header.length + PREFIX_BYTES
-        if check_keys:
-            _check_keys(records[position : position + size])
-        if log_append_time:
-            if compression_codec is None:
-                stamp_log_append_time(records, position, size, now_ms)
-                header = read_header(records, position)
-        elif header.max_timestamp != NO_TIMESTAMP:
-            _check_timestamps(records, position, header, config, now_ms)
+        if from_client:
+            plain_records, walked = _walked(records[position + HEADER_BYTES : position + size], header, config)
+            if compression_codec is not None:
+                plain.append(plain_records)
+            if not log_append_time:
+                _check_timestamps(header, walked, config, now_ms)
+                if walked.max_timestamp != header.max_timestamp:
+                    put_max_timestamp(records, position, size, walked.max_timestamp)
+                    header = read_header(records, position)
+        elif compression_codec is not None:
+            plain.append(b"")
+        if log_append_time and compression_codec is None:
+            stamp_log_append_time(records, position, size, now_ms)
+            header = read_header(records, position)
         headers.append(header)
         position += size
     if not headers:
         raise KafkaError(ErrorCode.INVALID_RECORD, "there is no record batch to append")
     if compression_codec is not None:
-        if any(header.codec != compression_codec and not header.is_control for header in headers):
-            records, headers = _recompress_all(records, headers, config)
+        if from_client and any(header.codec != compression_codec for header in headers):
+            records, headers = _recompress_all(records, headers, plain, config)
         if log_append_time:
             position = 0
             for number, header in enumerate(headers):
                 stamp_log_append_time(records, position, header.size, now_ms)
                 headers[number] = read_header(records, position)
                 position += header.size
-    return records, headers
+    return Checked(records, headers)
+
+
+def _walked(records: memoryview, header: BatchHeader, config: LogConfig) -> tuple[Buffer, Walked]:
+    """The records of a batch, decompressed, and what was found in them. Raises KafkaError."""
+    compact = config.compact
+    try:
+        plain = decompress(header.codec, records) if header.codec else bytes(records)
+        assert not isinstance(plain, memoryview)
+        walked = walk(plain, header.record_count, header.base_timestamp, keys=compact)
+    except UnreadableRecords as error:
+        raise KafkaError(ErrorCode.INVALID_RECORD, str(error)) from error
+    if compact and walked.keyless:
+        numbers = ", ".join(map(str, walked.keyless[:_MOST_NAMED])) + (
+            ", ..." if len(walked.keyless) > _MOST_NAMED else ""
+        )
+        raise KafkaError(
+            ErrorCode.INVALID_RECORD, f"a compacted topic takes no record without a key: {numbers} of the batch"
+        )
+    return plain, walked
 
 
 def check_stored_batches(records: memoryview, log_end_offset: int, *, gaps_allowed: bool) -> list[BatchHeader]:
@@ -134,11 +175,7 @@ def _check_header(
         )
     record_count, attributes = header.record_count, header.attributes
     codec = attributes & CODEC_MASK
-    if (
-        record_count <= 0
-        or header.last_offset_delta != record_count - 1
-        or (not codec and record_count * _MIN_RECORD_BYTES > size - HEADER_BYTES)
-    ):
+    if record_count <= 0 or header.last_offset_delta != record_count - 1:
         raise KafkaError(
             ErrorCode.INVALID_RECORD,
             f"a batch of {size} bytes names {record_count} records and a last offset delta of "
@@ -158,67 +195,44 @@ def _check_header(
     return header
 
 
-def _check_keys(batch: memoryview) -> None:
-    try:
-        keyless = any(record.key is None for record in iter_records(batch))
-    except UnreadableRecords as error:
-        raise KafkaError(ErrorCode.CORRUPT_MESSAGE, str(error)) from error
-    if keyless:
-        raise KafkaError(ErrorCode.INVALID_RECORD, "a compacted topic takes no record without a key")
-
-
-def _check_timestamps(records: memoryview, position: int, header: BatchHeader, config: LogConfig, now_ms: int) -> None:
+def _check_timestamps(header: BatchHeader, walked: Walked, config: LogConfig, now_ms: int) -> None:
     if header.attributes & LOG_APPEND_TIME_BIT:
         raise KafkaError(
             ErrorCode.INVALID_TIMESTAMP, "a producer must not send LogAppendTime; the topic's type is CreateTime"
         )
-    latest = header.max_timestamp
-    if latest - now_ms > config.message_timestamp_after_max_ms:
+    if walked.max_timestamp == NO_TIMESTAMP:
+        return
+    if walked.max_timestamp - now_ms > config.message_timestamp_after_max_ms:
         raise KafkaError(
             ErrorCode.INVALID_TIMESTAMP,
-            f"the timestamp {latest} is more than message.timestamp.after.max.ms "
+            f"the timestamp {walked.max_timestamp} is more than message.timestamp.after.max.ms "
             f"({config.message_timestamp_after_max_ms}) ahead of the broker's clock ({now_ms})",
         )
-    if config.message_timestamp_before_max_ms == _MAX_INT64:
-        return
-    earliest_allowed = now_ms - config.message_timestamp_before_max_ms
-    try:
-        # only the largest timestamp is in the header
-        stamps = (record.timestamp for record in iter_records(records[position : position + header.size]))
-        too_old = next((t for t in stamps if t != NO_TIMESTAMP and t < earliest_allowed), None)
-    except UnreadableRecords as error:
-        raise KafkaError(ErrorCode.CORRUPT_MESSAGE, str(error)) from error
-    if too_old is not None:
+    if now_ms - walked.min_timestamp > config.message_timestamp_before_max_ms:
         raise KafkaError(
             ErrorCode.INVALID_TIMESTAMP,
-            f"the timestamp {too_old} is more than message.timestamp.before.max.ms "
+            f"the timestamp {walked.min_timestamp} is more than message.timestamp.before.max.ms "
             f"({config.message_timestamp_before_max_ms}) behind the broker's clock ({now_ms})",
         )
 
 
 def _recompress_all(
-    records: memoryview, headers: list[BatchHeader], config: LogConfig
+    records: memoryview, headers: list[BatchHeader], plain: list[Buffer], config: LogConfig
 ) -> tuple[memoryview, list[BatchHeader]]:
     codec = config.compression_codec
     assert codec is not None
     out, position, changed = bytearray(), 0, []
-    for header in headers:
+    for header, plain_records in zip(headers, plain, strict=True):
         batch = records[position : position + header.size]
         position += header.size
-        try:
-            again = (
-                batch
-                if header.codec == codec or header.is_control
-                else memoryview(recompress(batch, header, codec, config.compression_level))
-            )
-        except UnreadableRecords as error:
-            raise KafkaError(ErrorCode.CORRUPT_MESSAGE, str(error)) from error
-        if len(again) > config.max_message_bytes:
+        if header.codec != codec:
+            batch = memoryview(recompress(plain_records, header, codec, config.compression_level))
+        if len(batch) > config.max_message_bytes:
             raise KafkaError(
                 ErrorCode.MESSAGE_TOO_LARGE,
-                f"the batch has {len(again)} bytes under the topic's compression.type, over its max.message.bytes "
+                f"the batch has {len(batch)} bytes under the topic's compression.type, over its max.message.bytes "
                 f"of {config.max_message_bytes}",
             )
-        changed.append(read_header(again))
-        out += again
+        changed.append(read_header(batch))
+        out += batch
     return memoryview(out), changed

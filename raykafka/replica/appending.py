@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log import DuplicateSequence, Log
 from raykafka.log.batch import read_header
+from raykafka.log.validation import Checked, is_slow_to_check
 from raykafka.partition.appends import Appended, Done
 from raykafka.process.clock import boot_clock_ms, wall_clock_ms
 from raykafka.replica.outbox import Outbox
@@ -69,10 +71,37 @@ class Appender:
         if error:
             self._refuse(records, error)
             self._out.answer(done, self._refusal(error))
-            return
+        elif is_slow_to_check(records):
+            self._check_slowly(records, acks, timeout_ms, leader_epoch, done)
+        else:
+            self._write(records, None, acks, timeout_ms, done)
+
+    def _check_slowly(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
+        """Check the batches in a thread; what comes meanwhile waits for them."""
+        outcome: Checked | KafkaError = KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, "the batches could not be checked")
+
+        async def check() -> None:
+            nonlocal outcome
+            try:
+                outcome = await asyncio.to_thread(self._log.check, records, wall_clock_ms())
+            except KafkaError as refusal:
+                outcome = refusal
+
+        def go_on() -> None:
+            error = self._partition.admit(acks, leader_epoch)  # it may have failed meanwhile
+            refusal = KafkaError(error) if error else outcome
+            if isinstance(refusal, KafkaError):
+                self._refuse(records, refusal.code)
+                self._out.answer(done, self._refusal(refusal.code, refusal.message))
+            else:
+                self._write(records, refusal, acks, timeout_ms, done)
+
+        self._queue.begin(check(), go_on)
+
+    def _write(self, records: memoryview, checked: Checked | None, acks: int, timeout_ms: int, done: Done) -> None:
         log = self._log
         try:
-            info = log.append_as_leader(records, self._partition.epoch, wall_clock_ms())
+            info = log.append_as_leader(records, self._partition.epoch, wall_clock_ms(), checked=checked)
             token = _Produce(done, info.base_offset, info.log_append_time_ms)
             last_offset = info.last_offset
             self._streams.appended(info.base_offset, info.records)

@@ -52,18 +52,21 @@ class WorkQueue:
         self.submit(do)
         return await done
 
-    def begin(self, slow: Coroutine[Any, Any, None]) -> None:
-        """Start ``slow``; only while nothing else that is slow runs. It raises nothing."""
+    def begin(self, slow: Coroutine[Any, Any, None], then: Callable[[], None] | None = None) -> None:
+        """Start ``slow``; only while nothing else that is slow runs. It raises nothing. ``then`` is done first when it
+        has ended."""
         assert not self.busy
         self.busy = True
         self._pause()
-        self._run(self._to_its_end(slow))
+        self._run(self._to_its_end(slow, then))
 
-    async def _to_its_end(self, slow: Coroutine[Any, Any, None]) -> None:
+    async def _to_its_end(self, slow: Coroutine[Any, Any, None], then: Callable[[], None] | None) -> None:
         try:
             await slow
         finally:
             self.busy = False
+            if then is not None:
+                call_alone(then)
             while self._waiting and not self.busy:
                 call_alone(self._waiting.popleft())
             if not self.busy:

@@ -82,8 +82,12 @@ def read_registration(
     return znodes.unpack_registration(broker_id, data)
 
 
-def register_broker(client: KazooClient, info: BrokerInfo, wait_s: float = 0.0) -> Registration:
+def register_broker(
+    client: KazooClient, info: BrokerInfo, wait_s: float = 0.0, *, closed_in: int | None = None
+) -> Registration:
     """Begin a life of broker ``info.id`` (rule 13) and return its registration with the broker epoch filled in.
+    ``closed_in`` is the broker epoch of the life that closed all logs of this data directory: with any other life since
+    then, the last shutdown was not clean (rule 18).
 
     One transaction raises ``/brokers/epochs/N`` and creates the ephemeral ``/brokers/ids/N``. A predecessor on the
     same data directory (``directory_id``; the caller holds that directory's lock) is removed in the same transaction.
@@ -105,7 +109,8 @@ def register_broker(client: KazooClient, info: BrokerInfo, wait_s: float = 0.0) 
                 f"broker id {info.id} is taken by a broker at {where} on another data directory: "
                 "stop that one, or give this one another id."
             )
-        mine = znodes.next_registration(replace(info, epoch=epoch_version + 1), incarnation, last)
+        begun = replace(info, epoch=epoch_version + 1, clean_shutdown=closed_in == epoch_version)
+        mine = znodes.next_registration(begun, incarnation, last)
 
         operations: list[Operation] = [Write(epoch_path, znodes.pack_epoch(mine), epoch_version)]
         if predecessor is not None:

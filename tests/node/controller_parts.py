@@ -55,6 +55,7 @@ class BrokerEnd:
         self.controller_link: ControllerLink
         self.controller_calls: ControllerCalls
         self.registration: Registration
+        self._epoch: int | None = None
         self.applied: list[ClusterImage] = []
 
     async def start(self, *, boot_id: str = "boot", clean: bool = True, serve: bool = True) -> None:
@@ -71,10 +72,13 @@ class BrokerEnd:
             link_port=port,
             directory_id=self.directory_id,
             boot_id=boot_id,
-            clean_shutdown=clean,
+            clean_shutdown=False,
             rack=self._rack,
         )
-        self.registration = await asyncio.to_thread(store.register_broker, self.client, info)
+        self.registration = await asyncio.to_thread(
+            store.register_broker, self.client, info, closed_in=self._epoch if clean else None
+        )
+        self._epoch = self.registration.info.epoch
         if serve:
             epoch = self.registration.info.epoch
             self.controller_link.begin("cluster", epoch)

@@ -39,9 +39,9 @@ def connect(zookeeper: str) -> Iterator[Connect]:
         store.close(client)
 
 
-def broker(broker_id: int = 1, directory_id: str = "dir-a") -> BrokerInfo:
+def broker(broker_id: int = 1, directory_id: str = "dir-a", boot_id: str = "boot-1") -> BrokerInfo:
     endpoints = (Endpoint("INSIDE", "127.0.0.1", 9092), Endpoint("OUTSIDE", "example.org", 9192))
-    return BrokerInfo(broker_id, -1, endpoints, "127.0.0.1", 9292, directory_id, "boot-1", True, "rack-1")
+    return BrokerInfo(broker_id, -1, endpoints, "127.0.0.1", 9292, directory_id, boot_id, False, "rack-1")
 
 
 def test_the_chroot_is_made_and_the_cluster_id_stays(connect: Connect) -> None:
@@ -67,6 +67,16 @@ def test_a_new_life_on_the_same_directory_removes_its_predecessor(connect: Conne
     new = store.register_broker(new_client, broker())
     assert new.info.epoch == old.info.epoch + 1
     assert store.read_registration(new_client, 1) == new
+
+
+def test_a_shutdown_was_clean_if_the_life_that_left_the_mark_was_the_last_one(connect: Connect) -> None:
+    """Also if a start failed in between, before it registered: the mark is still there then."""
+    first = store.register_broker(connect(), broker(boot_id="a"))
+    clean = store.register_broker(connect(), broker(boot_id="b"), closed_in=first.info.epoch)
+    assert clean.info.clean_shutdown and clean.intact_since == first.intact_since
+    for closed_in in (first.info.epoch, None):
+        unclean = store.register_broker(connect(), broker(boot_id=f"c{closed_in}"), closed_in=closed_in)
+        assert not unclean.info.clean_shutdown and unclean.intact_since == unclean.info.epoch
 
 
 def test_a_broker_on_another_directory_is_refused_while_the_id_is_taken(connect: Connect) -> None:

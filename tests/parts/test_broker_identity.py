@@ -66,12 +66,20 @@ def test_a_directory_of_a_later_format_is_refused(tmp_path: Path) -> None:
         DataDirectory(tmp_path).identify("c", 3)
 
 
-def test_the_clean_shutdown_mark_counts_once(tmp_path: Path) -> None:
+def test_the_clean_shutdown_mark_names_the_life_that_left_it_and_stays_until_the_next_has_begun(tmp_path: Path) -> None:
     directory = DataDirectory(tmp_path)
-    assert not directory.take_clean_shutdown_mark()
+    assert directory.clean_shutdown_epoch() is None
     directory.leave_clean_shutdown_mark(7)
-    assert directory.take_clean_shutdown_mark()
-    assert not directory.take_clean_shutdown_mark()
+    assert directory.clean_shutdown_epoch() == directory.clean_shutdown_epoch() == 7
+    directory.remove_clean_shutdown_mark()
+    directory.remove_clean_shutdown_mark()
+    assert directory.clean_shutdown_epoch() is None
+
+
+@pytest.mark.parametrize("content", ["", "7", "[]", '{"version": 0}', '{"brokerEpoch": "x"}', "{"])
+def test_a_mark_that_is_none_is_no_mark(tmp_path: Path, content: str) -> None:
+    (tmp_path / ".kafka_cleanshutdown").write_text(content)
+    assert DataDirectory(tmp_path).clean_shutdown_epoch() is None
 
 
 def test_a_directory_in_use_is_refused_by_name_and_free_once_its_holder_is_dead(tmp_path: Path) -> None:

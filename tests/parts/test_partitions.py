@@ -731,6 +731,54 @@ def test_directories_of_other_topics_are_set_aside_and_never_opened(tmp_path: Pa
     run(test)
 
 
+def test_a_directory_that_can_not_be_read_fails_its_partition_and_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        async with Broker(tmp_path) as broker:
+            await broker.create_open(partitions=3)
+            image = broker.image
+        (tmp_path / f"{TOPIC}-1" / "partition.metadata").write_text("version: 9\n" + "x" * 40)
+        async with Broker(tmp_path) as broker:
+            await broker.take(image.as_delta())
+            await until(lambda: broker.host(1).failures.count)
+            await until(lambda: {key[1] for key in broker.actors[0].open_logs} == {0, 2})
+            assert sorted(names(tmp_path)) == [f"{TOPIC}-{partition}" for partition in range(3)]
+            assert all(args["recovery_point"] is not None for args in broker.actors[0].opened)
+        assert f"{TOPIC}-1 is left as it is" in caplog.text
+
+    run(test)
+
+
+def test_a_first_image_that_failed_is_taken_whole_at_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there was not forgotten: a partition that was written does not open as one that never was."""
+
+    async def test() -> None:
+        async with Broker(tmp_path) as broker:
+            await broker.create_open(partitions=2)
+            image = broker.image
+        tp = TopicPartition(TOPIC, 0)
+        checkpoints = {HIGH_WATERMARKS: {tp: 5}, RECOVERY_POINTS: {tp: 5}}
+        async with Broker(tmp_path, checkpoints=checkpoints) as broker:
+            with monkeypatch.context() as failing:
+                failing.setattr(os, "scandir", _no_descriptors)
+                with pytest.raises(OSError):
+                    await broker.take(image.as_delta())
+            assert broker.partitions.checkpoints()[HIGH_WATERMARKS] == {tp: 5}
+            await broker.take(ImageDelta())
+            await broker.all_open()
+            opened = {args["partition"]: args["high_watermark"] for args in broker.actors[0].opened}
+            assert opened[0] == 5
+
+    run(test)
+
+
+def _no_descriptors(*_: object) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
 def test_a_broker_that_stops_closes_all_logs(tmp_path: Path) -> None:
     async def test() -> None:
         async with Broker(tmp_path, 2) as broker:

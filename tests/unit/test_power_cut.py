@@ -95,7 +95,7 @@ def test_the_mark_of_a_clean_stop_goes(tmp_path):
     directory = DataDirectory(tmp_path)
     directory.leave_clean_shutdown_mark(4)
     cut_logs(tmp_path, [], random.Random(3))
-    assert not directory.take_clean_shutdown_mark()
+    assert directory.clean_shutdown_epoch() is None
 
 
 def test_producer_state_follows_from_what_is_left(tmp_path):

@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple
 
-from raykafka.errors import RaykafkaError
+from raykafka.errors import KafkaError, RaykafkaError
 from raykafka.log.files import LOG, offset_of_name, read_topic_id
 from raykafka.process.durable import sync_directory
 
@@ -17,15 +17,18 @@ _MAX_NAME_BYTES = 255
 
 
 class FoundDirectory(NamedTuple):
-    """A partition directory that was there at start. ``holds_log``: a log was begun in it."""
+    """A partition directory that was there at start. ``holds_log``: a log was begun in it. ``unreadable`` says why
+    nothing is known of it, and that it must be taken for a log."""
 
     path: Path
     topic_id: uuid.UUID | None
     holds_log: bool
+    unreadable: str | None = None
 
 
 def scan(log_dir: Path) -> tuple[dict[str, FoundDirectory], list[Path]]:
-    """The partition directories in ``log_dir`` by name, and those whose deletion was begun. Reads from the disk."""
+    """The partition directories in ``log_dir`` by name, and those whose deletion was begun. Reads from the disk.
+    OSError where it can't even be listed."""
     found: dict[str, FoundDirectory] = {}
     doomed: list[Path] = []
     for entry in os.scandir(log_dir):
@@ -36,9 +39,16 @@ def scan(log_dir: Path) -> tuple[dict[str, FoundDirectory], list[Path]]:
         if entry.name.endswith(DELETE):
             doomed.append(path)
         elif dash and topic and partition.isdecimal():
-            topic_id = read_topic_id(path)
-            found[entry.name] = FoundDirectory(path, topic_id, topic_id is not None or _holds_segments(path))
+            found[entry.name] = _look_at(path)
     return found, doomed
+
+
+def _look_at(path: Path) -> FoundDirectory:
+    try:
+        topic_id = read_topic_id(path)
+        return FoundDirectory(path, topic_id, topic_id is not None or _holds_segments(path))
+    except (KafkaError, OSError) as error:
+        return FoundDirectory(path, None, True, str(error))
 
 
 def _holds_segments(path: Path) -> bool:

@@ -128,12 +128,14 @@ class Partitions:
     async def apply(self, image: ClusterImage) -> None:
         """Become what ``image``, which the actors go by, says of this broker's partitions. Logs are opened and closed
         behind it."""
-        before, self._image = self._image, image
+        before = self._image
         if before is None:
+            # only once all of it is known: a partition whose directory is not is opened as if it had never been written
             self._found, doomed = await asyncio.to_thread(scan, self._surroundings.log_dir)
             for path in doomed:
                 self._deletions.remove(path)
             await self._set_strays_aside(image)
+        self._image = image
         self.throttle.configure(*map(self._server.configs.number, THROTTLED_RATES))
         known = before.topics if before is not None else {}
         if known is image.topics:
@@ -197,6 +199,9 @@ class Partitions:
     async def _set_strays_aside(self, image: ClusterImage) -> None:
         """Rename directories that are no partition of ours in ``image`` (rule 19)."""
         for name, found in list(self._found.items()):
+            if found.unreadable is not None:
+                logger.error("%s is left as it is, and its partition can't be opened: %s", found.path, found.unreadable)
+                continue
             topic_name, _, partition = name.rpartition("-")
             topic = image.topics.get(topic_name)
             # a directory without an id is one whose creation was cut short: the log writes the id first of all
