@@ -101,6 +101,7 @@ class KafkaConnection(FrameProtocol):
         self._bytes = 0
         self._reading = True
         self._mute: asyncio.TimerHandle | None = None
+        self._partial_before: tuple[int, int] | None = None
         self._finishing = False
         self._ending = False
 
@@ -149,6 +150,15 @@ class KafkaConnection(FrameProtocol):
     def idle_ms(self) -> float:
         """How long ago the last request came or the last answer went."""
         return (boot_clock_ns() - self._last_active_ns) / 1e6
+
+    def partial_took(self, size: int) -> None:
+        self._in_flight.used += size
+
+    def is_stuck(self) -> bool:
+        """Whether nothing more has come of a request that had begun to come when this was asked last, though it was
+        read."""
+        before, self._partial_before = self._partial_before, self.partial
+        return self._reading and self._partial_before is not None and self._partial_before == before
 
     # requests
 

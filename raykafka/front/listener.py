@@ -21,6 +21,7 @@ DEFAULT_MAX_REQUEST_BYTES = 104_857_600
 DEFAULT_MAX_IDLE_MS = 600_000
 DEFAULT_MAX_IN_FLIGHT_BYTES = 256 * 1024 * 1024
 _STOP_WITHIN_S = 1.0
+_STUCK_S = 15.0  # how long the rest of a request may keep one waiting, at least
 
 
 class Listener:
@@ -51,6 +52,11 @@ class Listener:
     @property
     def connections(self) -> int:
         return len(self._connections)
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Of requests that have come, whole or in part, and are not answered."""
+        return self._in_flight.used
 
     async def adopt(self, connection: socket.socket) -> None:
         """Serve a client's connection from now on. Raises OSError where it has ended already."""
@@ -97,14 +103,14 @@ class Listener:
         )
 
     def _check_idle(self) -> None:
-        """``connections.max.idle.ms``: close what has carried nothing for so long. -1 is never."""
-        if self._max_idle_ms < 0:
-            return
-        loop = asyncio.get_running_loop()
+        """``connections.max.idle.ms``: close what has carried nothing for so long, -1 is never; and what stopped amid a
+        request."""
+        most_ms = self._max_idle_ms
         for connection in list(self._connections):
-            if connection.is_idle and connection.idle_ms > self._max_idle_ms:
+            if connection.is_stuck() or (most_ms >= 0 and connection.is_idle and connection.idle_ms > most_ms):
                 connection.transport.close()
-        self._idle_check = loop.call_later(max(self._max_idle_ms / 10_000, 0.05), self._check_idle)
+        again_s = min(most_ms / 10_000, _STUCK_S) if most_ms >= 0 else _STUCK_S
+        self._idle_check = asyncio.get_running_loop().call_later(max(again_s, 0.05), self._check_idle)
 
     def _dispatch(self, api: Api, context: RequestContext, body: memoryview) -> Awaitable[list[Buffer]]:
         self._server.gate.admit(api, context, len(body))

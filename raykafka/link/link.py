@@ -28,6 +28,8 @@ from raykafka.types import FrameKind
 
 PING_INTERVAL_S = 1.0
 _STALL_S = 0.25
+_MOST_BEFORE_OPEN_BYTES = 16 * 1024
+_MOST_BYTES = 1 << 30
 _FRAME_HEAD = struct.Struct(">iB")
 _CORRELATION = struct.Struct(">Q")
 
@@ -48,10 +50,9 @@ class Link(FrameProtocol):
     one; ``on_forward(payload)`` answers forwards with buffers.
     """
 
-    max_frame_bytes = 1 << 30
-
     def __init__(self, secret: bytes, identity: dict[str, Any], server_side: bool) -> None:
         super().__init__()
+        self.max_frame_bytes = _MOST_BEFORE_OPEN_BYTES
         self._handshake = Handshake(secret, identity, server_side=server_side)
         self.peer: dict[str, Any] = {}
         self.opened: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
@@ -101,6 +102,7 @@ class Link(FrameProtocol):
     def adopted(self, peer: dict[str, Any]) -> None:
         """The link is open and ``peer`` the other side's identity: proved here, or to the process that detached it."""
         self.peer = peer
+        self.max_frame_bytes = _MOST_BYTES
         self._open = True
         self.opened.set_result(self)
 
@@ -268,7 +270,7 @@ class Link(FrameProtocol):
         self.transport.pause_reading()
         while self.transport.get_write_buffer_size() and not self._closed:
             await asyncio.sleep(0)
-        if self._closed or self._waiting or self._filled:
+        if self._closed or self._waiting or self.partial is not None:
             self.transport.abort()
             raise LinkError(f"the link to {self.peer.get('role', 'peer')} can't be handed over")
         handed_over = socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno()))

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import socket
 import stat
+import struct
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -61,6 +62,22 @@ def test_a_peer_without_the_secret_is_refused_on_either_side(tmp_path: Path) -> 
         server.close()
 
     asyncio.run(run())
+
+
+def test_a_peer_that_has_proved_nothing_announces_nothing_large(tmp_path: Path) -> None:
+    async def run() -> None:
+        server = await serve_unix(str(tmp_path / "l"), SECRET, {"role": "broker"}, lambda link: None)
+        for length in (1 << 30, 100_000, 0x16030102):
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "l"))
+            greeting = await reader.readexactly(4)
+            await reader.readexactly(struct.unpack(">i", greeting)[0])
+            writer.write(struct.pack(">i", length) + bytes(100))
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            writer.close()
+        server.close()
+
+    asyncio.run(asyncio.wait_for(run(), 5))  # before the time that a handshake is given
 
 
 def test_a_handshake_that_is_given_up_leaves_no_connection_behind(caplog: pytest.LogCaptureFixture) -> None:

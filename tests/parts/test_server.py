@@ -16,6 +16,7 @@ import pytest
 from raykafka.broker.acceptor import Acceptor
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, LinkError
+from raykafka.front import listener
 from raykafka.front.api import fetch
 from raykafka.front.listener import Listener
 from raykafka.log import LogReader
@@ -198,6 +199,28 @@ def test_an_idle_connection_is_closed_and_one_that_waits_is_not(tmp_path: Path) 
         assert await waiting.read() == b""
 
     run(tmp_path, test, max_idle_ms=200)
+
+
+def test_a_connection_that_stops_amid_a_request_is_closed_and_a_slow_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "_STUCK_S", 0.2)
+
+    async def test(dataplane: Dataplane, front: Front) -> None:
+        await dataplane.create()
+        stuck, half = await connect(front)
+        only_a_length, announcing = await connect(front)
+        slow, bytewise = await connect(front)
+        half.write(request(FETCH, 4, 1, fetch_body(1, max_wait_ms=0))[:20])
+        announcing.write(b"\0\0")
+        for byte in request(FETCH, 4, 2, fetch_body(1, max_wait_ms=0)):
+            bytewise.write(bytes([byte]))
+            await asyncio.sleep(0.01)
+        assert (await read_response(slow))[0] == 2
+        assert await stuck.read() == await only_a_length.read() == b""
+        assert front.listener.in_flight_bytes == 0
+
+    run(tmp_path, test)
 
 
 def test_a_stop_answers_what_was_begun_and_accepts_nothing(tmp_path: Path) -> None:
