@@ -11,6 +11,7 @@ from typing import Protocol
 from raykafka.cluster.image import ClusterImage
 from raykafka.error_code import ErrorCode
 from raykafka.front.fetch_sessions import FetchSessions
+from raykafka.front.image_answers import ImageAnswers
 from raykafka.partition.access import Partitions
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.gate import Gate
@@ -48,6 +49,9 @@ class ClusterServer(Protocol):
 
     @property
     def suspects(self) -> Set[int]: ...
+
+    @property
+    def image_answers(self) -> ImageAnswers: ...
 
     async def auto_create(self, names: Iterable[str], *, internal: bool = False) -> dict[str, ErrorCode]:
         """Create topics that clients asked for, if config allows it (always if ``internal``): NONE where the topic then

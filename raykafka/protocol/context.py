@@ -9,7 +9,7 @@ from typing import Any
 from raykafka.errors import KafkaError
 from raykafka.process.clock import boot_clock_ns
 from raykafka.protocol.acl import REFUSALS, SUPPORTED, Need, ResourceType, operation_bits
-from raykafka.protocol.authorizer import NOT_ADMITTED, Access, UndeclaredNeedError
+from raykafka.protocol.authorizer import NOT_ADMITTED, Access, AllowAll, UndeclaredNeedError
 from raykafka.protocol.session import ClientSession
 
 
@@ -41,6 +41,11 @@ class RequestContext:
     @property
     def listener(self) -> str:
         return self.session.listener
+
+    @property
+    def is_open_to_all(self) -> bool:
+        """Whether everybody may do everything: what one client is answered, any other is as well."""
+        return isinstance(self.access.authorizer, AllowAll)
 
     def allows(self, need: Need, name: str) -> bool:
         """Whether the client may do ``need`` on the resource called ``name``. Raises UndeclaredNeedError for what the

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import datetime
 import logging
 import types
 import typing
 from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from raykafka.error_code import ErrorCode
@@ -17,6 +19,14 @@ from raykafka.protocol.answer import Buffer
 from raykafka.protocol.context import RequestContext
 from raykafka.protocol.gate import Gate
 from raykafka.protocol.registry import Api
+from raykafka.protocol.wire import MOST_ELEMENTS
+
+# What a request may have that is not handed on as it came (records, or what members of groups tell each other): its
+# elements become objects. And what is large: it is read in a thread, one such request at a time.
+MOST_BYTES = 4 * 1024 * 1024
+_LARGE_BYTES = 32 * 1024
+_CARRY_BYTES = frozenset((11, 14))  # JoinGroup, SyncGroup
+_large_requests = ThreadPoolExecutor(1, thread_name_prefix="large-request")
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +45,11 @@ def answer(api: Api, server: Any, context: RequestContext, body: memoryview) -> 
 
 async def _handled(api: Api, server: Any, context: RequestContext, body: memoryview) -> list[Buffer]:
     assert api.handle is not None
-    request = decode(api, context, body)
+    is_large = len(body) > _LARGE_BYTES
+    if is_large:
+        request = await asyncio.get_running_loop().run_in_executor(_large_requests, decode, api, context, body)
+    else:
+        request = decode(api, context, body)
     try:
         response = await api.handle(context, request, server)
     except KafkaError as error:
@@ -46,6 +60,8 @@ async def _handled(api: Api, server: Any, context: RequestContext, body: memoryv
         logger.exception("%s v%d failed", api.name, context.api_version)
         failure = KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, f"{type(error).__name__}: {error}")
         response = error_response(api, context, request, failure)
+    if is_large:
+        return [await asyncio.get_running_loop().run_in_executor(_large_requests, _encoded, api, context, response)]
     return [_encoded(api, context, response)]
 
 
@@ -76,7 +92,10 @@ def refusal(api: Api, context: RequestContext, body: memoryview, error: KafkaErr
 
 
 def _encoded(api: Api, context: RequestContext, response: Any) -> bytes:
-    """The response body, with the throttle time that the request earned where its version has room for that."""
+    """The response body, with the throttle time that the request earned where its version has room for that; as it is,
+    if the handler has encoded it."""
+    if isinstance(response, bytes):
+        return response
     if context.throttle_ms and hasattr(response, "throttle_time"):
         throttle_time = datetime.timedelta(milliseconds=context.throttle_ms)
         response = dataclasses.replace(response, throttle_time=throttle_time)
@@ -84,11 +103,31 @@ def _encoded(api: Api, context: RequestContext, response: Any) -> bytes:
 
 
 def decode(api: Api, context: RequestContext, body: memoryview) -> Any:
-    """kio's dataclass of the request. Raises UnanswerableRequestError."""
+    """kio's dataclass of the request. Raises UnanswerableRequestError, also for a request that asks for more than
+    anybody would."""
+    if len(body) > MOST_BYTES and api.key not in _CARRY_BYTES:
+        raise UnanswerableRequestError(f"{api.name} request of {len(body)} bytes; {MOST_BYTES} are taken")
     try:
-        return codec.decode_request(api.key, context.api_version, body)
+        request = codec.decode_request(api.key, context.api_version, body)
     except Exception as error:
         raise UnanswerableRequestError(f"malformed {api.name} request: {error}") from error
+    if len(body) > _LARGE_BYTES and _elements(request) > MOST_ELEMENTS:
+        raise UnanswerableRequestError(f"{api.name} request with more than {MOST_ELEMENTS} elements")
+    return request
+
+
+def _elements(request: Any) -> int:
+    """How many elements all arrays of a request have, or more than MOST_ELEMENTS."""
+    count, left = 0, [request]
+    while left and count <= MOST_ELEMENTS:
+        entity = left.pop()
+        for field in dataclasses.fields(entity):
+            value = getattr(entity, field.name)
+            if isinstance(value, tuple):
+                count += len(value)
+                if value and dataclasses.is_dataclass(value[0]):
+                    left += value
+    return count
 
 
 def error_response(served: Api, context: RequestContext, request: Any, error: KafkaError) -> Any:

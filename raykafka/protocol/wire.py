@@ -11,6 +11,9 @@ import uuid
 
 from raykafka.errors import RaykafkaError
 
+# how many elements all arrays of one message may have: each takes time on the event loop
+MOST_ELEMENTS = 100_000
+
 _I16 = struct.Struct(">h")
 _I32 = struct.Struct(">i")
 
@@ -22,11 +25,12 @@ class MalformedError(RaykafkaError):
 class Cursor:
     """A place in a message. ``flexible`` messages have compact lengths and tagged fields."""
 
-    __slots__ = ("at", "flexible", "view")
+    __slots__ = ("at", "elements", "flexible", "view")
 
     def __init__(self, view: memoryview, *, flexible: bool, at: int = 0) -> None:
         self.view = view
         self.at = at
+        self.elements = 0
         self.flexible = flexible
 
     def i8(self) -> int:
@@ -95,15 +99,24 @@ class Cursor:
         return None if length < 0 else self._take(length)
 
     def array_length(self) -> int:
-        """The number of elements; -1 for a null array. More elements than bytes are left is malformed."""
+        """The number of elements; -1 for a null array. More elements than bytes are left is malformed, and so is a
+        message with more than MOST_ELEMENTS."""
         length = self.uvarint() - 1 if self.flexible else self.i32()
         if length > len(self.view) - self.at:
             raise MalformedError(f"an array of {length} elements is cut off")
+        self.elements += max(length, 0)
+        check_elements(self.elements)
         return length
 
     def skip_tags(self) -> None:
         if self.flexible:
             self.at = skip_tags(self.view, self.at)
+
+
+def check_elements(count: int) -> None:
+    """Raises MalformedError where a message has too many."""
+    if count > MOST_ELEMENTS:
+        raise MalformedError(f"a message has more than {MOST_ELEMENTS} elements")
 
 
 def read_uvarint(view: memoryview, at: int) -> tuple[int, int]:

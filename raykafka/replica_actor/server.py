@@ -23,6 +23,7 @@ from raykafka.coordinator import api as coordinator_api
 from raykafka.error_code import ErrorCode
 from raykafka.front import api as front_api
 from raykafka.front.fetch_sessions import FetchSessions
+from raykafka.front.image_answers import ImageAnswers
 from raykafka.front.listener import Listener
 from raykafka.link import Link, handover
 from raykafka.process.clock import boot_clock
@@ -72,6 +73,7 @@ class ReplicaActorServer:
         self.partitions = ServedPartitions(self.broker_id, Path(begin["log_dir"]), self.holds_lease)
         self.fetch_sessions = FetchSessions(self.configs.number("max.incremental.fetch.session.cache.slots"))
         self.suspects: Set[int] = frozenset()
+        self.image_answers = ImageAnswers()
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._handed = handed
         self._loop = asyncio.get_running_loop()

@@ -1,6 +1,7 @@
 """The APIs that a broker answers from its image: every version encodes, and says what Kafka would."""
 
 import asyncio
+import threading
 import uuid
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -14,9 +15,11 @@ from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, ImageDelt
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.front.api import describe_cluster, find_coordinator, metadata
+from raykafka.front.image_answers import ImageAnswers
 from raykafka.protocol import acl, codec
 from raykafka.protocol.context import RequestContext
 from raykafka.types import OFFSETS_TOPIC
+from tests.lab.dataplane import decode_response
 from tests.lab.served import admitted
 
 FLIGHTS = uuid.UUID(int=7)
@@ -51,6 +54,7 @@ class _Server:
         self.configs = Configs(0, {"log.retention.hours": "3"})
         self.creating = creating
         self.suspects: set[int] = set()
+        self.image_answers = ImageAnswers()
         self.asked_for: list[str] = []
 
     async def auto_create(self, names: Iterable[str], *, internal: bool = False) -> dict[str, ErrorCode]:
@@ -70,6 +74,8 @@ def _context(api: Any, version: int, listener: str = "INSIDE") -> RequestContext
 def _ask(api: Any, version: int, request: Any, server: _Server | None = None, listener: str = "INSIDE") -> Any:
     """The response, after it was encoded as that version."""
     response = asyncio.run(api.handle(_context(api, version, listener), request, server or _Server()))
+    if isinstance(response, bytes):
+        return decode_response(api.API_KEY, version, response)
     codec.encode_response(api.API_KEY, version, response)
     return response
 
@@ -139,6 +145,61 @@ def test_metadata_creates_what_it_may(version: int) -> None:
     unknown, impossible = _ask(metadata, version, _metadata_request(version, _named("new", "no good")), server).topics
     assert unknown.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     assert impossible.error_code == ErrorCode.INVALID_TOPIC_EXCEPTION
+
+
+def test_metadata_is_encoded_once_for_an_image_a_listener_a_version_and_a_list_of_topics(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoded: list[threading.Thread] = []
+
+    def encode(*args: Any) -> bytes:
+        encoded.append(threading.current_thread())
+        return codec.encode_response(*args)
+
+    monkeypatch.setattr(metadata, "encode_response", encode)
+    server = _Server()
+    large = Topic("large", uuid.UUID(int=9), {p: PartitionState((0,), 0, 0, (0,), 0) for p in range(3000)})
+    server.image = server.image.apply(ImageDelta(topics={"large": large}))
+
+    async def asked(version: int, topics: Any, listener: str = "INSIDE") -> bytes:
+        context = _context(metadata, version, listener)
+        request: Any = _metadata_request(version, topics)
+        answer = await metadata.handle(context, request, server)
+        assert isinstance(answer, bytes)
+        return answer
+
+    async def run() -> None:
+        all_at_once = await asyncio.gather(*(asked(12, _named("large")) for _ in range(50)))
+        assert len({id(answer) for answer in all_at_once}) == len(encoded) == 1
+        assert encoded[0] is not threading.main_thread()
+        assert await asked(12, _named("large")) is all_at_once[0]
+        assert await asked(12, _named("flights")) is await asked(12, _named("flights"))
+        assert len(encoded) == 2 and encoded[1] is threading.main_thread()
+        others = [(11, _named("flights"), "INSIDE"), (12, _named("flights"), "OUTSIDE"), (12, None, "INSIDE")]
+        answers = [await asked(*other) for other in others]
+        assert len(encoded) == 5 and len({*answers, all_at_once[0]}) == 4
+        server.image = server.image.apply(ImageDelta(controller_id=0))
+        assert await asked(12, _named("large")) != all_at_once[0]
+        server.suspects = {0}
+        await asked(12, _named("large"))
+        assert len(encoded) == 7
+
+    asyncio.run(run())
+
+
+def test_metadata_that_could_not_be_made_is_made_at_the_next_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = _Server()
+    monkeypatch.setattr(metadata, "_MANY_PARTITIONS", 0)
+
+    async def run() -> None:
+        request: Any = _metadata_request(12, _named("flights"))
+        with monkeypatch.context() as broken:
+            broken.setattr(metadata, "encode_response", lambda *_: 1 // 0)
+            with pytest.raises(ZeroDivisionError):
+                await metadata.handle(_context(metadata, 12), request, server)
+        assert isinstance(await metadata.handle(_context(metadata, 12), request, server), bytes)
+
+    asyncio.run(run())
 
 
 def test_metadata_leaves_unknown_topics_alone_where_the_client_says_so() -> None:

@@ -14,7 +14,8 @@ LEADER_NOT_AVAILABLE first.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from raykafka.cluster.image import ClusterImage, PartitionState, Topic
@@ -24,7 +25,7 @@ from raykafka.errors import KafkaError
 from raykafka.front.api.endpoints import alive_endpoints
 from raykafka.front.serving import ClusterServer
 from raykafka.protocol import acl
-from raykafka.protocol.codec import NO_THROTTLE, build, response_module
+from raykafka.protocol.codec import NO_THROTTLE, build, encode_response, response_module
 from raykafka.protocol.context import RequestContext
 from raykafka.types import INTERNAL_TOPICS, NO_LEADER
 
@@ -36,15 +37,59 @@ VERSIONS = (0, 12)
 NEEDS = (acl.DESCRIBE_TOPIC, acl.CREATE_TOPIC, acl.CREATE_IN_CLUSTER, acl.DESCRIBE_CLUSTER)
 
 
+# more than this takes milliseconds to answer
+_MANY_PARTITIONS = 300
+# what else a request asks for
+_FLAGS = ("include_cluster_authorized_operations", "include_topic_authorized_operations")
+# what may be told apart in the table of answers: a longer list is unlikely to be asked for twice
+_MOST_NAMED = 1000
+
+
 async def handle(context: RequestContext, request: MetadataRequest, server: ClusterServer) -> Any:
     version = context.api_version
-    m = response_module(API_KEY, version)
     asked = request.topics or ()
     every_topic = request.topics is None or (version == 0 and not asked)
     failed: dict[str, ErrorCode] = {}
     if not every_topic and getattr(request, "allow_auto_topic_creation", True):
         failed = await _create_missing(context, [t.name for t in asked if t.name is not None], server)
     image: ClusterImage = server.image
+    suspects = server.suspects
+    if every_topic:
+        slow = sum(len(topic.partitions) for topic in image.topics.values()) > _MANY_PARTITIONS
+    else:
+        slow = len(asked) + sum(_partition_count(image, wanted) for wanted in asked) > _MANY_PARTITIONS
+
+    def response() -> Any:
+        return _response(context, request, every_topic, failed, image, suspects)
+
+    # what a client may see is its own, and what could not be created now may be the next time
+    if failed or context.throttle_ms or len(asked) > _MOST_NAMED or not context.is_open_to_all:
+        return await asyncio.to_thread(response) if slow else response()
+    named = None if every_topic else tuple((wanted.name, getattr(wanted, "topic_id", None)) for wanted in asked)
+    alike = (version, context.listener, named, *(getattr(request, flag, False) for flag in _FLAGS))
+    return await server.image_answers.answer(
+        image, suspects, alike, lambda: encode_response(API_KEY, version, response()), slow=slow
+    )
+
+
+def _partition_count(image: ClusterImage, wanted: Any) -> int:
+    name = wanted.name if wanted.name is not None else image.names_by_id.get(wanted.topic_id)
+    topic = image.topics.get(name) if name is not None else None
+    return len(topic.partitions) if topic is not None else 0
+
+
+def _response(
+    context: RequestContext,
+    request: MetadataRequest,
+    every_topic: bool,
+    failed: Mapping[str, ErrorCode],
+    image: ClusterImage,
+    suspects: Collection[int],
+) -> Any:
+    """Of the image alone: also made in a thread."""
+    m = response_module(API_KEY, context.api_version)
+    asked = request.topics or ()
+    reachable = {broker.id for broker in image.brokers.values() if broker.endpoint(context.listener) is not None}
     with_operations = getattr(request, "include_topic_authorized_operations", False)
 
     def answer(name: str | None, topic_id: Any, topic: Topic | None, error: ErrorCode = ErrorCode.NONE) -> Any:
@@ -57,7 +102,7 @@ async def handle(context: RequestContext, request: MetadataRequest, server: Clus
             name=name,
             topic_id=topic_id,
             is_internal=name in INTERNAL_TOPICS,
-            partitions=tuple(_partitions(m, image, topic, context, server.suspects)) if topic else (),
+            partitions=tuple(_partitions(m, image, topic, context, suspects, reachable)) if topic else (),
             topic_authorized_operations=operations,
         )
 
@@ -130,10 +175,8 @@ def _missing_error(name: str) -> ErrorCode:
 
 
 def _partitions(
-    m: Any, image: ClusterImage, topic: Topic, context: RequestContext, suspects: Collection[int]
+    m: Any, image: ClusterImage, topic: Topic, context: RequestContext, suspects: Collection[int], reachable: set[int]
 ) -> Iterable[Any]:
-    listener = context.listener
-    reachable = {broker.id for broker in image.brokers.values() if broker.endpoint(listener) is not None}
     for index in sorted(topic.partitions):
         state = topic.partitions[index]
         replicas, isr = state.replicas, state.isr

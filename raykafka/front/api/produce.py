@@ -35,7 +35,15 @@ from raykafka.partition.appends import ALL, ANY_EPOCH, NO_LEASE, Appended
 from raykafka.protocol import acl
 from raykafka.protocol.answer import Answer
 from raykafka.protocol.context import RequestContext
-from raykafka.protocol.wire import Cursor, MalformedError, length_prefix, nullable_string, read_uvarint, skip_tags
+from raykafka.protocol.wire import (
+    Cursor,
+    MalformedError,
+    check_elements,
+    length_prefix,
+    nullable_string,
+    read_uvarint,
+    skip_tags,
+)
 from raykafka.types import INTERNAL_TOPICS
 
 API_KEY = 0
@@ -106,6 +114,8 @@ def _parse_flexible(body: memoryview) -> ProduceRequest:
     acks, timeout_ms = _ACKS_TIMEOUT.unpack_from(body, at)
     topic_count, at = read_uvarint(body, at + _ACKS_TIMEOUT.size)
     topics = []
+    elements = topic_count
+    check_elements(elements)
     for _ in range(topic_count - 1):
         start = at
         length, at = read_uvarint(body, at)
@@ -114,6 +124,8 @@ def _parse_flexible(body: memoryview) -> ProduceRequest:
         encoded_name = body[start:at]
         partitions: list[tuple[int, memoryview | None]] = []
         count, at = read_uvarint(body, at)
+        elements += count
+        check_elements(elements)
         for _ in range(count - 1):
             (index,) = _I32.unpack_from(body, at)
             length, at = read_uvarint(body, at + 4)
