@@ -5,7 +5,9 @@ Produce requests that follow one another are handed to their replicas in order w
 any other request begins when everything before it has been answered, so a client reads what it wrote.
 
 Memory is bounded: a connection with enough requests waiting, or whose client does not take its answers, is not read.
-Nor is one that has a request waiting while all connections of its listener together have enough (``InFlight``).
+Nor is one that has a request waiting while all connections of its listener together have enough (``InFlight``). What
+counts is the memory that requests came in, for as long as anybody holds any of it: records that are in the log and wait
+for followers hold none of it, unless those followers have yet to be sent them.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+import threading
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -43,8 +47,15 @@ logger = logging.getLogger(__name__)
 Dispatch = Callable[[Api, RequestContext, memoryview], Awaitable[list[Buffer]]]
 
 
+class _Frame(bytearray):
+    """The memory that a request came in. It can be told when nobody holds it any more."""
+
+    __slots__ = ("__weakref__",)
+
+
 class InFlight:
-    """The bytes of all requests that a listener has read and not answered, and how many it means to hold at most."""
+    """The bytes of all requests that came through a listener and are still held, and how many it means to hold at
+    most."""
 
     __slots__ = ("limit", "used")
 
@@ -56,11 +67,10 @@ class InFlight:
 class _Request:
     """A request that was begun. ``response`` is None until it is answered; ``closes``: the connection ends there."""
 
-    __slots__ = ("closes", "context", "flexible_header", "response", "size", "streaming", "task")
+    __slots__ = ("closes", "context", "flexible_header", "response", "streaming", "task")
 
-    def __init__(self, context: RequestContext, size: int, flexible_header: bool) -> None:
+    def __init__(self, context: RequestContext, flexible_header: bool) -> None:
         self.context = context
-        self.size = size
         self.flexible_header = flexible_header
         self.task: asyncio.Future[Any] | None = None
         self.response: list[Buffer] | None = None
@@ -72,6 +82,8 @@ class KafkaConnection(FrameProtocol):
     """``dispatch(api, context, body)`` answers one request; what it begins before it returns its awaitable keeps the
     order of the calls. The connection is a member of ``connections`` while it is open. ``answered(api_key, total_ns,
     queue_ns, remote_ns)`` is told how long each request took."""
+
+    frame_type = _Frame
 
     def __init__(
         self,
@@ -98,7 +110,9 @@ class KafkaConnection(FrameProtocol):
         self._begun: deque[_Request] = deque()
         self._produces_only = True
         self._answering = False
+        self._held: dict[int, tuple[weakref.ref[Any], int]] = {}  # by the reference's id: it has no hash
         self._bytes = 0
+        self._thread = threading.get_ident()
         self._reading = True
         self._mute: asyncio.TimerHandle | None = None
         self._partial_before: tuple[int, int] | None = None
@@ -115,8 +129,6 @@ class KafkaConnection(FrameProtocol):
     def closed(self, error: Exception | None) -> None:
         self._ending = True
         self._connections.discard(self)
-        self._in_flight.used -= self._bytes
-        self._bytes = 0
         self._waiting.clear()
         self._unmute()
         for request in self._begun:
@@ -167,11 +179,28 @@ class KafkaConnection(FrameProtocol):
             return
         self._last_active_ns = received_ns = boot_clock_ns()
         size = len(frame)
+        held = weakref.ref(frame.obj, self._let_go)
+        self._held[id(held)] = held, size
         self._bytes += size
         self._in_flight.used += size
         self._waiting.append((frame, received_ns))
+        del frame
         self._begin_waiting(received_ns)
         self._read_or_pause()
+
+    def _let_go(self, frame: weakref.ref[Any]) -> None:
+        """Nobody holds that request's memory any more. Called by whoever held it last."""
+        if threading.get_ident() == self._thread:
+            self._given_back(frame)
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._given_back, frame)
+
+    def _given_back(self, frame: weakref.ref[Any]) -> None:
+        _, size = self._held.pop(id(frame))
+        self._bytes -= size
+        self._in_flight.used -= size
+        if not self._reading:
+            self._loop.call_soon(self._read_or_pause)
 
     def _begin_waiting(self, now_ns: int = 0) -> None:
         """Begin what may begin. ``now_ns`` is the time, where the caller has it already."""
@@ -184,19 +213,20 @@ class KafkaConnection(FrameProtocol):
             waiting.popleft()
             self._produces_only = is_produce
             self._begin(frame, received_ns, now_ns or boot_clock_ns())
+            del frame
 
     def _begin(self, frame: memoryview, received_ns: int, now_ns: int) -> None:
         try:
             key, version, correlation, client_id, body_start, route = parse_header(frame, self._routes)
         except (MalformedError, UnanswerableRequestError) as error:
             unknown = RequestContext(-1, -1, -1, None, self.session, received_ns)
-            request = _Request(unknown, len(frame), False)
+            request = _Request(unknown, False)
             self._begun.append(request)
             self._close_at(request, str(error))
             return
         context = RequestContext(key, version, correlation, client_id, self.session, received_ns)
         context.begun_ns = now_ns
-        request = _Request(context, len(frame), route.flexible_response)
+        request = _Request(context, route.flexible_response)
         self._begun.append(request)
         if not route.serves:
             refusal = api_versions.response(self._routes.apis, 0, ErrorCode.UNSUPPORTED_VERSION)
@@ -277,8 +307,6 @@ class KafkaConnection(FrameProtocol):
             if request.closes:
                 self._ending = True
                 break
-            self._bytes -= request.size
-            self._in_flight.used -= request.size
             context = request.context
             if context.throttle_ms > throttle_ms:
                 throttle_ms = context.throttle_ms
@@ -342,7 +370,7 @@ class KafkaConnection(FrameProtocol):
 
     def _read_or_pause(self) -> None:
         requests = len(self._waiting) + len(self._begun)
-        if self._mute is not None:
+        if self._mute is not None or self._ending:
             return
         if self._reading:
             too_much = self._bytes > MAX_BYTES_IN_FLIGHT or self._in_flight.used > self._in_flight.limit

@@ -36,12 +36,13 @@ def _receive_buffer() -> memoryview:
 class FrameProtocol(asyncio.BufferedProtocol):
     """An asyncio protocol that hands over whole frames, without their length prefix.
 
-    Subclasses implement ``frame_received(frame)`` (a writable memoryview that they own) and ``closed(error)``. Both
-    run on the event loop. ``max_frame_bytes`` bounds the memory one peer can make us take; a frame over it ends the
-    connection.
+    Subclasses implement ``frame_received(frame)`` (a writable memoryview that they own, of a ``frame_type``) and
+    ``closed(error)``. Both run on the event loop. ``max_frame_bytes`` bounds the memory one peer can make us take; a
+    frame over it ends the connection.
     """
 
     max_frame_bytes = 128 * 1024 * 1024
+    frame_type = bytearray
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport = None  # type: ignore[assignment]
@@ -123,7 +124,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
             if length > self.max_frame_bytes:
                 self.transport.abort()
                 return
-            frame = memoryview(bytearray(view[start : start + length]))
+            frame = memoryview(self.frame_type(view[start : start + length]))
             start += length
             self._frames += 1
             self.frame_received(frame)
@@ -138,7 +139,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
             return False
         self._length, self._filled = length, 0
         size = min(length, max(_FIRST_BYTES, self._largest))
-        self._frame = memoryview(bytearray(size))
+        self._frame = memoryview(self.frame_type(size))
         self.partial_took(size)
         return True
 
@@ -157,7 +158,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
     def _grow_frame(self, least: int) -> memoryview:
         assert self._frame is not None
         before, size = self._frame, min(self._length, max(least, 2 * len(self._frame)))
-        self._frame = memoryview(bytearray(size))
+        self._frame = memoryview(self.frame_type(size))
         self._frame[: self._filled] = before[: self._filled]
         self.partial_took(size - len(before))
         return self._frame

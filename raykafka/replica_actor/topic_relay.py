@@ -16,6 +16,7 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.front.serving import ServedPartitions
 from raykafka.link import Link
+from raykafka.log.batch_layout import RECORD_COUNT, RECORD_COUNT_POSITION
 from raykafka.partition.appends import ALL, Appended, Done
 from raykafka.process.tasks import TaskSet
 from raykafka.types import TopicPartition
@@ -48,10 +49,12 @@ class TopicRelay:
             self._tasks.run(self._read(LogRead.unpack(payload)))
 
     def _append(self, append: LogAppend, records: memoryview) -> None:
+        size, (count,) = len(records), RECORD_COUNT.unpack_from(records, RECORD_COUNT_POSITION)
+
         def done(appended: Appended) -> None:
             self._unanswered.pop(done, None)
             if appended.error is ErrorCode.NONE:
-                self._partitions.traffic[self._topic].appended(records)
+                self._partitions.traffic[self._topic].appended(size, count)
             self._tell(LogAppended(append.correlation, appended.error, appended.base_offset))
 
         partition = self._partitions.get(TopicPartition(self._topic, append.partition))

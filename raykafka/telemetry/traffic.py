@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from raykafka.log.batch_layout import RECORD_COUNT, RECORD_COUNT_POSITION
-
 
 class TopicTraffic:
     """Bytes and records of one topic: ``in`` from producers, ``out`` to consumers."""
@@ -19,10 +17,10 @@ class TopicTraffic:
     def __init__(self) -> None:
         self.bytes_in = self.records_in = self.bytes_out = self.records_out = 0
 
-    def appended(self, batch: memoryview) -> None:
-        """A batch was appended: its header tells how many records it has."""
-        self.bytes_in += len(batch)
-        self.records_in += RECORD_COUNT.unpack_from(batch, RECORD_COUNT_POSITION)[0]
+    def appended(self, size: int, records: int) -> None:
+        """Batches of ``size`` bytes were appended, with so many records."""
+        self.bytes_in += size
+        self.records_in += records
 
     def sent(self, size: int, records: int) -> None:
         """``size`` bytes went to a consumer, over ``records`` offsets."""

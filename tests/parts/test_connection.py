@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 
@@ -27,20 +28,27 @@ PRODUCE = 0
 
 
 class Steered:
-    """A dispatch whose answers the test gives, that notes the order in which requests were begun."""
+    """A dispatch whose answers the test gives, that notes the order in which requests were begun, and ``holds`` their
+    bodies until they are answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, holds: bool = True) -> None:
+        self.holds = holds
         self.begun: list[int] = []
         self.throttle_ms: dict[int, int] = {}
         self.answers: dict[int, asyncio.Future[list[Buffer]]] = {}
+        self.held: dict[int, memoryview] = {}
         self.arrived = asyncio.Event()
 
     def __call__(self, api: Api, context: RequestContext, body: memoryview) -> Awaitable[list[Buffer]]:
         self.begun.append(context.correlation_id)
         context.throttle_ms = self.throttle_ms.get(context.correlation_id, 0)
-        self.answers[context.correlation_id] = asyncio.get_running_loop().create_future()
+        number = context.correlation_id
+        answer = self.answers[number] = asyncio.get_running_loop().create_future()
+        if self.holds:
+            self.held[number] = body
+            answer.add_done_callback(lambda _: self.held.pop(number))
         self.arrived.set()
-        return self.answers[context.correlation_id]
+        return answer
 
     async def until(self, condition: Callable[..., bool]) -> None:
         while not condition():
@@ -261,6 +269,54 @@ def test_requests_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
                 assert await read_response(reader) == (i, b"%d" % i)
 
     asyncio.run(run())
+
+
+def test_requests_whose_memory_nobody_holds_are_not_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a Produce that waits for its followers: what is in the log needs no request."""
+    monkeypatch.setattr(connection_module, "MAX_BYTES_IN_FLIGHT", 100_000)
+
+    async def run() -> None:
+        steered = Steered(holds=False)
+        server = Server(steered)
+        server.in_flight.limit = 100_000
+        async with server as (reader, writer):
+            for i in range(100):
+                writer.write(request(PRODUCE, 3, i, b"x" * 60_000))
+            await steered.until(lambda: len(steered.begun) == 100)
+            assert server.in_flight.used == 0
+            for i in range(100):
+                steered.answers[i].set_result([b"%d" % i])
+            assert [(await read_response(reader))[0] for _ in range(100)] == list(range(100))
+
+    asyncio.run(run())
+
+
+def test_memory_that_a_thread_let_go_last_is_in_flight_no_more() -> None:
+    async def run() -> None:
+        steered = Steered()
+        server = Server(steered)
+        server.in_flight.limit = 50_000
+        async with server as (_, writer):
+            writer.write(request(PRODUCE, 3, 0, b"x" * 60_000) + request(PRODUCE, 3, 1, b"y"))
+            await steered.until(lambda: 0 in steered.held)
+            kept, go = [steered.held[0][100:200]], threading.Event()
+
+            def let_go() -> None:
+                go.wait(30)
+                kept.clear()
+
+            thread = threading.Thread(target=let_go)
+            thread.start()
+            steered.answers[0].set_result([b"a"])
+            await turns()
+            assert server.in_flight.used > 60_000
+            go.set()
+            while server.in_flight.used > 60_000:
+                await asyncio.sleep(0.005)
+            thread.join()
+            await steered.until(lambda: 1 in steered.answers)
+
+    asyncio.run(asyncio.wait_for(run(), 30))
 
 
 def test_all_connections_together_are_bounded_and_each_may_have_one_request() -> None:

@@ -28,6 +28,8 @@ from raykafka.log.batch_layout import (
     LENGTH,
     LENGTH_POSITION,
     PREFIX_BYTES,
+    RECORD_COUNT,
+    RECORD_COUNT_POSITION,
     TRANSACTIONAL_BIT,
 )
 from raykafka.log.compression import ZSTD
@@ -148,7 +150,7 @@ def handle_raw(context: RequestContext, body: memoryview, server: PartitionsServ
         request = parse(context.api_version, body)
     except MalformedError as error:
         raise UnanswerableRequestError(f"malformed Produce request: {error}") from error
-    pending = _Pending(context, request, server)
+    pending = _Pending(context, request.acks, server)
     version = context.api_version
     refusal = _refusal(version, request, server)
     get_access = server.partitions.get
@@ -156,8 +158,9 @@ def handle_raw(context: RequestContext, body: memoryview, server: PartitionsServ
     for topic in request.topics:
         name = topic.name
         topic_refusal = refusal or _topic_refusal(context, name)
+        pending.begin_topic(name, topic.encoded_name)
         for index, records in topic.partitions:
-            done = pending.expect()
+            done = pending.expect(index, records)
             refused = topic_refusal or _records_refusal(version, records)
             if refused is not None or records is None:
                 done(refused or _NO_RECORDS)
@@ -210,21 +213,40 @@ def _records_refusal(version: int, records: memoryview | None) -> Appended | Non
     return None
 
 
+class _Asked(NamedTuple):
+    """A partition of a request: how many bytes of records came for it, and how many records they said they were."""
+
+    partition: int
+    size: int
+    records: int
+
+
 class _Pending(Answer):
-    """A request whose partitions are being answered. ``results`` in the order in which the request names them."""
+    """A request whose partitions are being answered. It keeps nothing of the request's own memory, which is free when
+    the records are written."""
 
-    __slots__ = ("_context", "_missing", "_request", "_results", "_server")
+    __slots__ = ("_acks", "_context", "_missing", "_results", "_server", "_topics")
 
-    def __init__(self, context: RequestContext, request: ProduceRequest, server: PartitionsServer) -> None:
+    def __init__(self, context: RequestContext, acks: int, server: PartitionsServer) -> None:
         super().__init__()
         self._context = context
-        self._request = request
+        self._acks = acks
         self._server = server
+        self._topics: list[tuple[str, bytes, list[_Asked]]] = []
         self._results: list[Appended | None] = []
         self._missing = 1
 
-    def expect(self) -> partial[None]:
+    def begin_topic(self, name: str, encoded_name: memoryview) -> None:
+        """The partitions that come next are of this topic."""
+        self._topics.append((name, bytes(encoded_name), []))
+
+    def expect(self, index: int, records: memoryview | None) -> partial[None]:
         """One more partition to wait for: what is returned takes its outcome, once."""
+        size = len(records) if records is not None else 0
+        count = 0
+        if records is not None and size >= HEADER_BYTES:
+            (count,) = RECORD_COUNT.unpack_from(records, RECORD_COUNT_POSITION)
+        self._topics[-1][2].append(_Asked(index, size, count))
         self._missing += 1
         self._results.append(None)
         return partial(self._take, len(self._results) - 1)
@@ -243,7 +265,7 @@ class _Pending(Answer):
     def _finish(self) -> None:
         results: list[Appended] = self._results  # type: ignore[assignment]
         throttle_ms = self._context.charge("produce", self._count(results))
-        if self._request.acks != 0:
+        if self._acks != 0:
             self.give([self._response(results, throttle_ms)])
             return
         failed = next((result for result in results if result.error), None)
@@ -255,16 +277,16 @@ class _Pending(Answer):
     def _count(self, results: list[Appended]) -> int:
         """Tell metrics what was appended. Returns the bytes of all records that came."""
         traffic, number, size = self._server.partitions.traffic, 0, 0
-        for name, _, partitions in self._request.topics:
-            for _, records in partitions:
-                if results[number].error is ErrorCode.NONE and records is not None:
-                    traffic[name].appended(records)
-                size += len(records) if records is not None else 0
+        for name, _, partitions in self._topics:
+            for asked in partitions:
+                if results[number].error is ErrorCode.NONE:
+                    traffic[name].appended(asked.size, asked.records)
+                size += asked.size
                 number += 1
         return size
 
     def _response(self, results: list[Appended], throttle_ms: int) -> bytearray:
-        context, topics = self._context, self._request.topics
+        context, topics = self._context, self._topics
         version = context.api_version
         flexible = version >= FLEXIBLE_FROM
         hints = LeaderHints(self._server.image, context.listener)
@@ -274,7 +296,7 @@ class _Pending(Answer):
         for name, encoded_name, partitions in topics:
             out += encoded_name
             out += length_prefix(len(partitions), flexible=flexible)
-            for index, _ in partitions:
+            for index, _, _ in partitions:
                 result = results[number]
                 number += 1
                 if version >= 5:
