@@ -16,18 +16,14 @@ def is_under_replicated(state: PartitionState) -> bool:
     return len(state.isr) < len(state.replicas) - len(state.adding)
 
 
-def _least(state: PartitionState, min_insync_replicas: int) -> int:
-    return min(min_insync_replicas, len(state.replicas))
-
-
 def is_under_min_isr(state: PartitionState, min_insync_replicas: int) -> bool:
     """It is led, and refuses acks=all for want of in-sync replicas."""
-    return not is_offline(state) and len(state.isr) < _least(state, min_insync_replicas)
+    return not is_offline(state) and len(state.isr) < state.least_in_sync(min_insync_replicas)
 
 
 def is_at_min_isr(state: PartitionState, min_insync_replicas: int) -> bool:
     """It is led, and would refuse acks=all if one more in-sync replica were lost."""
-    return not is_offline(state) and len(state.isr) == _least(state, min_insync_replicas)
+    return not is_offline(state) and len(state.isr) == state.least_in_sync(min_insync_replicas)
 
 
 def is_led_by_preferred(state: PartitionState) -> bool:

@@ -62,6 +62,10 @@ class PartitionState:
     removing: tuple[int, ...] = ()
     unclean_epoch: int = -1
 
+    def least_in_sync(self, min_insync_replicas: int) -> int:
+        """How many must be in sync for acks=all: what ``min.insync.replicas`` says, but no more than there are."""
+        return min(min_insync_replicas, len(self.replicas))
+
 
 @dataclass(frozen=True, slots=True)
 class Topic:

@@ -84,7 +84,7 @@ class Leading:
         """Whether an append may be written (rule 8). ``leader_epoch`` is -1 for any."""
         if leader_epoch >= 0 and leader_epoch != self.epoch:
             return ErrorCode.NOT_LEADER_OR_FOLLOWER
-        if acks == -1 and len(self.state.isr) < self.settings.min_insync_replicas:
+        if acks == -1 and self._are_too_few():
             return ErrorCode.NOT_ENOUGH_REPLICAS
         return ErrorCode.NONE
 
@@ -132,9 +132,11 @@ class Leading:
 
     def committed_error(self) -> ErrorCode:
         """What acks=all says of a record that the high watermark has passed (rule 8)."""
-        if len(self.state.isr) < self.settings.min_insync_replicas:
-            return ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND
-        return ErrorCode.NONE
+        return ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND if self._are_too_few() else ErrorCode.NONE
+
+    def _are_too_few(self) -> bool:
+        state = self.state
+        return len(state.isr) < state.least_in_sync(self.settings.min_insync_replicas)
 
     def next_tick_ms(self, now_ms: int) -> int | None:
         """When a Tick has something to do: the first waiting produce times out, or a follower or a proposal has to be

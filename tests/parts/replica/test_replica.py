@@ -138,17 +138,23 @@ async def test_an_append_names_the_only_epoch_that_may_take_it(replica: OpenRepl
 
 @with_replica
 async def test_min_insync_replicas_is_checked_before_an_append_of_acks_all(replica: OpenReplica) -> None:
-    await replica.open(config={"min.insync.replicas": "2"})
+    await replica.open(led(isr=(BROKER,)), config={"min.insync.replicas": "2"})
     assert (await replica.appended(batch(b"a"))).error == ErrorCode.NOT_ENOUGH_REPLICAS
     assert (await replica.appended(batch(b"b"), acks=1)).error == ErrorCode.NONE
     assert [value for _, _, value in stored(replica.directory)] == [b"b"]
 
 
 @with_replica
+async def test_min_insync_replicas_above_the_number_of_replicas_is_that_number(replica: OpenReplica) -> None:
+    await replica.open(state(), config={"min.insync.replicas": "3"})
+    assert (await replica.appended(batch(b"a"))).error == ErrorCode.NONE
+
+
+@with_replica
 async def test_acks_all_says_so_when_too_few_were_left_in_sync_meanwhile(replica: OpenReplica) -> None:
     await replica.open(state(isr=(1, 2)), config={"min.insync.replicas": "2"})
     waiting = replica.append(batch(b"alone"))
-    await replica.tell(state(isr=(1,), version=1))
+    await replica.tell(led(isr=(BROKER,), version=1))
     assert (await waiting).error == ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND
     assert stored(replica.directory) == [(0, 0, b"alone")]
 
