@@ -14,13 +14,21 @@ from raykafka.broker.configs import Configs
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, ImageDelta, PartitionState, Topic
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.front.api import describe_cluster, find_coordinator, metadata
+from raykafka.front.api import (
+    create_acls,
+    delete_acls,
+    describe_acls,
+    describe_cluster,
+    find_coordinator,
+    metadata,
+    sasl_handshake,
+)
 from raykafka.front.image_answers import ImageAnswers
-from raykafka.protocol import acl, codec
+from raykafka.protocol import acl, codec, dispatch
 from raykafka.protocol.context import RequestContext
 from raykafka.types import OFFSETS_TOPIC
 from tests.lab.dataplane import decode_response
-from tests.lab.served import admitted
+from tests.lab.served import APIS, admitted
 
 FLIGHTS = uuid.UUID(int=7)
 OFFSETS = uuid.UUID(int=8)
@@ -318,3 +326,24 @@ def test_describe_configs_tells_values_with_their_sources(version: int) -> None:
 def test_describe_configs_refuses_each_resource_by_itself(kind: int, name: str, code: ErrorCode) -> None:
     (result,) = _ask(describe_configs, 4, _configs_request(kind, name)).results
     assert (result.error_code, result.configs) == (code, ())
+
+
+@pytest.mark.parametrize("version", _versions(sasl_handshake))
+def test_a_listener_that_asks_nobody_to_authenticate_says_so(version: int) -> None:
+    told = _ask(sasl_handshake, version, SimpleNamespace(mechanism="PLAIN"))
+    assert (told.error_code, tuple(told.mechanisms)) == (ErrorCode.ILLEGAL_SASL_STATE, ())
+
+
+@pytest.mark.parametrize("api", [describe_acls, create_acls, delete_acls])
+def test_there_are_no_acls_without_an_authorizer(api: Any) -> None:
+    served = APIS.get(api.API_KEY)
+    assert served is not None
+    for version in _versions(api):
+        request = SimpleNamespace(creations=(1, 2), filters=(1, 2))
+        with pytest.raises(KafkaError) as refusal:
+            _ask(api, version, request)
+        response = dispatch.error_response(served, _context(api, version), request, refusal.value)
+        codec.encode_response(api.API_KEY, version, response)
+        answers = {create_acls: "results", delete_acls: "filter_results"}
+        found = getattr(response, answers[api]) if api in answers else (response, response)
+        assert [answer.error_code for answer in found] == [ErrorCode.SECURITY_DISABLED] * 2

@@ -37,7 +37,8 @@ from tests.lab.served import APIS, DenyAll, admitted, request_context
 
 TOPIC, TOPIC_ID = "flights", uuid.UUID(int=7)
 GROUP = "readers"
-REFUSALS = set(acl.REFUSALS.values())
+# A listener that asks nobody to authenticate has an answer of its own.
+REFUSALS = {*acl.REFUSALS.values(), ErrorCode.ILLEGAL_SASL_STATE}
 # What the fields of a request hold: what is there to be found, so that only a refusal hides it.
 _NAMES = {"name": TOPIC, "topic": TOPIC, "topics": TOPIC, "topic_names": TOPIC, "resource_name": TOPIC}
 _NUMBERS = {"replica_id": -1, "acks": -1, "resource_type": 2, "endpoint_type": 1, "producer_id": -1, "count": 4}
