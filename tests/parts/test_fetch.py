@@ -17,6 +17,7 @@ from raykafka.error_code import ErrorCode
 from raykafka.front import fetch_codec
 from raykafka.log import LogReader, WouldBlock
 from raykafka.log.batch import iter_batches, iter_records
+from raykafka.log.compression import LZ4, ZSTD
 from raykafka.protocol.wire import MalformedError
 from tests.lab.dataplane import TOPIC, Dataplane, batch
 from tests.lab.fetching import LARGE, SESSIONS, Part, fetch, fetch_one
@@ -73,6 +74,26 @@ def test_every_version_gets_the_records(version: int, tmp_path: Path) -> None:
         assert (empty.partition_index, empty.high_watermark, empty.error_code.value) == (1, 0, 0)
         assert empty.records == b"" and full.aborted_transactions is None
         assert ("fetch", len(full.records)) in dataplane.charged
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("version", SERVED)
+def test_a_client_that_is_too_old_for_zstd_is_told_so_and_gets_the_rest(version: int, tmp_path: Path) -> None:
+    async def test(dataplane: Dataplane) -> None:
+        await dataplane.create(partitions=2)
+        await dataplane.produce(batch(b"a"), partition=0)
+        await dataplane.produce(batch(b"b", codec=ZSTD), partition=0)
+        await dataplane.produce(batch(b"c", codec=LZ4), partition=1)
+        answer = await fetch(dataplane, version, {TOPIC: [(0, 0), (1, 0)]})
+        zstd, other = answer.responses[0].partitions
+        assert values(other) == [b"c"]
+        if version < 10:
+            assert zstd.error_code.value == ErrorCode.UNSUPPORTED_COMPRESSION_TYPE
+            assert (zstd.records, zstd.high_watermark) == (b"", -1)
+            assert values(await fetch_one(dataplane, 0, version, partition_bytes=1)) == [b"a"]
+        else:
+            assert values(zstd) == [b"a", b"b"]
 
     run(tmp_path, test)
 

@@ -2,8 +2,9 @@
 
 Versions: 4-17.
 v4: isolation level, aborted transactions. v5: log start offset. v7: sessions (KIP-227). v9: leader epoch of the client.
-v11: rack of the client. v12: flexible, last fetched epoch, the current leader beside an error. v13: topic ids. v15 and
-v17: fields of followers. v16: addresses of the leaders named (KIP-951).
+v10: the client reads zstd; where there is some, an older one gets UNSUPPORTED_COMPRESSION_TYPE. v11: rack of the
+client. v12: flexible, last fetched epoch, the current leader beside an error. v13: topic ids. v15 and v17: fields of
+followers. v16: addresses of the leaders named (KIP-951).
 Left out: reads from followers (v11), divergence found by the last fetched epoch (v12; consumers do not send it, and our
 followers do not fetch), aborted transactions (always none, until transactions are served).
 
@@ -24,6 +25,8 @@ from raykafka.front.fetch_sessions import NO_SESSION, FetchPartition, FetchPlan
 from raykafka.front.leader_hints import LeaderHints
 from raykafka.front.serving import PartitionsServer
 from raykafka.log import FileRange
+from raykafka.log.batch import iter_batches
+from raykafka.log.compression import ZSTD
 from raykafka.partition.access import PartitionAccess
 from raykafka.partition.view import View
 from raykafka.process.clock import boot_clock_ns
@@ -38,6 +41,7 @@ NEEDS = (acl.READ_TOPIC,)
 
 STREAMED_ABOVE_BYTES = 2 * 1024 * 1024
 
+_ZSTD_FROM = 10
 _HINTS_FROM = 16
 
 # A client that gets an error asks again at once. These, and those of a log that is being opened, may pass by
@@ -96,10 +100,15 @@ class _Fetch:
             await self._wait()
             self._context.waited_ns += boot_clock_ns() - began_ns
         found = sum(place.length for place in self._places if place is not None)
-        for read, access, place in zip(self._reads, self._accesses, self._places, strict=True):
+        knows_zstd = self._context.api_version >= _ZSTD_FROM
+        is_streamed = found > STREAMED_ABOVE_BYTES and knows_zstd
+        for number, (access, place) in enumerate(zip(self._accesses, self._places, strict=True)):
             if place is not None and access is not None:
-                read.records = access.log.slice(place) if found > STREAMED_ABOVE_BYTES else await access.log.load(place)
-                if read.records is not None:
+                read = self._reads[number]
+                read.records = access.log.slice(place) if is_streamed else await access.log.load(place)
+                if not knows_zstd and isinstance(read.records, memoryview) and _holds_zstd(read.records):
+                    self._reads[number] = Read(read.partition, ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)
+                elif read.records is not None:
                     offsets = place.next_offset - read.partition.offset if place.next_offset >= 0 else 0
                     self._server.partitions.traffic[access.tp.topic].sent(place.length, offsets)
 
@@ -193,6 +202,10 @@ class _Fetch:
         writer = ResponseWriter(context.api_version, read_committed=self._request.read_committed, hints=hints)
         session_id = plan.session.id if plan.session else NO_SESSION
         return writer.write(reads, error=ErrorCode.NONE, session_id=session_id, throttle_ms=throttle_ms)
+
+
+def _holds_zstd(records: memoryview) -> bool:
+    return any(header.codec == ZSTD for _, header in iter_batches(records))
 
 
 def _readable(access: PartitionAccess, partition: FetchPartition) -> View:
