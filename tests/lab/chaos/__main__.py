@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,16 +39,37 @@ def main() -> int:
     options = parse()
     if options.check is not None:
         return show(options.check, [])
-    print(f"Repeat this run with: {command(options)}", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # take the cluster down all the same
+    for number in range(options.repeat):
+        if number:
+            options.seed += 1
+            print(f"\nRun {number + 1} of {options.repeat}", flush=True)
+        if code := run(options):
+            return code
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """One run; the exit code. What a run leaves is kept where it failed."""
+    print(f"Repeat this run with: {command(options)}", flush=True)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="rk-chaos-") as scratch:
-        folder: Path = options.keep or Path(scratch)
+    folder = Path(tempfile.mkdtemp(prefix="rk-chaos-"))
+    if options.keep is not None:
+        folder.rmdir()
+        folder = options.keep if options.repeat == 1 else options.keep / f"seed-{options.seed}"
         folder.mkdir(parents=True, exist_ok=True)
+    code = 1
+    try:
         code = show(folder, do_faults(options, folder, began))
-    print(f"{(time.monotonic() - began) / 60:.1f} minutes; load average now {os.getloadavg()[0]:.1f}.")
-    if code:
-        print(f"Repeat it with: {command(options)}")
+    except (SystemExit, KeyboardInterrupt):
+        code = 0  # ended by a person: there is nothing to look at
+        raise
+    finally:
+        print(f"{(time.monotonic() - began) / 60:.1f} minutes; load average now {os.getloadavg()[0]:.1f}.")
+        if code:
+            print(f"What it left is in {folder}. Repeat it with: {command(options)}", flush=True)
+        elif options.keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
     return code
 
 
@@ -55,6 +77,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
     parser.add_argument("--faults", type=int, default=60, metavar="N", help="how many faults (default 60)")
     parser.add_argument("--seed", type=int, default=None, metavar="N", help="which faults (default: a random one)")
+    parser.add_argument(
+        "--repeat", type=int, default=1, metavar="N", help="so many runs, with the seeds that follow; ends at a failure"
+    )
     parser.add_argument("--minutes", type=float, default=10.0, help="how long all of it may take (default 10)")
     parser.add_argument("--partitions", type=int, default=4, help="of the topic (default 4)")
     parser.add_argument("--min-insync-replicas", type=int, default=2, choices=(1, 2), metavar="N")
