@@ -5,6 +5,7 @@ Lines of text: the format (0), the number of entries, then ``<epoch> <start offs
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from raykafka.log.files import EPOCH_FILE, read_file, storage_error
 from raykafka.process.durable import write_whole
 
 _FORMAT = "0"
+
+_logger = logging.getLogger(__name__)
 
 
 def read_entries(directory: Path) -> EpochHistory:
@@ -47,7 +50,7 @@ class LeaderEpochs:
     """The epochs of one log: ``history``, and its newest epoch at hand for every append.
 
     Every change is on disk (fsynced) before the method returns; KAFKA_STORAGE_ERROR if it can't be, and then nothing
-    has changed.
+    has changed. Only what retention takes away may stay on disk for longer.
     """
 
     def __init__(self, directory: Path, *, ahead: bool = False) -> None:
@@ -87,8 +90,14 @@ class LeaderEpochs:
         self._replace(self.history.truncate_fully(start_offset))
 
     def truncate_from_start(self, start: int) -> None:
-        """The log now starts at ``start``."""
-        self._replace(self.history.truncate_from_start(start))
+        """The log now starts at ``start``. Where the disk has no room for that, the file goes on saying more than there
+        is, which whoever opens the log finds out: what makes room must not need some."""
+        history = self.history.truncate_from_start(start)
+        try:
+            self._replace(history)
+        except KafkaError as error:
+            _logger.warning("%s", error.message)
+            self.history, self.latest_epoch = history, history.latest_epoch
 
     def _replace(self, history: EpochHistory) -> None:
         if history == self.history:

@@ -487,7 +487,13 @@ class Log:
         if count == 0:
             return 0
         if count == len(segments):
-            self.roll(now_ms)
+            try:
+                self.roll(now_ms)
+            except KafkaError:
+                # no room for a new segment: there is some once the others are gone
+                count -= 1
+                if not count:
+                    raise
         with self._cutting():
             first = segments[count].base_offset
             self.log_start_offset = max(self.log_start_offset, first)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
-from raykafka.log import LogConfig, StaleRange
+from raykafka.log import LeaderEpochs, LogConfig, StaleRange
 from raykafka.log.batch import Record, build_batch
 from raykafka.log.batch_layout import NO_TIMESTAMP
 from tests.lab.log_parts import NOW_MS, batch, crash, open_log, read_all, reader_of, stored_headers
@@ -116,6 +117,30 @@ def test_retention_cuts_the_epochs_and_snapshots_with_it(tmp_path):
     assert log.epochs.history == ((1, 9), (2, 12))
     assert log.producers.snapshot_offsets() == [9, 12, 15]
     log.close()
+
+
+def test_retention_needs_no_room(tmp_path, monkeypatch):
+    log = open_log(tmp_path / "t-0", {"segment.ms": "1000", "retention.ms": str(HOUR_MS), "file.delete.delay.ms": "0"})
+    for hour in range(6):
+        log.append_as_leader(batch(3, time_ms=NOW_MS + hour * HOUR_MS), hour, NOW_MS + hour * HOUR_MS)
+    with monkeypatch.context() as full:
+        full.setattr("raykafka.log.epochs.write_whole", no_room)
+        full.setattr("raykafka.log.segment.Segment._open_files", no_room)
+        assert log.expire(NOW_MS + 100 * HOUR_MS, log.log_end_offset) == 5
+        assert log.purge(None) == 0
+    assert (log.segments, log.log_start_offset, log.failed) == ((15,), 15, False)
+    assert log.epochs.history == ((5, 15),)
+    crash(log)
+    log = open_log(tmp_path / "t-0", {"retention.ms": str(HOUR_MS)})
+    assert log.epochs.history == ((5, 15),)
+    assert log.expire(NOW_MS + 100 * HOUR_MS, log.log_end_offset) == 1
+    assert log.append_as_leader(batch(1), 6, NOW_MS).base_offset == 18
+    assert LeaderEpochs(tmp_path / "t-0").history == log.epochs.history
+    log.close()
+
+
+def no_room(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_the_log_start_cannot_pass_the_end(tmp_path):
