@@ -26,7 +26,7 @@ _STUCK_S = 15.0  # how long the rest of a request may keep one waiting, at least
 
 class Listener:
     """The connections that came through one named listener of the broker, whose port somebody else has: each is given
-    to ``adopt``. ``durations`` takes how long its requests took."""
+    to ``adopt``. ``max_in_flight_bytes`` -1: as many as are good. ``durations`` takes how long its requests took."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Listener:
         self._max_request_bytes = max_request_bytes
         self._max_idle_ms = max_idle_ms
         self._routes = Routes(server.gate.apis)
-        self._in_flight = InFlight(max_in_flight_bytes)
+        self._in_flight = InFlight(max_in_flight_bytes if max_in_flight_bytes > 0 else DEFAULT_MAX_IN_FLIGHT_BYTES)
         self._durations = durations or RequestDurations()
         self._connections: set[KafkaConnection] = set()
         self._idle_check: asyncio.TimerHandle | None = None

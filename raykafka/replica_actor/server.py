@@ -253,6 +253,7 @@ class ReplicaActorServer:
                 self,
                 max_request_bytes=self.configs.number("socket.request.max.bytes"),
                 max_idle_ms=self.configs.number("connections.max.idle.ms"),
+                max_in_flight_bytes=self.configs.number("queued.max.request.bytes"),
                 durations=self._durations,
             )
         try:

@@ -18,6 +18,7 @@ from raykafka.front import fetch_codec
 from raykafka.log import LogReader, WouldBlock
 from raykafka.log.batch import iter_batches, iter_records
 from raykafka.log.compression import LZ4, ZSTD
+from raykafka.partition.log_view import LogView
 from raykafka.protocol.wire import MalformedError
 from tests.lab.dataplane import TOPIC, Dataplane, batch
 from tests.lab.fetching import LARGE, SESSIONS, Part, fetch, fetch_one
@@ -350,6 +351,33 @@ def test_cold_pages_are_read_in_a_thread(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(LogReader, "fetch_bytes", cold(fetch_bytes, "fetch_bytes"))
         assert values(await fetch_one(dataplane, 0)) == [b"a"]
         assert refused == ["read", "fetch_bytes"]
+
+    run(tmp_path, test)
+
+
+def test_what_comes_while_another_partition_is_read_from_the_disk_ends_the_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locating, go_on, locate = asyncio.Event(), asyncio.Event(), LogView.locate
+
+    async def cold(self: LogView, *args: Any, **more: Any) -> Any:
+        if self.directory.name.endswith("-1") and not locating.is_set():
+            locating.set()
+            await go_on.wait()
+        return await locate(self, *args, **more)
+
+    async def test(dataplane: Dataplane) -> None:
+        await dataplane.create(partitions=2)
+        await dataplane.produce(batch(b"old"), partition=1)
+        monkeypatch.setattr(LogView, "locate", cold)
+        waiting = asyncio.ensure_future(
+            fetch(dataplane, SESSIONS, {TOPIC: [(0, 0), (1, 0)]}, wait_ms=3_600_000, min_bytes=100)
+        )
+        await locating.wait()
+        await dataplane.produce(batch(b"n" * 200), partition=0)
+        go_on.set()
+        new, old = (await waiting).responses[0].partitions
+        assert (values(new), values(old)) == ([b"n" * 200], [b"old"])
 
     run(tmp_path, test)
 

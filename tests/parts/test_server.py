@@ -32,6 +32,7 @@ from tests.lab.loop_waiting import until
 from tests.lab.served import APIS
 
 PRODUCE, FETCH, API_VERSIONS, HEARTBEAT = 0, 1, 18, 12
+FETCH_VERSION = 10
 MS = datetime.timedelta(milliseconds=1)
 
 
@@ -75,12 +76,12 @@ async def begun(front: Front) -> None:
     await until(lambda: any(connection._begun for connection in front.listener._connections))
 
 
-def fetch_body(partitions: int, max_wait_ms: int = 0) -> bytes:
-    """Fetch v4 of all partitions from offset 0."""
-    head = struct.pack(">iiii b i", -1, max_wait_ms, 1, 1 << 30, 0, 1) + struct.pack(">h", len(TOPIC)) + TOPIC.encode()
-    return (
-        head + struct.pack(">i", partitions) + b"".join(struct.pack(">iqi", p, 0, 1 << 30) for p in range(partitions))
-    )
+def fetch_body(partitions: int, max_wait_ms: int = 0, offset: int = 0) -> bytes:
+    """Of all partitions from ``offset``, outside a session."""
+    head = struct.pack(">iiiibiii", -1, max_wait_ms, 1, 1 << 30, 0, 0, -1, 1)
+    named = struct.pack(">h", len(TOPIC)) + TOPIC.encode() + struct.pack(">i", partitions)
+    asked = b"".join(struct.pack(">iiqqi", p, -1, offset, -1, 1 << 30) for p in range(partitions))
+    return head + named + asked + struct.pack(">i", 0)
 
 
 async def fill(dataplane: Dataplane, partitions: int, megabytes: int) -> list[bytes]:
@@ -101,11 +102,11 @@ def test_a_large_response_is_what_the_log_holds(tmp_path: Path) -> None:
         held = await fill(dataplane, 3, 2)
         assert sum(map(len, held)) > fetch.STREAMED_ABOVE_BYTES
         reader, writer = await connect(front)
-        writer.write(request(FETCH, 4, 1, fetch_body(3)) + request(FETCH, 4, 2, fetch_body(1)))
+        writer.write(request(FETCH, FETCH_VERSION, 1, fetch_body(3)) + request(FETCH, FETCH_VERSION, 2, fetch_body(1)))
         for correlation, partitions in ((1, 3), (2, 1)):
             found, body = await read_response(reader)
             assert found == correlation
-            answer = decode_response(FETCH, 4, body)
+            answer = decode_response(FETCH, FETCH_VERSION, body)
             assert [bytes(p.records) for p in answer.responses[0].partitions] == held[:partitions]
         writer.close()
 
@@ -117,7 +118,7 @@ def test_a_large_response_to_a_slow_client_is_not_held_in_memory(tmp_path: Path)
         (held,) = await fill(dataplane, 1, 24)
         reader, writer = await connect(front)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-        writer.write(request(FETCH, 4, 1, fetch_body(1)))
+        writer.write(request(FETCH, FETCH_VERSION, 1, fetch_body(1)))
         while not (
             front.listener._connections and next(iter(front.listener._connections)).transport.get_write_buffer_size()
         ):
@@ -127,7 +128,7 @@ def test_a_large_response_to_a_slow_client_is_not_held_in_memory(tmp_path: Path)
             await asyncio.sleep(0.002)
             assert connection.transport.get_write_buffer_size() <= 2 * log_view.SLICE_CHUNK_BYTES
         writer.transport.resume_reading()  # type: ignore[attr-defined]
-        answer = decode_response(FETCH, 4, (await read_response(reader))[1])
+        answer = decode_response(FETCH, FETCH_VERSION, (await read_response(reader))[1])
         assert answer.responses[0].partitions[0].records == held
         writer.close()
 
@@ -150,7 +151,7 @@ def test_a_response_that_can_not_be_sent_whole_closes_the_connection(
         (held,) = await fill(dataplane, 1, 6)
         monkeypatch.setattr(LogReader, "fetch_bytes", cut_at_the_third)
         reader, writer = await connect(front)
-        writer.write(request(FETCH, 4, 1, fetch_body(1)))
+        writer.write(request(FETCH, FETCH_VERSION, 1, fetch_body(1)))
         (length,) = struct.unpack(">i", await reader.readexactly(4))
         assert length > len(held)
         with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
@@ -171,7 +172,7 @@ def test_a_client_reads_what_it_wrote_before_on_its_connection(tmp_path: Path) -
         for number in range(count):
             acks = (0, 1, -1)[number % 3]
             writer.write(request(PRODUCE, 3, number, produce_body(3, acks, [(TOPIC, [(0, batch(b"%d" % number))])])))
-        writer.write(request(FETCH, 4, count, fetch_body(1)))
+        writer.write(request(FETCH, FETCH_VERSION, count, fetch_body(1)))
         await begun(front)
         await dataplane.open(TopicPartition(TOPIC, 0))
         answered = [number for number in range(count) if number % 3]
@@ -180,7 +181,7 @@ def test_a_client_reads_what_it_wrote_before_on_its_connection(tmp_path: Path) -
             partition = decode_response(PRODUCE, 3, body).responses[0].partition_responses[0]
             assert (correlation, partition.base_offset, partition.error_code.value) == (number, number, 0)
         correlation, body = await read_response(reader)
-        partition = decode_response(FETCH, 4, body).responses[0].partitions[0]
+        partition = decode_response(FETCH, FETCH_VERSION, body).responses[0].partitions[0]
         assert (correlation, partition.high_watermark) == (count, count)
         writer.close()
 
@@ -192,7 +193,7 @@ def test_an_idle_connection_is_closed_and_one_that_waits_is_not(tmp_path: Path) 
         await dataplane.create()
         idle, _ = await connect(front)
         waiting, writer = await connect(front)
-        writer.write(request(FETCH, 4, 1, fetch_body(1, max_wait_ms=3_600_000)))
+        writer.write(request(FETCH, FETCH_VERSION, 1, fetch_body(1, max_wait_ms=3_600_000)))
         assert await idle.read() == b""
         await dataplane.produce(batch(b"a"))
         assert (await read_response(waiting))[0] == 1
@@ -211,9 +212,9 @@ def test_a_connection_that_stops_amid_a_request_is_closed_and_a_slow_one_is_not(
         stuck, half = await connect(front)
         only_a_length, announcing = await connect(front)
         slow, bytewise = await connect(front)
-        half.write(request(FETCH, 4, 1, fetch_body(1, max_wait_ms=0))[:20])
+        half.write(request(FETCH, FETCH_VERSION, 1, fetch_body(1, max_wait_ms=0))[:20])
         announcing.write(b"\0\0")
-        for byte in request(FETCH, 4, 2, fetch_body(1, max_wait_ms=0)):
+        for byte in request(FETCH, FETCH_VERSION, 2, fetch_body(1, max_wait_ms=0)):
             bytewise.write(bytes([byte]))
             await asyncio.sleep(0.01)
         assert (await read_response(slow))[0] == 2
@@ -325,7 +326,7 @@ def test_a_connection_is_mute_for_as_long_as_its_charge_says_and_others_are_not(
         reader, writer = await connect(front)
         began = loop.time()
         one = produce_body(3, -1, [(TOPIC, [(0, batch(b"a"))])])
-        writer.write(request(PRODUCE, 3, 1, one) + request(FETCH, 4, 2, fetch_body(1)))
+        writer.write(request(PRODUCE, 3, 1, one) + request(FETCH, FETCH_VERSION, 2, fetch_body(1)))
         correlation, body = await read_response(reader)
         assert (correlation, decode_response(PRODUCE, 3, body).throttle_time // MS) == (1, throttle_ms)
         answered = loop.time()
@@ -333,11 +334,11 @@ def test_a_connection_is_mute_for_as_long_as_its_charge_says_and_others_are_not(
         assert not connection.is_idle and not connection._begun
         dataplane.gate = Gate(APIS)
         other, other_writer = await connect(front)
-        other_writer.write(request(FETCH, 4, 3, fetch_body(1)))
+        other_writer.write(request(FETCH, FETCH_VERSION, 3, fetch_body(1)))
         assert (await read_response(other))[0] == 3
         assert connection._waiting and not connection._begun, "begun while it was mute"
         correlation, body = await read_response(reader)
-        assert (correlation, decode_response(FETCH, 4, body).throttle_time // MS) == (2, 0)
+        assert (correlation, decode_response(FETCH, FETCH_VERSION, body).throttle_time // MS) == (2, 0)
         assert loop.time() - began >= throttle_ms / 1000
         assert answered - began < throttle_ms / 1000, "the throttle time was waited for before the answer"
         other_writer.close()
@@ -384,7 +385,11 @@ def test_phases_of_a_request_add_up_to_its_whole_time(tmp_path: Path) -> None:
         await dataplane.create()
         reader, writer = await connect(front)
         one = produce_body(3, -1, [(TOPIC, [(0, batch(b"a"))])])
-        writer.write(request(PRODUCE, 3, 1, one) + request(FETCH, 4, 2, fetch_body(1)) + request(FETCH, 4, 3, LATER))
+        writer.write(
+            request(PRODUCE, 3, 1, one)
+            + request(FETCH, FETCH_VERSION, 2, fetch_body(1))
+            + request(FETCH, FETCH_VERSION, 3, fetch_body(1, max_wait_ms=30, offset=1))
+        )
         await begun(front)
         await asyncio.sleep(0.05)  # this long at least the produce waits for its replica, and the fetch for the produce
         await dataplane.open(TopicPartition(TOPIC, 0))
@@ -404,5 +409,3 @@ def test_phases_of_a_request_add_up_to_its_whole_time(tmp_path: Path) -> None:
 
 
 # of the end of the log, with 30 ms to wait
-LATER = struct.pack(">iiii b i", -1, 30, 1, 1 << 30, 0, 1) + struct.pack(">h", len(TOPIC)) + TOPIC.encode()
-LATER += struct.pack(">i iqi", 1, 0, 1, 1 << 30)

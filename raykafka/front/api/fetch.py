@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 
+from raykafka.cluster.image import PartitionState
 from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError, UnanswerableRequestError
 from raykafka.front.fetch_codec import FLEXIBLE_FROM as FLEXIBLE_FROM
@@ -75,7 +76,8 @@ async def handle_raw(context: RequestContext, body: memoryview, server: Partitio
 
 
 class _Fetch:
-    """One request on its way. ``_reads`` and ``_places`` are what the last look at the partitions found."""
+    """One request on its way. ``_reads`` and ``_places`` are what the last look at the partitions found, ``_seen`` what
+    there was to go by."""
 
     def __init__(
         self, context: RequestContext, request: FetchRequest, plan: FetchPlan, server: PartitionsServer
@@ -85,11 +87,14 @@ class _Fetch:
         self._plan = plan
         self._server = server
         self._max_bytes = min(request.max_bytes, server.configs.number("fetch.max.bytes"))
+        if context.api_version < _ZSTD_FROM:
+            self._max_bytes = min(self._max_bytes, STREAMED_ABOVE_BYTES)  # it is looked at before it is sent
         self._min_bytes = min(request.min_bytes, self._max_bytes)
         self._accesses: list[PartitionAccess | None] = []
         self._refusals: list[ErrorCode] = []
         self._reads: list[Read] = []
         self._places: list[FileRange | None] = []
+        self._seen: list[tuple[View | None, PartitionState] | None] = []
         self._failed = False
 
     async def run(self) -> None:
@@ -101,7 +106,7 @@ class _Fetch:
             self._context.waited_ns += boot_clock_ns() - began_ns
         found = sum(place.length for place in self._places if place is not None)
         knows_zstd = self._context.api_version >= _ZSTD_FROM
-        is_streamed = found > STREAMED_ABOVE_BYTES and knows_zstd
+        is_streamed = knows_zstd and found > STREAMED_ABOVE_BYTES
         for number, (access, place) in enumerate(zip(self._accesses, self._places, strict=True)):
             if place is not None and access is not None:
                 read = self._reads[number]
@@ -120,6 +125,8 @@ class _Fetch:
         watched = [access for access in self._accesses if access is not None]
         for access in watched:
             access.log.watch(woken.set)
+        if self._seen != [_shown(access) for access in self._accesses]:
+            woken.set()  # there is news since that partition was looked at: others were read from the disk meanwhile
         try:
             while True:
                 await woken.wait()
@@ -134,10 +141,11 @@ class _Fetch:
     async def _look(self) -> int:
         """Find what there is to read now, and how many bytes of it."""
         self._resolve()
-        self._reads, self._places, self._failed = [], [], False
+        self._reads, self._places, self._seen, self._failed = [], [], [], False
         left, first = self._max_bytes, True
         for partition, access, refusal in zip(self._plan.partitions, self._accesses, self._refusals, strict=True):
             place = None
+            self._seen.append(_shown(access))
             try:
                 if access is None:
                     raise KafkaError(refusal)
@@ -206,6 +214,10 @@ class _Fetch:
 
 def _holds_zstd(records: memoryview) -> bool:
     return any(header.codec == ZSTD for _, header in iter_batches(records))
+
+
+def _shown(access: PartitionAccess | None) -> tuple[View | None, PartitionState] | None:
+    return (access.log.view, access.state) if access is not None else None
 
 
 def _readable(access: PartitionAccess, partition: FetchPartition) -> View:
