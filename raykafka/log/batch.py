@@ -30,6 +30,8 @@ from raykafka.log.batch_layout import (
     NO_SEQUENCE,
     NO_TIMESTAMP,
     PREFIX_BYTES,
+    RECORD_COUNT,
+    RECORD_COUNT_POSITION,
     TRANSACTIONAL_BIT,
 )
 from raykafka.log.compression import NONE, Buffer, UnreadableRecords, compress, decompress
@@ -116,6 +118,11 @@ _new_tuple = tuple.__new__  # what BatchHeader._make does, without its Python ca
 def read_header(buffer: Buffer, position: int = 0) -> BatchHeader:
     """The header of the batch at ``position``. Raises struct.error when less than a header is there."""
     return _new_tuple(BatchHeader, HEADER.unpack_from(buffer, position))
+
+
+def record_count(batch: Buffer) -> int:
+    """How many records a batch says that it has; 0 of less than its header."""
+    return int(RECORD_COUNT.unpack_from(batch, RECORD_COUNT_POSITION)[0]) if len(batch) >= HEADER_BYTES else 0
 
 
 def iter_batches(buffer: Buffer) -> Iterator[tuple[int, BatchHeader]]:

@@ -102,6 +102,11 @@ class PartitionAccess(Protocol):
         """Append ``records`` as leader; ``done`` is called once with the outcome, perhaps before this returns. Appends
         reach the log in the order of the calls. ``records`` must not change afterwards."""
 
+    async def delete_records(self, offset: int) -> int:
+        """Have the log start at ``offset``, or at the high watermark for DELETE_ALL: what is below is served no more.
+        Where it starts then. Raises KafkaError: OFFSET_OUT_OF_RANGE above the high watermark, POLICY_VIOLATION where
+        ``cleanup.policy`` lets nothing be deleted, NOT_LEADER_OR_FOLLOWER also while the log is being opened."""
+
     def withdraw(self, appends: Collection[Done]) -> None:
         """Whoever submitted these is gone: those that still wait for the log to be opened are not written any more, nor
         answered."""

@@ -16,6 +16,7 @@ from raykafka.types import FrameKind
 APPEND = FrameKind(16)
 APPENDED = FrameKind(17)
 
+DELETE_ALL = -1  # of ``delete_records``: all that is committed
 ANY_EPOCH = -1
 # acks: answered once all in-sync replicas have it
 ALL = -1

@@ -90,6 +90,7 @@ class Replica:
         self.receiver = Receiver(log, rules, broker_epoch, queue, upkeep, out, steps.take, throttle, self._give_up)
         appender = Appender(log, rules, queue, upkeep, out, self._streams, steps, self._give_up)
         self.append = appender.append
+        self.delete_records = upkeep.delete_records
         self._led = NO_EPOCH
         self._told_high_watermark = rules.log.high_watermark
         self._tick_at_ms = NEVER_MS

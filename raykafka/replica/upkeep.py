@@ -9,8 +9,10 @@ import random
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log import Log
+from raykafka.partition.appends import DELETE_ALL
 from raykafka.process.clock import wall_clock_ms
 from raykafka.replica.rules.partition import Partition
 from raykafka.replica.timers import Timers
@@ -141,6 +143,43 @@ class Upkeep:
                 self._segments_version = log.segments_version
                 self._start_moved()
         self._run(self._purge_in_thread(now_ms))
+
+    async def delete_records(self, offset: int) -> int:
+        """As ``access.PartitionAccess.delete_records``; files go with the next look at retention."""
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._queue.submit(lambda: self._begin_to_delete(offset, done))
+        return await done
+
+    def _begin_to_delete(self, offset: int, done: asyncio.Future[int]) -> None:
+        log, rules = self._log, self._partition
+        end = rules.log.high_watermark
+        if done.done():
+            return  # who asked is gone
+        if rules.leading is None:
+            done.set_exception(KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER))
+        elif not log.config.delete:
+            done.set_exception(KafkaError(ErrorCode.POLICY_VIOLATION, "the topic's cleanup.policy is not delete"))
+        elif not (offset == DELETE_ALL or 0 <= offset <= end):
+            done.set_exception(KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE, f"the high watermark is {end}"))
+        elif (start := end if offset == DELETE_ALL else offset) <= log.log_start_offset:
+            done.set_result(log.log_start_offset)
+        else:
+            self._queue.begin(self._delete(start, done))
+
+    async def _delete(self, start: int, done: asyncio.Future[int]) -> None:
+        log = self._log
+        try:
+            async with self.disk:
+                await asyncio.to_thread(log.advance_log_start, start)
+        except KafkaError as error:
+            if not done.done():
+                done.set_exception(error)
+            return
+        self._partition.log.start = log.log_start_offset
+        self._start_moved()
+        await asyncio.sleep(0)  # behind the view that shows it
+        if not done.done():
+            done.set_result(log.log_start_offset)
 
     async def _purge_in_thread(self, now_ms: int) -> None:
         try:

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from raykafka.cluster.image import PartitionState
 from raykafka.error_code import ErrorCode
+from raykafka.errors import KafkaError
 from raykafka.partition.appends import ALL, ANY_EPOCH, NO_LEASE, Appended, Done
 from raykafka.partition.log_view import LogView
 from raykafka.replica.refused_producers import RefusedProducers
@@ -20,10 +21,13 @@ _LOOK_EVERY_S = 0.25
 
 
 class Writer(Protocol):
-    """Who appends to the log: the replica in this process, or the way to the one in a sibling's."""
+    """Who writes the log: the replica in this process, or the way to the one in a sibling's."""
 
     def append(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
         """As ``access.PartitionAccess.submit``."""
+
+    async def delete_records(self, offset: int) -> int:
+        """As ``access.PartitionAccess.delete_records``."""
 
 
 class _Waiting(NamedTuple):
@@ -124,8 +128,16 @@ class ServedPartition:
     def detach(self) -> None:
         """There is no writer for the moment: keep appends until there is one."""
         self.is_opening = True
+        self._writer = None
         self.submit = self._keep
         self.log.changed()
+
+    async def delete_records(self, offset: int) -> int:
+        """As ``access.PartitionAccess.delete_records``."""
+        error = self.leader_error()
+        if error is not ErrorCode.NONE or self._writer is None:
+            raise KafkaError(error or ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        return await self._writer.delete_records(offset)
 
     def withdraw(self, appends: Collection[Done]) -> None:
         """As ``access.PartitionAccess.withdraw``."""
@@ -136,6 +148,7 @@ class ServedPartition:
     def nowhere(self, reason: str) -> None:
         """The replica is open nowhere, and nobody knows for how long."""
         self.is_opening = False
+        self._writer = None
         self._refusal = reason
         self.submit = self._refuse
         self._fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER, reason)
@@ -145,6 +158,7 @@ class ServedPartition:
         """This broker holds the partition no longer."""
         self._is_gone = True
         self.is_opening = False
+        self._writer = None
         self._refusal = "this broker holds the partition no longer"
         self.submit = self._refuse
         self._fail_waiting(error, self._refusal)

@@ -27,6 +27,7 @@ from raykafka.types import FrameKind, PartitionKey
 
 ROLE = "sibling"
 _HOLD_WITHIN_S = 1.0
+_DELETE_WITHIN_S = 20.0
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,8 @@ class Watchers:
                 case "unwatch":
                     self._unwatch(link, int(args["handle"]))
                     return {}
+                case "delete_records":
+                    return await self._delete_records(outgoing, handles.get(int(args["handle"])), int(args["offset"]))
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"a replica actor does not answer {method!r} to siblings")
 
         def on_frame(kind: int, payload: memoryview) -> None:
@@ -141,6 +144,15 @@ class Watchers:
             done(Appended(-1, ErrorCode.NOT_LEADER_OR_FOLLOWER, message="not open in that replica actor"))
             return
         watched.writer.append(records, acks, timeout_ms, leader_epoch, done)
+
+    async def _delete_records(self, outgoing: _Outgoing, key: PartitionKey | None, offset: int) -> dict[str, Any]:
+        """``delete_records`` {handle, offset}: {log_start_offset}. The view that shows it goes before the answer."""
+        watched = self._find(key) if key is not None else None
+        if watched is None:
+            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "not open in that replica actor")
+        start = await watched.writer.delete_records(offset)
+        outgoing.flush()
+        return {"log_start_offset": start}
 
     def show(self, key: PartitionKey, view: View) -> None:
         """Tell those that watch it how far it may be read."""
@@ -196,6 +208,14 @@ class _Remote:
         correlation = self._sibling.expect(done)
         head = frames.pack_append(self.handle, correlation, acks, leader_epoch, timeout_ms)
         self._sibling.outgoing.send(frames.APPEND, head, records)
+
+    async def delete_records(self, offset: int) -> int:
+        asked = {"handle": self.handle, "offset": offset}
+        try:
+            answer = await self._sibling.link.call("delete_records", asked, _DELETE_WITHIN_S)
+        except (LinkError, TimeoutError) as error:
+            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, "the replica's actor did not answer") from error
+        return int(answer["log_start_offset"])
 
     def show(self, view: View) -> None:
         if self.served.goes_by(self):

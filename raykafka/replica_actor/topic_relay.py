@@ -16,7 +16,7 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.front.serving import ServedPartitions
 from raykafka.link import Link
-from raykafka.log.batch_layout import RECORD_COUNT, RECORD_COUNT_POSITION
+from raykafka.log.batch import record_count
 from raykafka.partition.appends import ALL, Appended, Done
 from raykafka.process.tasks import TaskSet
 from raykafka.types import TopicPartition
@@ -49,7 +49,7 @@ class TopicRelay:
             self._tasks.run(self._read(LogRead.unpack(payload)))
 
     def _append(self, append: LogAppend, records: memoryview) -> None:
-        size, (count,) = len(records), RECORD_COUNT.unpack_from(records, RECORD_COUNT_POSITION)
+        size, count = len(records), record_count(records)
 
         def done(appended: Appended) -> None:
             self._unanswered.pop(done, None)

@@ -69,6 +69,10 @@ class LedPartition:
             return ErrorCode.UNKNOWN_LEADER_EPOCH if newer else ErrorCode.FENCED_LEADER_EPOCH
         return ErrorCode.NONE if self.is_leader else ErrorCode.NOT_LEADER_OR_FOLLOWER
 
+    async def delete_records(self, offset: int) -> int:
+        """Nothing is deleted here."""
+        raise KafkaError(ErrorCode.INVALID_REQUEST)
+
     def withdraw(self, appends: Collection[Done]) -> None:
         """Nothing waits for the log to be opened."""
 

@@ -237,6 +237,9 @@ class _Written:
     def __init__(self) -> None:
         self.records: list[bytes] = []
 
+    async def delete_records(self, offset: int) -> int:
+        raise NotImplementedError
+
     def append(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
         self.records.append(bytes(records))
 

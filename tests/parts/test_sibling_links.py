@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from raykafka.cluster.image import PartitionState
 from raykafka.error_code import ErrorCode
+from raykafka.errors import KafkaError
 from raykafka.link import serve_unix
 from raykafka.log.batch import iter_batches
 from raykafka.partition.appends import ANY_EPOCH, Appended, Done
@@ -54,6 +56,17 @@ class Opened:
     def append(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
         self.appended.append(bytes(records))
         done(Appended(-1, ErrorCode.NONE, base_offset=len(self.appended) - 1))
+
+    async def delete_records(self, offset: int) -> int:
+        if offset > self.log.log_end_offset:
+            raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
+        self.log.advance_log_start(offset)
+        self.view = replace(self.view or NOTHING, log_start_offset=offset)
+        self.shown(self.view)
+        return offset
+
+    def shown(self, view: View) -> None:
+        """Those that watch it are told."""
 
     def write(self, count: int, *, with_segments: bool) -> View:
         """So many more records, all of which may be read: the view as it is told, which leaves segments out where they
@@ -134,6 +147,25 @@ def test_appends_go_over_the_link_and_reads_to_the_files(tmp_path: Path) -> None
         pair.watchers.show(KEY, pair.opened.write(3, with_segments=False))
         await until(lambda: pair.served.log.view is not None and pair.served.log.view.high_watermark == 5)
         assert await pair.read() == 5
+
+    run(tmp_path, test)
+
+
+def test_records_are_deleted_over_the_link_and_that_is_seen_before_it_is_answered(tmp_path: Path) -> None:
+    async def test(pair: Pair) -> None:
+        with pytest.raises(KafkaError, match="NOT_LEADER_OR_FOLLOWER"):
+            await pair.served.delete_records(1)  # nobody has it yet
+        pair.opened.write(3, with_segments=True)
+        pair.opened.shown = partial(pair.watchers.show, KEY)  # type: ignore[method-assign]
+        pair.watch()
+        await pair.attached()
+        assert await pair.served.delete_records(2) == 2
+        assert pair.served.log.view is not None and pair.served.log.view.log_start_offset == 2
+        with pytest.raises(KafkaError, match="OFFSET_OUT_OF_RANGE"):
+            await pair.served.delete_records(4)
+        del pair.open[KEY]
+        with pytest.raises(KafkaError, match="not open in that replica actor"):
+            await pair.served.delete_records(3)
 
     run(tmp_path, test)
 

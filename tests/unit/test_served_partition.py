@@ -33,6 +33,9 @@ class Written:
     def __init__(self) -> None:
         self.batches: list[memoryview] = []
 
+    async def delete_records(self, offset: int) -> int:
+        raise NotImplementedError
+
     def append(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
         self.batches.append(records)
         done(Appended(-1, ErrorCode.NONE))

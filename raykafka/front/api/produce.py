@@ -21,6 +21,7 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import UnanswerableRequestError
 from raykafka.front.leader_hints import LeaderHints, tagged
 from raykafka.front.serving import PartitionsServer
+from raykafka.log.batch import record_count
 from raykafka.log.batch_layout import (
     CODEC_MASK,
     FLAGS_POSITION,
@@ -28,8 +29,6 @@ from raykafka.log.batch_layout import (
     LENGTH,
     LENGTH_POSITION,
     PREFIX_BYTES,
-    RECORD_COUNT,
-    RECORD_COUNT_POSITION,
     TRANSACTIONAL_BIT,
 )
 from raykafka.log.compression import ZSTD
@@ -242,11 +241,8 @@ class _Pending(Answer):
 
     def expect(self, index: int, records: memoryview | None) -> partial[None]:
         """One more partition to wait for: what is returned takes its outcome, once."""
-        size = len(records) if records is not None else 0
-        count = 0
-        if records is not None and size >= HEADER_BYTES:
-            (count,) = RECORD_COUNT.unpack_from(records, RECORD_COUNT_POSITION)
-        self._topics[-1][2].append(_Asked(index, size, count))
+        asked = _Asked(index, 0, 0) if records is None else _Asked(index, len(records), record_count(records))
+        self._topics[-1][2].append(asked)
         self._missing += 1
         self._results.append(None)
         return partial(self._take, len(self._results) - 1)
