@@ -4,12 +4,13 @@ import asyncio
 import threading
 import uuid
 from collections.abc import Iterable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from raykafka.broker.api import describe_configs, init_producer_id
+from raykafka.broker.api import alter_replica_log_dirs, describe_configs, init_producer_id
 from raykafka.broker.configs import Configs
 from raykafka.cluster.image import BrokerInfo, ClusterImage, Endpoint, ImageDelta, PartitionState, Topic
 from raykafka.error_code import ErrorCode
@@ -20,13 +21,14 @@ from raykafka.front.api import (
     describe_acls,
     describe_cluster,
     find_coordinator,
+    list_config_resources,
     metadata,
     sasl_handshake,
 )
 from raykafka.front.image_answers import ImageAnswers
 from raykafka.protocol import acl, codec, dispatch
 from raykafka.protocol.context import RequestContext
-from raykafka.types import OFFSETS_TOPIC
+from raykafka.types import OFFSETS_TOPIC, TopicPartition
 from tests.lab.dataplane import decode_response
 from tests.lab.served import APIS, admitted
 
@@ -347,3 +349,32 @@ def test_there_are_no_acls_without_an_authorizer(api: Any) -> None:
         answers = {create_acls: "results", delete_acls: "filter_results"}
         found = getattr(response, answers[api]) if api in answers else (response, response)
         assert [answer.error_code for answer in found] == [ErrorCode.SECURITY_DISABLED] * 2
+
+
+def test_what_has_configs_is_listed_by_type() -> None:
+    def listed(version: int, *types: int) -> set[tuple[str, int]]:
+        told = _ask(list_config_resources, version, SimpleNamespace(resource_types=types))
+        return {(found.resource_name, getattr(found, "resource_type", 16)) for found in told.config_resources}
+
+    topics, brokers = {("flights", 2), (OFFSETS_TOPIC, 2)}, {("0", 4), ("1", 4)}
+    assert listed(0) == set()
+    assert listed(1, 2) == topics
+    assert listed(1, 4, 16, 4) == brokers
+    assert listed(1) == {*topics, *brokers, ("0", 8), ("1", 8)}
+    with pytest.raises(KafkaError, match="not known"):
+        listed(1, 3)
+
+
+@pytest.mark.parametrize("version", _versions(alter_replica_log_dirs))
+def test_a_broker_has_one_directory(version: int, tmp_path: Path) -> None:
+    here = SimpleNamespace(tp=TopicPartition("flights", 0))
+    server: Any = SimpleNamespace(partitions=[here], data_dir=tmp_path)
+
+    def told(path: str) -> dict[int, int]:
+        topic = SimpleNamespace(name="flights", partitions=(0, 1))
+        dirs = (SimpleNamespace(path=path, topics=(topic,)),)
+        (result,) = _ask(alter_replica_log_dirs, version, SimpleNamespace(dirs=dirs), server).results
+        return {found.partition_index: found.error_code for found in result.partitions}
+
+    assert told(str(tmp_path)) == {0: ErrorCode.NONE, 1: ErrorCode.REPLICA_NOT_AVAILABLE}
+    assert told("/elsewhere") == dict.fromkeys((0, 1), ErrorCode.LOG_DIR_NOT_FOUND)

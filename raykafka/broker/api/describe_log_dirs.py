@@ -3,7 +3,7 @@
 Versions: 1-4.
 v2: flexible. v3: an error for the whole request. v4: size and room of the volume.
 A broker has one directory. Null topics ask for every partition on it; the size counts the segments, without indexes. A
-partition that was never written has size 0. There are no future logs: AlterReplicaLogDirs is not served.
+partition that was never written has size 0. There are no future logs: it has no other directory.
 """
 
 from __future__ import annotations
