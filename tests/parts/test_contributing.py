@@ -18,9 +18,8 @@ TESTS = ("test_registry", "test_gate", "test_walls", "test_docs")
 # Asks the copy, as a client would whose request has passed the gate.
 ASK = """
 import asyncio, io
-from types import SimpleNamespace
 
-from kio.schema.list_config_resources.v1.request import ListConfigResourcesRequest
+from kio.schema.describe_client_quotas.v1.request import ComponentData, DescribeClientQuotasRequest
 from kio.serial import entity_writer
 
 import raykafka
@@ -33,14 +32,14 @@ from raykafka.protocol.session import ClientSession
 from tests.lab.dataplane import decode_response
 
 gate = Gate(Registry(api))
-server = SimpleNamespace(image=SimpleNamespace(brokers={0: None}, topics={"flights": None}))
-for types in ((), (4,), (2, 16), (5,)):
+for kinds in ((), ("user", "client-id"), ("ip", "ip"), ("host",)):
+    asked = tuple(ComponentData(entity_type=kind, match_type=2, match=None) for kind in kinds)
     body = io.BytesIO()
-    entity_writer(ListConfigResourcesRequest)(body, ListConfigResourcesRequest(resource_types=types))
-    context = RequestContext(74, 1, 1, "test", ClientSession("127.0.0.1", "INSIDE"))
-    buffers = asyncio.run(dispatch.serve(gate, server, context, memoryview(body.getvalue())))
-    answer = decode_response(74, 1, b"".join(buffers))
-    print(answer.error_code.name, *((r.resource_type, r.resource_name) for r in answer.config_resources))
+    entity_writer(DescribeClientQuotasRequest)(body, DescribeClientQuotasRequest(components=asked, strict=False))
+    context = RequestContext(48, 1, 1, "test", ClientSession("127.0.0.1", "INSIDE"))
+    buffers = asyncio.run(dispatch.serve(gate, None, context, memoryview(body.getvalue())))
+    answer = decode_response(48, 1, b"".join(buffers))
+    print(answer.error_code.name, answer.error_message, answer.entries)
 print(raykafka.__file__)
 """
 
@@ -68,11 +67,11 @@ def run(copy: Path, *command: str) -> subprocess.CompletedProcess[str]:
 def test_the_example_passes_the_tests_of_registry_gate_walls_and_documentation(copy: Path) -> None:
     """Of the tests that go over every API in every version, those of the example."""
     tests = [f"tests/unit/{name}.py" for name in TESTS]
-    chosen = "ListConfigResources or not test_who_may_do_nothing_is_refused_by_every_api"
+    chosen = "DescribeClientQuotas or not test_who_may_do_nothing_is_refused_by_every_api"
     done = run(copy, sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-k", chosen, *tests)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
-    refused = re.findall(r"refused_by_every_api\[(ListConfigResources-\d)\] PASSED", done.stdout)
-    assert sorted(refused) == ["ListConfigResources-0", "ListConfigResources-1"]
+    refused = re.findall(r"refused_by_every_api\[(DescribeClientQuotas-\d)\] PASSED", done.stdout)
+    assert sorted(refused) == ["DescribeClientQuotas-0", "DescribeClientQuotas-1"]
 
 
 def test_the_example_is_in_order(copy: Path) -> None:
@@ -86,16 +85,16 @@ def test_the_example_answers(copy: Path) -> None:
     assert done.returncode == 0, done.stderr
     *answers, package = done.stdout.splitlines()
     assert answers == [
-        "none (2, 'flights') (4, '0') (8, '0')",
-        "none (4, '0')",
-        "none (2, 'flights')",
-        "unsupported_version",
+        "none None ()",
+        "none None ()",
+        "invalid_request a type of entity is named twice None",
+        "unsupported_version a type of entity that has no quotas None",
     ]
     assert Path(package).is_relative_to(copy)
 
 
 def test_an_example_that_declares_nothing_is_found_out(copy: Path) -> None:
-    module = copy / "raykafka" / "front" / "api" / "list_config_resources.py"
+    module = copy / "raykafka" / "front" / "api" / "describe_client_quotas.py"
     code = module.read_text()
     try:
         module.write_text(code.replace("NEEDS = (acl.DESCRIBE_CLUSTER_CONFIGS,)\n", ""))
