@@ -365,9 +365,9 @@ class Broker:
         try:
             return [await self.controller_calls.forward(context, body)]
         except KafkaError as error:
-            return dispatch.refusal(api, context, body, error)
+            return await dispatch.refusal(api, context, body, error)
         except (LinkError, TimeoutError) as error:
-            return dispatch.refusal(api, context, body, KafkaError(ErrorCode.NOT_CONTROLLER, str(error)))
+            return await dispatch.refusal(api, context, body, KafkaError(ErrorCode.NOT_CONTROLLER, str(error)))
 
     # what handlers ask
 

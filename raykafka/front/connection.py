@@ -57,11 +57,12 @@ class InFlight:
     """The bytes of all requests that came through a listener and are still held, and how many it means to hold at
     most."""
 
-    __slots__ = ("limit", "used")
+    __slots__ = ("limit", "owners", "used")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
+        self.owners: set[KafkaConnection] = set()  # kept, also when they have ended: they are told of what is let go
 
 
 class _Request:
@@ -116,6 +117,7 @@ class KafkaConnection(FrameProtocol):
         self._reading = True
         self._mute: asyncio.TimerHandle | None = None
         self._partial_before: tuple[int, int] | None = None
+        self._partial_since_ns = 0
         self._finishing = False
         self._ending = False
 
@@ -166,11 +168,13 @@ class KafkaConnection(FrameProtocol):
     def partial_took(self, size: int) -> None:
         self._in_flight.used += size
 
-    def is_stuck(self) -> bool:
-        """Whether nothing more has come of a request that had begun to come when this was asked last, though it was
-        read."""
-        before, self._partial_before = self._partial_before, self.partial
-        return self._reading and self._partial_before is not None and self._partial_before == before
+    def stuck_s(self) -> float:
+        """For how long nothing more has come of a request that has begun to come, though it was read: as far as it was
+        looked at, by calling this."""
+        partial, now_ns = self.partial, boot_clock_ns()
+        if partial is None or partial != self._partial_before or not self._reading:
+            self._partial_before, self._partial_since_ns = partial, now_ns
+        return (now_ns - self._partial_since_ns) / 1e9
 
     # requests
 
@@ -180,6 +184,8 @@ class KafkaConnection(FrameProtocol):
         self._last_active_ns = received_ns = boot_clock_ns()
         size = len(frame)
         held = weakref.ref(frame.obj, self._let_go)
+        if not self._held:
+            self._in_flight.owners.add(self)
         self._held[id(held)] = held, size
         self._bytes += size
         self._in_flight.used += size
@@ -197,6 +203,8 @@ class KafkaConnection(FrameProtocol):
 
     def _given_back(self, frame: weakref.ref[Any]) -> None:
         _, size = self._held.pop(id(frame))
+        if not self._held:
+            self._in_flight.owners.discard(self)
         self._bytes -= size
         self._in_flight.used -= size
         if not self._reading:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Set
+from functools import partial
 
 from raykafka.cluster.image import ClusterImage
 
@@ -39,20 +40,17 @@ class ImageAnswers:
                 done.set_result(made)
                 self._keep(asked, done, made)
             return made
-        making = asyncio.ensure_future(asyncio.to_thread(make))
-        self._made[asked] = making
-        of = self._of
-        try:
-            made = await asyncio.shield(making)
-        except Exception:
-            if self._made.get(asked) is making:
-                del self._made[asked]
-            raise
-        if self._of is of and self._made.get(asked) is making:
-            del self._made[asked]
-            if self._bytes + len(made) <= MOST_BYTES:
-                self._keep(asked, making, made)
-        return made
+        making = self._made[asked] = asyncio.ensure_future(asyncio.to_thread(make))
+        making.add_done_callback(partial(self._is_made, self._of, asked))
+        return await asyncio.shield(making)
+
+    def _is_made(self, of: tuple[ClusterImage, Set[int]], asked: Hashable, making: asyncio.Future[bytes]) -> None:
+        """Keep it, if it could be made and there is room; whoever asked for it may be gone."""
+        if self._of is not of or self._made.get(asked) is not making:
+            return
+        del self._made[asked]
+        if not making.cancelled() and making.exception() is None and self._bytes + len(making.result()) <= MOST_BYTES:
+            self._keep(asked, making, making.result())
 
     def _keep(self, asked: Hashable, done: asyncio.Future[bytes], made: bytes) -> None:
         self._made[asked] = done

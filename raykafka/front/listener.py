@@ -107,7 +107,9 @@ class Listener:
         request."""
         most_ms = self._max_idle_ms
         for connection in list(self._connections):
-            if connection.is_stuck() or (most_ms >= 0 and connection.is_idle and connection.idle_ms > most_ms):
+            if connection.stuck_s() >= _STUCK_S or (
+                most_ms >= 0 and connection.is_idle and connection.idle_ms > most_ms
+            ):
                 connection.transport.close()
         again_s = min(most_ms / 10_000, _STUCK_S) if most_ms >= 0 else _STUCK_S
         self._idle_check = asyncio.get_running_loop().call_later(max(again_s, 0.05), self._check_idle)
@@ -125,10 +127,10 @@ class Listener:
         try:
             response = await forward(context, body)
         except KafkaError as error:
-            return dispatch.refusal(api, context, body, error)
+            return await dispatch.refusal(api, context, body, error)
         except (LinkError, TimeoutError) as error:
             code = ErrorCode.COORDINATOR_NOT_AVAILABLE if api.place is Place.COORDINATOR else ErrorCode.NOT_CONTROLLER
-            return dispatch.refusal(api, context, body, KafkaError(code, str(error)))
+            return await dispatch.refusal(api, context, body, KafkaError(code, str(error)))
         if not len(response):
             raise UnanswerableRequestError(f"the {api.place} could not answer {api.name}")
         return [response]

@@ -40,8 +40,12 @@ class UnreadableRecords(ValueError):
     does not exist."""
 
 
-def _too_many(most: int) -> UnreadableRecords:
-    return UnreadableRecords(f"a batch has more than {most} bytes of records, decompressed")
+class TooManyBytes(UnreadableRecords):
+    """They are more than they may be, decompressed."""
+
+
+def _too_many(most: int) -> TooManyBytes:
+    return TooManyBytes(f"a batch has more than {most} bytes of records, decompressed")
 
 
 def _snappy_decompress(data: Buffer, most: int) -> bytes:

@@ -91,7 +91,9 @@ def read_topic_id(directory: Path) -> uuid.UUID | None:
 
 def _read_metadata(directory: Path) -> bytes | None:
     content = read_file(f"{directory}/{METADATA_FILE}")
-    return None if content is None or len(content) < _METADATA_BYTES else content
+    if content is None or len(content) < _METADATA_BYTES - 1 or b"\0" in content:  # Kafka writes no last newline
+        return None
+    return content
 
 
 def _topic_id_in(directory: Path, content: bytes) -> uuid.UUID:

@@ -22,6 +22,7 @@ from raykafka.log.batch_layout import (
     NO_PRODUCER_ID,
     PREFIX_BYTES,
 )
+from raykafka.log.compression import MOST_BYTES
 from raykafka.log.config import LogConfig
 from raykafka.log.epochs import BEGIN_WITH, LeaderEpochs
 from raykafka.log.files import claim, storage_error, write_all
@@ -198,13 +199,15 @@ class Log:
 
     # appending
 
-    def check(self, records: memoryview, now_ms: int, *, from_client: bool = True) -> Checked:
+    def check(
+        self, records: memoryview, now_ms: int, *, from_client: bool = True, most_bytes: int = MOST_BYTES
+    ) -> Checked:
         """What ``append_as_leader`` takes of the batches in ``records``, which may be changed. ``from_client`` is false
-        for what the broker itself writes: such batches may be control batches. Raises KafkaError. Safe in another
-        thread."""
+        for what the broker itself writes: such batches may be control batches. Raises KafkaError, and TooManyBytes as
+        ``check_batches`` says. Safe in another thread."""
         if records.readonly:
             records = memoryview(bytearray(records))
-        return check_batches(records, self.config, now_ms, from_client=from_client)
+        return check_batches(records, self.config, now_ms, from_client=from_client, most_bytes=most_bytes)
 
     def append_as_leader(
         self,
@@ -221,8 +224,7 @@ class Log:
         """
         if self._failure:
             raise self._failure
-        config = self.config
-        records, headers = checked or self.check(records, now_ms, from_client=from_client)
+        records, headers, append_time_ms = checked or self.check(records, now_ms, from_client=from_client)
         base_offset = offset = self.log_end_offset
         position, max_timestamp = 0, -1
         pending: dict[int, tuple[int, int]] = {}
@@ -238,7 +240,6 @@ class Log:
         if leader_epoch > self.epochs.latest_epoch:
             self.epochs.assign(leader_epoch, base_offset)
         self._store(records, headers, base_offset, offset, max_timestamp, now_ms)
-        append_time_ms = now_ms if config.log_append_time else -1
         return _new_tuple(AppendInfo, (base_offset, offset - 1, append_time_ms, max_timestamp, position, records))
 
     def append_as_follower(self, records: memoryview, now_ms: int, *, gaps_allowed: bool = False) -> AppendInfo:

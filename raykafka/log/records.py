@@ -23,6 +23,7 @@ _HIGH = bytes(range(_MORE, 256))
 _EVEN = bytes(range(0, 256, 2))  # the first bytes of varints that are not negative
 _NULL = 1  # the varint -1
 _MAX_INT64 = 2**63 - 1
+_LONG_BYTES = 10  # of a timestamp's; all other varints are of 32 bits
 _LEAST_REACH, _MOST_REACH = 32, 1 << 17
 # the offset deltas whose varints have 1, 2, 3 bytes are those below
 _DELTA_BOUNDS = (1 << 6, 1 << 13, 1 << 20)
@@ -72,7 +73,7 @@ def _walk(data: bytes | bytearray, count: int, base_timestamp: int, keys: bool) 
         if byte < _MORE:
             delta, position = (byte >> 1) ^ -(byte & 1), position + 1
         else:
-            delta, position = _varint(data, position)
+            delta, position = _varint(data, position, _LONG_BYTES)
         if delta != delta_before:
             deltas.add(delta)
             delta_before = delta
@@ -96,6 +97,8 @@ def _walk(data: bytes | bytearray, count: int, base_timestamp: int, keys: bool) 
             position += 1 + (byte >> 1)
         else:
             position = _behind_bytes(data, position, number)
+            if keys and byte & 1:
+                keyless.append(number)
         value_length_at = position
         byte = data[position]
         if byte < _MORE and not byte & 1:
@@ -125,7 +128,7 @@ def _walk(data: bytes | bytearray, count: int, base_timestamp: int, keys: bool) 
             most = min(count - number, reach)
             alike = _alike(data, end, layout, number, most, deltas)
             if alike:
-                if keys and data[key_length_at] == _NULL:
+                if keys and data[key_length_at] & 1:  # of a negative length, which is -1
                     keyless += range(number, number + alike)
                 number += alike
                 position += alike * size
@@ -188,7 +191,7 @@ def _alike(data: bytes | bytearray, start: int, layout: _Layout, number: int, mo
         varints = set(zip(*columns, strict=True))
         if not columns[-1].translate(None, _EVEN):
             varints = {min(varints), max(varints)}
-        deltas.update(_varint(bytes(reversed(varint)), 0)[0] for varint in varints)
+        deltas.update(_varint(bytes(reversed(varint)), 0, _LONG_BYTES)[0] for varint in varints)
     return most
 
 
@@ -231,7 +234,7 @@ def _counted(number: int, count: int, at: int, *, is_last: bool) -> bytes:
     return column if is_last else column.translate(_WITH_MORE)
 
 
-def _varint(data: bytes | bytearray, position: int) -> tuple[int, int]:
+def _varint(data: bytes | bytearray, position: int, most_bytes: int = 5) -> tuple[int, int]:
     """(value, position behind it) of the zigzag varint at ``position``."""
     byte = data[position]
     position += 1
@@ -241,8 +244,8 @@ def _varint(data: bytes | bytearray, position: int) -> tuple[int, int]:
         position += 1
         value |= (byte & 0x7F) << shift
         shift += 7
-        if shift > 70:
-            raise UnreadableRecords("a varint is longer than 10 bytes")
+        if shift > 7 * most_bytes:
+            raise UnreadableRecords(f"a varint is longer than {most_bytes} bytes")
     return (value >> 1) ^ -(value & 1), position
 
 

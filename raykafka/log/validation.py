@@ -26,7 +26,7 @@ from raykafka.log.batch_layout import (
     RECORD_COUNT,
     RECORD_COUNT_POSITION,
 )
-from raykafka.log.compression import ZSTD, Buffer, UnreadableRecords, decompress
+from raykafka.log.compression import MOST_BYTES, ZSTD, Buffer, TooManyBytes, UnreadableRecords, decompress
 from raykafka.log.config import LogConfig
 from raykafka.log.records import Walked, walk
 
@@ -34,30 +34,36 @@ from raykafka.log.records import Walked, walk
 _MOST_COMPRESSED_BYTES = 32 * 1024
 _MANY_RECORDS = 10_000
 _MOST_NAMED = 20
+QUICK_BYTES = 1024 * 1024  # what may be decompressed there
 
 
 class Checked(NamedTuple):
-    """Batches as the log takes them, with their headers."""
+    """Batches as the log takes them, with their headers; ``append_time_ms`` is the LogAppendTime that they were given,
+    or -1."""
 
     records: memoryview
     headers: list[BatchHeader]
+    append_time_ms: int
 
 
 def is_slow_to_check(records: memoryview) -> bool:
     """Whether ``check_batches`` takes so long that it should not hold up others."""
     if len(records) < HEADER_BYTES:
         return False
-    if records[FLAGS_POSITION] & CODEC_MASK:
-        return len(records) > _MOST_COMPRESSED_BYTES
+    if records[FLAGS_POSITION] & CODEC_MASK and len(records) > _MOST_COMPRESSED_BYTES:
+        return True
     return len(records) > _MANY_RECORDS and RECORD_COUNT.unpack_from(records, RECORD_COUNT_POSITION)[0] > _MANY_RECORDS
 
 
-def check_batches(records: memoryview, config: LogConfig, now_ms: int, *, from_client: bool) -> Checked:
+def check_batches(
+    records: memoryview, config: LogConfig, now_ms: int, *, from_client: bool, most_bytes: int = MOST_BYTES
+) -> Checked:
     """The batches in ``records`` as the log takes them.
 
     Every record of a client's is looked at. Batches are changed in place for LogAppendTime, and where the header does
     not say the largest timestamp; another buffer comes back where the topic's compression is not the producer's. Raises
-    KafkaError.
+    KafkaError, and TooManyBytes for a batch that has more than ``most_bytes``, decompressed, and fewer than MOST_BYTES,
+    as far as is known.
     """
     headers: list[BatchHeader] = []
     position, end = 0, len(records)
@@ -67,7 +73,9 @@ def check_batches(records: memoryview, config: LogConfig, now_ms: int, *, from_c
         header = _check_header(records, position, end - position, config, from_client)
         size = header.length + PREFIX_BYTES
         if from_client:
-            plain_records, walked = _walked(records[position + HEADER_BYTES : position + size], header, config)
+            plain_records, walked = _walked(
+                records[position + HEADER_BYTES : position + size], header, config, most_bytes
+            )
             if compression_codec is not None:
                 plain.append(plain_records)
             if not log_append_time:
@@ -93,17 +101,19 @@ def check_batches(records: memoryview, config: LogConfig, now_ms: int, *, from_c
                 stamp_log_append_time(records, position, header.size, now_ms)
                 headers[number] = read_header(records, position)
                 position += header.size
-    return Checked(records, headers)
+    return Checked(records, headers, now_ms if log_append_time else -1)
 
 
-def _walked(records: memoryview, header: BatchHeader, config: LogConfig) -> tuple[Buffer, Walked]:
+def _walked(records: memoryview, header: BatchHeader, config: LogConfig, most_bytes: int) -> tuple[Buffer, Walked]:
     """The records of a batch, decompressed, and what was found in them. Raises KafkaError."""
     compact = config.compact
     try:
-        plain = decompress(header.codec, records) if header.codec else bytes(records)
+        plain = decompress(header.codec, records, most_bytes) if header.codec else bytes(records)
         assert not isinstance(plain, memoryview)
         walked = walk(plain, header.record_count, header.base_timestamp, keys=compact)
     except UnreadableRecords as error:
+        if isinstance(error, TooManyBytes) and most_bytes < MOST_BYTES:
+            raise
         raise KafkaError(ErrorCode.INVALID_RECORD, str(error)) from error
     if compact and walked.keyless:
         numbers = ", ".join(map(str, walked.keyless[:_MOST_NAMED])) + (

@@ -46,10 +46,7 @@ def answer(api: Api, server: Any, context: RequestContext, body: memoryview) -> 
 async def _handled(api: Api, server: Any, context: RequestContext, body: memoryview) -> list[Buffer]:
     assert api.handle is not None
     is_large = len(body) > _LARGE_BYTES
-    if is_large:
-        request = await asyncio.get_running_loop().run_in_executor(_large_requests, decode, api, context, body)
-    else:
-        request = decode(api, context, body)
+    request = await _decoded(api, context, body)
     try:
         response = await api.handle(context, request, server)
     except KafkaError as error:
@@ -84,10 +81,16 @@ async def serve_forwarded(gate: Gate, server: Any, context: RequestContext, body
         return []
 
 
-def refusal(api: Api, context: RequestContext, body: memoryview, error: KafkaError) -> list[Buffer]:
+async def _decoded(api: Api, context: RequestContext, body: memoryview) -> Any:
+    if len(body) <= _LARGE_BYTES:
+        return decode(api, context, body)
+    return await asyncio.get_running_loop().run_in_executor(_large_requests, decode, api, context, body)
+
+
+async def refusal(api: Api, context: RequestContext, body: memoryview, error: KafkaError) -> list[Buffer]:
     """The response body that carries ``error`` to a request that no handler has seen. Raises
     UnanswerableRequestError."""
-    response = error_response(api, context, decode(api, context, body), error)
+    response = error_response(api, context, await _decoded(api, context, body), error)
     return [_encoded(api, context, response)]
 
 

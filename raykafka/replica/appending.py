@@ -10,7 +10,8 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.log import DuplicateSequence, Log
 from raykafka.log.batch import read_header
-from raykafka.log.validation import Checked, is_slow_to_check
+from raykafka.log.compression import TooManyBytes
+from raykafka.log.validation import QUICK_BYTES, Checked, is_slow_to_check
 from raykafka.partition.appends import Appended, Done
 from raykafka.process.clock import boot_clock_ms, wall_clock_ms
 from raykafka.replica.outbox import Outbox
@@ -74,7 +75,15 @@ class Appender:
         elif is_slow_to_check(records):
             self._check_slowly(records, acks, timeout_ms, leader_epoch, done)
         else:
-            self._write(records, None, acks, timeout_ms, done)
+            try:
+                checked = self._log.check(records, wall_clock_ms(), most_bytes=QUICK_BYTES)
+            except TooManyBytes:
+                self._check_slowly(records, acks, timeout_ms, leader_epoch, done)
+            except KafkaError as refusal:
+                self._refuse(records, refusal.code)
+                self._out.answer(done, self._refusal(refusal.code, refusal.message))
+            else:
+                self._write(records, checked, acks, timeout_ms, done)
 
     def _check_slowly(self, records: memoryview, acks: int, timeout_ms: int, leader_epoch: int, done: Done) -> None:
         """Check the batches in a thread; what comes meanwhile waits for them."""
@@ -85,7 +94,7 @@ class Appender:
             try:
                 outcome = await asyncio.to_thread(self._log.check, records, wall_clock_ms())
             except KafkaError as refusal:
-                outcome = refusal
+                outcome = KafkaError(refusal.code, refusal.message)  # without what it was raised over
 
         def go_on() -> None:
             error = self._partition.admit(acks, leader_epoch)  # it may have failed meanwhile
@@ -96,9 +105,9 @@ class Appender:
             else:
                 self._write(records, refusal, acks, timeout_ms, done)
 
-        self._queue.begin(check(), go_on)
+        self._queue.begin(check(), go_on, pauses=False)
 
-    def _write(self, records: memoryview, checked: Checked | None, acks: int, timeout_ms: int, done: Done) -> None:
+    def _write(self, records: memoryview, checked: Checked, acks: int, timeout_ms: int, done: Done) -> None:
         log = self._log
         try:
             info = log.append_as_leader(records, self._partition.epoch, wall_clock_ms(), checked=checked)

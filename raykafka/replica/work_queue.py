@@ -17,7 +17,8 @@ class WorkQueue:
     it came.
 
     ``run`` starts a coroutine as a task. ``pause`` is called when something slow begins, ``resume`` when all of it has
-    ended. On a hot path callers look at ``busy`` first, and submit only while it is true.
+    ended, also where nothing was paused. On a hot path callers look at ``busy`` first, and submit only while it is
+    true.
     """
 
     def __init__(
@@ -52,12 +53,15 @@ class WorkQueue:
         self.submit(do)
         return await done
 
-    def begin(self, slow: Coroutine[Any, Any, None], then: Callable[[], None] | None = None) -> None:
+    def begin(
+        self, slow: Coroutine[Any, Any, None], then: Callable[[], None] | None = None, *, pauses: bool = True
+    ) -> None:
         """Start ``slow``; only while nothing else that is slow runs. It raises nothing. ``then`` is done first when it
-        has ended."""
+        has ended. Without ``pauses`` it changes nothing that is shown meanwhile."""
         assert not self.busy
         self.busy = True
-        self._pause()
+        if pauses:
+            self._pause()
         self._run(self._to_its_end(slow, then))
 
     async def _to_its_end(self, slow: Coroutine[Any, Any, None], then: Callable[[], None] | None) -> None:

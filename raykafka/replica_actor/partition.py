@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from raykafka.cluster.image import PartitionState
@@ -12,6 +13,7 @@ from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
 from raykafka.partition.appends import ALL, ANY_EPOCH, NO_LEASE, Appended, Done
 from raykafka.partition.log_view import LogView
+from raykafka.process.tasks import call_alone
 from raykafka.replica.refused_producers import RefusedProducers
 from raykafka.types import PartitionKey, TopicPartition
 
@@ -122,7 +124,9 @@ class ServedPartition:
             if append.acks != ALL and not self._holds_lease():
                 self._answer(append, ErrorCode.NOT_LEADER_OR_FOLLOWER, NO_LEASE)
             else:
-                self.submit(append.records, append.acks, append.timeout_ms, append.leader_epoch, append.done)
+                call_alone(partial(self.submit, *append[:-1]))
+        if self._refused:
+            self.submit = self._look_behind
         self.log.changed()
 
     def detach(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import struct
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -289,6 +290,34 @@ def test_requests_whose_memory_nobody_holds_are_not_in_flight(monkeypatch: pytes
             assert [(await read_response(reader))[0] for _ in range(100)] == list(range(100))
 
     asyncio.run(run())
+
+
+def test_memory_that_outlives_its_connection_is_in_flight_until_it_is_let_go() -> None:
+    async def run() -> None:
+        steered = Steered(holds=False)
+        server = Server(steered)
+        kept: list[memoryview] = []
+        dispatch = server.dispatch
+
+        def keeping(api: Api, context: RequestContext, body: memoryview) -> Awaitable[list[Buffer]]:
+            kept.append(body[:10])
+            return dispatch(api, context, body)
+
+        server.dispatch = keeping
+        async with server as (_, writer):
+            writer.write(request(PRODUCE, 3, 0, b"x" * 60_000))
+            await steered.until(lambda: 0 in steered.answers)
+            writer.close()
+            while server.connections:
+                await asyncio.sleep(0.005)
+            steered.answers.clear()
+            gc.collect()
+            assert server.in_flight.used > 60_000
+            kept.clear()
+            await turns()
+            assert server.in_flight.used == 0
+
+    asyncio.run(asyncio.wait_for(run(), 30))
 
 
 def test_memory_that_a_thread_let_go_last_is_in_flight_no_more() -> None:

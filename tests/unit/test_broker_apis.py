@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -193,6 +193,28 @@ def test_metadata_is_encoded_once_for_an_image_a_listener_a_version_and_a_list_o
         server.suspects = {0}
         await asked(12, _named("large"))
         assert len(encoded) == 7
+
+    asyncio.run(run())
+
+
+def test_metadata_counts_and_fails_as_well_when_who_asked_first_is_gone() -> None:
+    image, answers = _image(), ImageAnswers()
+    suspects: frozenset[int] = frozenset()
+    go_on = threading.Event()
+
+    async def gone(make: Callable[[], bytes]) -> None:
+        asking = asyncio.ensure_future(answers.answer(image, suspects, "asked", make, slow=True))
+        await asyncio.sleep(0.01)
+        asking.cancel()
+        go_on.set()
+        await asyncio.sleep(0.1)
+
+    async def run() -> None:
+        await gone(lambda: bytes(1 // (go_on.wait(10) - 1)))
+        go_on.clear()
+        await gone(lambda: bytes([go_on.wait(10)]))
+        assert await answers.answer(image, suspects, "asked", lambda: b"again", slow=True) == b"\x01"
+        assert answers._bytes == 1
 
     asyncio.run(run())
 

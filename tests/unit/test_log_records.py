@@ -22,11 +22,11 @@ def one_by_one(data: bytes, count: int, base: int) -> Walked:
     position = 0
     stamps, keyless = [], []
 
-    def varint() -> int:
+    def varint(most: int = 5) -> int:
         nonlocal position
         value = shift = 0
         while True:
-            if shift > 63:
+            if shift >= 7 * most:
                 raise ValueError("too long")
             byte = data[position]
             position += 1
@@ -49,7 +49,7 @@ def one_by_one(data: bytes, count: int, base: int) -> Walked:
         if size < 0 or end > len(data):
             raise ValueError("a size")
         position += 1
-        stamps.append(base + varint())
+        stamps.append(base + varint(10))
         if varint() != number:
             raise ValueError("an offset delta")
         if field(-1):
@@ -150,3 +150,27 @@ def test_a_batch_without_timestamps():
     records = [Record(None, b"x")] * 3
     header = read_header(build_batch(records))
     assert walk(body(records), 3, header.base_timestamp)[:2] == (NO_TIMESTAMP, NO_TIMESTAMP)
+
+
+def one_record(*fields: bytes) -> bytes:
+    content = b"".join(fields)
+    return bytes([2 * len(content)]) + content
+
+
+@pytest.mark.parametrize("key", [b"\x01", b"\x81\x00", b"\x81\x80\x00"])
+@pytest.mark.parametrize("count", [1, 100])
+def test_a_key_is_null_however_its_length_is_spelt(key, count):
+    data = b"".join(
+        one_record(b"\0\0", bytes([2 * n]) if n < 64 else bytes([2 * n & 0x7F | 0x80, n >> 6]), key, b"\x02v\0")
+        for n in range(count)
+    )
+    assert walk(data, count, 0, keys=True).keyless == list(range(count)) == one_by_one(data, count, 0).keyless
+
+
+def test_only_a_timestamp_may_take_more_than_five_bytes():
+    assert walk(one_record(b"\0", b"\x80\x80\x80\x80\x80\x00", b"\0\x01\x01\0"), 1, 0).max_timestamp == 0
+    for at, long in ((1, b"\x80\x80\x80\x80\x80\x00"), (2, b"\x81\x80\x80\x80\x80\x00")):
+        fields = [b"\0\0", b"\0", b"\x01", b"\x01\0"]
+        fields[at] = long
+        with pytest.raises(UnreadableRecords, match="longer than 5 bytes"):
+            walk(one_record(*fields), 1, 0)

@@ -17,7 +17,7 @@ from raykafka.errors import KafkaError
 from raykafka.log import DirectoryLocked, Log, LogReader
 from raykafka.log.batch import Record, build_batch, crc_of
 from raykafka.log.batch_layout import CRC_POSITION
-from raykafka.log.compression import GZIP
+from raykafka.log.compression import GZIP, ZSTD
 from raykafka.log.validation import Checked
 from raykafka.partition.view import View
 from raykafka.replica import upkeep
@@ -89,6 +89,46 @@ async def test_a_batch_that_takes_long_to_check_keeps_its_place_and_holds_up_no_
     assert not any(future.done() for future in futures)
     go_on.set()
     assert [(await future).base_offset for future in futures] == [1, 9001]
+
+
+@with_replica
+async def test_what_was_written_before_is_answered_and_shown_while_a_batch_is_checked(replica: OpenReplica) -> None:
+    checking, go_on, check = threading.Event(), threading.Event(), Log.check
+
+    def slow(log: Log, *args: Any, **kwargs: Any) -> Checked:
+        if threading.current_thread() is not threading.main_thread():
+            checking.set()
+            assert go_on.wait(30)
+        return check(log, *args, **kwargs)
+
+    await replica.open()
+    replica.replica.log.check = partial(slow, replica.replica.log)  # type: ignore[method-assign]
+    large = bytes(build_batch([Record(b"k", b"%d" % number * 20, 0) for number in range(9000)], codec=GZIP))
+    before, behind = replica.append(batch(b"before")), replica.append(large)
+    assert (await before).base_offset == 0
+    assert replica.views[-1].high_watermark == 1
+    await until(checking.is_set)
+    assert not behind.done()
+    go_on.set()
+    assert (await behind).base_offset == 1
+
+
+@with_replica
+async def test_a_small_batch_that_grows_large_is_checked_in_a_thread(replica: OpenReplica) -> None:
+    threads: list[bool] = []
+    check = Log.check
+
+    def noted(log: Log, *args: Any, **kwargs: Any) -> Checked:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return check(log, *args, **kwargs)
+
+    await replica.open()
+    replica.replica.log.check = partial(noted, replica.replica.log)  # type: ignore[method-assign]
+    zeros = bytes(build_batch([Record(b"k", bytes(2_000_000), 0)], codec=ZSTD))
+    assert len(zeros) < 2000
+    futures = [replica.append(zeros), replica.append(batch(b"behind"))]
+    assert [(await future).base_offset for future in futures] == [0, 1]
+    assert threads == [True, False, True]
 
 
 @with_replica
