@@ -425,7 +425,8 @@ def test_a_log_that_is_not_written_any_more_is_flushed_and_its_files_are_closed(
         log = await replica.open()
 
         def open_files() -> list[str]:
-            return [file.path for file in psutil.Process().open_files() if file.path.endswith(".log")]
+            files = psutil.Process().open_files()
+            return [file.path for file in files if file.path.endswith(".log") and file.path.startswith(str(tmp_path))]
 
         for n in range(2):
             await replica.appended(batch(b"a"))
