@@ -25,15 +25,22 @@ class ImageAnswers:
         self._bytes = 0
 
     async def answer(
-        self, image: ClusterImage, suspects: Set[int], asked: Hashable, make: Callable[[], bytes], *, slow: bool
+        self,
+        image: ClusterImage,
+        suspects: Set[int],
+        asked: Hashable,
+        make: Callable[[], bytes],
+        *,
+        slow: Callable[[], bool],
     ) -> bytes:
-        """What ``make`` makes of ``image`` and ``suspects`` for those who ask for ``asked``. ``slow``: in a thread."""
+        """What ``make`` makes of ``image`` and ``suspects`` for those who ask for ``asked``; in a thread, where that is
+        ``slow``."""
         if self._of is None or self._of[0] is not image or self._of[1] is not suspects:
             self._of, self._made, self._bytes = (image, suspects), {}, 0
         known = self._made.get(asked)
         if known is not None:
             return await asyncio.shield(known)
-        if not slow:
+        if not slow():
             made = make()
             if self._bytes + len(made) <= MOST_BYTES:
                 done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()

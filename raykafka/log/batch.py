@@ -35,6 +35,7 @@ from raykafka.log.batch_layout import (
     TRANSACTIONAL_BIT,
 )
 from raykafka.log.compression import NONE, Buffer, UnreadableRecords, compress, decompress
+from raykafka.log.records import LONG_BYTES, varint
 
 
 class BatchHeader(NamedTuple):
@@ -145,8 +146,7 @@ def stamp_log_append_time(buffer: memoryview, position: int, size: int, now_ms: 
     """Make the batch at ``position`` one of LogAppendTime ``now_ms``, with the CRC that this needs."""
     (attributes,) = ATTRIBUTES.unpack_from(buffer, position + ATTRIBUTES_POSITION)
     ATTRIBUTES.pack_into(buffer, position + ATTRIBUTES_POSITION, attributes | LOG_APPEND_TIME_BIT)
-    MAX_TIMESTAMP.pack_into(buffer, position + MAX_TIMESTAMP_POSITION, now_ms)
-    CRC.pack_into(buffer, position + CRC_POSITION, crc_of(buffer, position, size))
+    put_max_timestamp(buffer, position, size, now_ms)
 
 
 def put_max_timestamp(buffer: memoryview, position: int, size: int, timestamp: int) -> None:
@@ -235,23 +235,8 @@ def build_batch(
     return _assemble(header, compress(codec, body))
 
 
-def _varint(data: Buffer, position: int) -> tuple[int, int]:
-    """(value, position behind it) of the zigzag varint at ``position``."""
-    byte = data[position]
-    position += 1
-    value, shift = byte & 0x7F, 7
-    while byte & 0x80:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if shift > 70:
-            raise UnreadableRecords("a varint is longer than 10 bytes")
-    return (value >> 1) ^ -(value & 1), position
-
-
 def _nullable(data: bytes, position: int, end: int) -> tuple[bytes | None, int]:
-    size, position = _varint(data, position)
+    size, position = varint(data, position, LONG_BYTES)
     if size < 0:
         return None, position
     if position + size > end:
@@ -267,15 +252,15 @@ def iter_records(batch: Buffer) -> Iterator[Record]:
     position, append_time = 0, header.max_timestamp if header.uses_log_append_time else None
     try:
         for _ in range(header.record_count):
-            size, position = _varint(data, position)
+            size, position = varint(data, position, LONG_BYTES)
             end = position + size
             if size < 0 or end > len(data):
                 raise UnreadableRecords("a record reaches past the end of its batch")
-            timestamp_delta, position = _varint(data, position + 1)
-            offset_delta, position = _varint(data, position)
+            timestamp_delta, position = varint(data, position + 1, LONG_BYTES)
+            offset_delta, position = varint(data, position, LONG_BYTES)
             key, position = _nullable(data, position, end)
             value, position = _nullable(data, position, end)
-            header_count, position = _varint(data, position)
+            header_count, position = varint(data, position, LONG_BYTES)
             headers = []
             for _ in range(header_count):
                 name, position = _nullable(data, position, end)

@@ -23,7 +23,7 @@ _HIGH = bytes(range(_MORE, 256))
 _EVEN = bytes(range(0, 256, 2))  # the first bytes of varints that are not negative
 _NULL = 1  # the varint -1
 _MAX_INT64 = 2**63 - 1
-_LONG_BYTES = 10  # of a timestamp's; all other varints are of 32 bits
+LONG_BYTES = 10  # of a timestamp's; all other varints are of 32 bits
 _LEAST_REACH, _MOST_REACH = 32, 1 << 17
 # the offset deltas whose varints have 1, 2, 3 bytes are those below
 _DELTA_BOUNDS = (1 << 6, 1 << 13, 1 << 20)
@@ -63,7 +63,7 @@ def _walk(data: bytes | bytearray, count: int, base_timestamp: int, keys: bool) 
         elif (second := data[position + 1]) < _MORE and not byte & 1:
             size, position = (byte & 0x7F | second << 7) >> 1, position + 2
         else:
-            size, position = _varint(data, position)
+            size, position = varint(data, position)
         end = position + size
         if size < 0 or end > total:
             raise UnreadableRecords(f"record {number} reaches past the end of its batch")
@@ -73,7 +73,7 @@ def _walk(data: bytes | bytearray, count: int, base_timestamp: int, keys: bool) 
         if byte < _MORE:
             delta, position = (byte >> 1) ^ -(byte & 1), position + 1
         else:
-            delta, position = _varint(data, position, _LONG_BYTES)
+            delta, position = varint(data, position, LONG_BYTES)
         if delta != delta_before:
             deltas.add(delta)
             delta_before = delta
@@ -84,7 +84,7 @@ def _walk(data: bytes | bytearray, count: int, base_timestamp: int, keys: bool) 
         elif (second := data[position + 1]) < _MORE and not byte & 1:
             offset_delta, position = (byte & 0x7F | second << 7) >> 1, position + 2
         else:
-            offset_delta, position = _varint(data, position)
+            offset_delta, position = varint(data, position)
         if offset_delta != number:
             raise UnreadableRecords(f"record {number} has the offset delta {offset_delta}")
         key_length_at = position
@@ -191,7 +191,7 @@ def _alike(data: bytes | bytearray, start: int, layout: _Layout, number: int, mo
         varints = set(zip(*columns, strict=True))
         if not columns[-1].translate(None, _EVEN):
             varints = {min(varints), max(varints)}
-        deltas.update(_varint(bytes(reversed(varint)), 0, _LONG_BYTES)[0] for varint in varints)
+        deltas.update(varint(bytes(reversed(spelt)), 0, LONG_BYTES)[0] for spelt in varints)
     return most
 
 
@@ -234,7 +234,7 @@ def _counted(number: int, count: int, at: int, *, is_last: bool) -> bytes:
     return column if is_last else column.translate(_WITH_MORE)
 
 
-def _varint(data: bytes | bytearray, position: int, most_bytes: int = 5) -> tuple[int, int]:
+def varint(data: bytes | bytearray, position: int, most_bytes: int = 5) -> tuple[int, int]:
     """(value, position behind it) of the zigzag varint at ``position``."""
     byte = data[position]
     position += 1
@@ -251,7 +251,7 @@ def _varint(data: bytes | bytearray, position: int, most_bytes: int = 5) -> tupl
 
 def _behind_bytes(data: bytes | bytearray, position: int, number: int) -> int:
     """The position behind the nullable bytes at ``position``."""
-    length, position = _varint(data, position)
+    length, position = varint(data, position)
     if length < -1:
         raise UnreadableRecords(f"record {number} has a field of {length} bytes")
     return position + length if length > 0 else position
@@ -259,7 +259,7 @@ def _behind_bytes(data: bytes | bytearray, position: int, number: int) -> int:
 
 def _behind_headers(data: bytes | bytearray, position: int, number: int, end: int) -> int:
     """The position behind the record headers whose count is at ``position``."""
-    count, position = _varint(data, position)
+    count, position = varint(data, position)
     if not 0 <= count <= end - position:
         raise UnreadableRecords(f"record {number} has {count} headers")
     for _ in range(count):

@@ -203,7 +203,7 @@ def test_metadata_counts_and_fails_as_well_when_who_asked_first_is_gone() -> Non
     go_on = threading.Event()
 
     async def gone(make: Callable[[], bytes]) -> None:
-        asking = asyncio.ensure_future(answers.answer(image, suspects, "asked", make, slow=True))
+        asking = asyncio.ensure_future(answers.answer(image, suspects, "asked", make, slow=lambda: True))
         await asyncio.sleep(0.01)
         asking.cancel()
         go_on.set()
@@ -213,7 +213,7 @@ def test_metadata_counts_and_fails_as_well_when_who_asked_first_is_gone() -> Non
         await gone(lambda: bytes(1 // (go_on.wait(10) - 1)))
         go_on.clear()
         await gone(lambda: bytes([go_on.wait(10)]))
-        assert await answers.answer(image, suspects, "asked", lambda: b"again", slow=True) == b"\x01"
+        assert await answers.answer(image, suspects, "asked", lambda: b"again", slow=lambda: True) == b"\x01"
         assert answers._bytes == 1
 
     asyncio.run(run())

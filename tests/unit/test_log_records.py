@@ -110,7 +110,8 @@ def test_sound_records_are_found_and_damaged_ones_judged_as_one_by_one(seed):
     records = some_records(chance)
     data = bytearray(body(records))
     base = records[0].timestamp
-    assert verdict(bytes(data), len(records), base) == expected(bytes(data), len(records), base) != None  # noqa: E711
+    sound = expected(bytes(data), len(records), base)
+    assert sound is not None and verdict(bytes(data), len(records), base) == sound
     for _ in range(8):
         hurt = bytearray(data)
         for _ in range(chance.choice([1, 1, 2])):

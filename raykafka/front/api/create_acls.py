@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raykafka.error_code import ErrorCode
 from raykafka.errors import KafkaError
+from raykafka.front.api.acls import refuse
 from raykafka.protocol import acl
 from raykafka.protocol.codec import NO_THROTTLE, build, response_module
 from raykafka.protocol.context import RequestContext
@@ -22,8 +22,7 @@ NEEDS = (acl.ALTER_CLUSTER,)
 
 
 async def handle(context: RequestContext, request: CreateAclsRequest, server: object) -> Any:
-    context.require(acl.ALTER_CLUSTER, acl.CLUSTER_NAME)
-    raise KafkaError(ErrorCode.SECURITY_DISABLED, "there is no authorizer")
+    refuse(context, acl.ALTER_CLUSTER)
 
 
 def error_response(context: RequestContext, request: CreateAclsRequest, error: KafkaError) -> Any:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raykafka.error_code import ErrorCode
-from raykafka.errors import KafkaError
+from raykafka.front.api.acls import refuse
 from raykafka.protocol import acl
 from raykafka.protocol.context import RequestContext
 
@@ -21,5 +20,4 @@ NEEDS = (acl.DESCRIBE_CLUSTER,)
 
 
 async def handle(context: RequestContext, request: DescribeAclsRequest, server: object) -> Any:
-    context.require(acl.DESCRIBE_CLUSTER, acl.CLUSTER_NAME)
-    raise KafkaError(ErrorCode.SECURITY_DISABLED, "there is no authorizer")
+    refuse(context, acl.DESCRIBE_CLUSTER)

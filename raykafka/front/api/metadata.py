@@ -54,17 +54,18 @@ async def handle(context: RequestContext, request: MetadataRequest, server: Clus
         failed = await _create_missing(context, [t.name for t in asked if t.name is not None], server)
     image: ClusterImage = server.image
     suspects = server.suspects
-    if every_topic:
-        slow = sum(len(topic.partitions) for topic in image.topics.values()) > _MANY_PARTITIONS
-    else:
-        slow = len(asked) + sum(_partition_count(image, wanted) for wanted in asked) > _MANY_PARTITIONS
+
+    def slow() -> bool:
+        if every_topic:
+            return sum(len(topic.partitions) for topic in image.topics.values()) > _MANY_PARTITIONS
+        return len(asked) + sum(_partition_count(image, wanted) for wanted in asked) > _MANY_PARTITIONS
 
     def response() -> Any:
         return _response(context, request, every_topic, failed, image, suspects)
 
     # what a client may see is its own, and what could not be created now may be the next time
     if failed or context.throttle_ms or len(asked) > _MOST_NAMED or not context.is_open_to_all:
-        return await asyncio.to_thread(response) if slow else response()
+        return await asyncio.to_thread(response) if slow() else response()
     named = None if every_topic else tuple((wanted.name, getattr(wanted, "topic_id", None)) for wanted in asked)
     alike = (version, context.listener, named, *(getattr(request, flag, False) for flag in _FLAGS))
     return await server.image_answers.answer(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import struct
 import threading
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,21 +68,31 @@ async def test_many_appends_in_one_turn_share_a_view(replica: OpenReplica) -> No
     assert len(replica.views) - before < 200
 
 
-@with_replica
-async def test_a_batch_that_takes_long_to_check_keeps_its_place_and_holds_up_no_one_else(replica: OpenReplica) -> None:
-    checking, go_on, check = threading.Event(), threading.Event(), Log.check
+def slow_checks(replica: OpenReplica) -> tuple[threading.Event, threading.Event]:
+    """Have checks in a thread wait. What tells that one has begun, and what lets it go on."""
+    checking, go_on, check = threading.Event(), threading.Event(), replica.replica.log.check
 
-    def slow(log: Log, *args: Any, **kwargs: Any) -> Checked:
+    def slow(*args: Any, **kwargs: Any) -> Checked:
         if threading.current_thread() is not threading.main_thread():
             checking.set()
             assert go_on.wait(30)
-        return check(log, *args, **kwargs)
+        return check(*args, **kwargs)
 
+    replica.replica.log.check = slow  # type: ignore[method-assign]
+    return checking, go_on
+
+
+def large_batch() -> bytearray:
+    """Of 9,000 records; so many compressed bytes are checked in a thread."""
+    return build_batch([Record(b"k", b"%d" % number * 20, 0) for number in range(9000)], codec=GZIP)
+
+
+@with_replica
+async def test_a_batch_that_takes_long_to_check_keeps_its_place_and_holds_up_no_one_else(replica: OpenReplica) -> None:
     await replica.open()
-    replica.replica.log.check = partial(slow, replica.replica.log)  # type: ignore[method-assign]
-    large = [Record(b"k", b"%d" % number * 20, 0) for number in range(9000)]
+    checking, go_on = slow_checks(replica)
     await replica.appended(batch(b"before"))
-    futures = [replica.append(bytes(build_batch(large, codec=GZIP))), replica.append(batch(b"behind"))]
+    futures = [replica.append(large_batch()), replica.append(batch(b"behind"))]
     await until(checking.is_set)
     await asyncio.sleep(0.05)  # the event loop goes on
     assert not any(future.done() for future in futures)
@@ -93,18 +102,9 @@ async def test_a_batch_that_takes_long_to_check_keeps_its_place_and_holds_up_no_
 
 @with_replica
 async def test_what_was_written_before_is_answered_and_shown_while_a_batch_is_checked(replica: OpenReplica) -> None:
-    checking, go_on, check = threading.Event(), threading.Event(), Log.check
-
-    def slow(log: Log, *args: Any, **kwargs: Any) -> Checked:
-        if threading.current_thread() is not threading.main_thread():
-            checking.set()
-            assert go_on.wait(30)
-        return check(log, *args, **kwargs)
-
     await replica.open()
-    replica.replica.log.check = partial(slow, replica.replica.log)  # type: ignore[method-assign]
-    large = bytes(build_batch([Record(b"k", b"%d" % number * 20, 0) for number in range(9000)], codec=GZIP))
-    before, behind = replica.append(batch(b"before")), replica.append(large)
+    checking, go_on = slow_checks(replica)
+    before, behind = replica.append(batch(b"before")), replica.append(large_batch())
     assert (await before).base_offset == 0
     assert replica.views[-1].high_watermark == 1
     await until(checking.is_set)
@@ -115,15 +115,15 @@ async def test_what_was_written_before_is_answered_and_shown_while_a_batch_is_ch
 
 @with_replica
 async def test_a_small_batch_that_grows_large_is_checked_in_a_thread(replica: OpenReplica) -> None:
-    threads: list[bool] = []
-    check = Log.check
-
-    def noted(log: Log, *args: Any, **kwargs: Any) -> Checked:
-        threads.append(threading.current_thread() is threading.main_thread())
-        return check(log, *args, **kwargs)
-
     await replica.open()
-    replica.replica.log.check = partial(noted, replica.replica.log)  # type: ignore[method-assign]
+    threads: list[bool] = []
+    check = replica.replica.log.check
+
+    def noted(*args: Any, **kwargs: Any) -> Checked:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return check(*args, **kwargs)
+
+    replica.replica.log.check = noted  # type: ignore[method-assign]
     zeros = bytes(build_batch([Record(b"k", bytes(2_000_000), 0)], codec=ZSTD))
     assert len(zeros) < 2000
     futures = [replica.append(zeros), replica.append(batch(b"behind"))]
@@ -134,7 +134,7 @@ async def test_a_small_batch_that_grows_large_is_checked_in_a_thread(replica: Op
 @with_replica
 async def test_a_large_batch_that_is_not_sound_is_refused_and_those_behind_it_are_taken(replica: OpenReplica) -> None:
     await replica.open()
-    large = bytearray(build_batch([Record(b"k", b"%d" % number * 20, 0) for number in range(9000)], codec=GZIP))
+    large = large_batch()
     struct.pack_into(">i", large, 23, 8998)
     struct.pack_into(">i", large, 57, 8999)
     struct.pack_into(">I", large, CRC_POSITION, crc_of(memoryview(large), 0, len(large)))
